@@ -1,0 +1,1 @@
+"""One script per job: `python -m experiments.NAME --help`."""

@@ -1,0 +1,43 @@
+"""Settings and fixtures that every test runs under."""
+
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+
+
+def pytest_configure() -> None:
+    """Switches on the check that a random key is consumed once."""
+    jax.config.update("jax_debug_key_reuse", True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips accelerator tests where JAX sees no accelerator."""
+    wants_gpu = [item for item in items if "gpu" in item.keywords]
+    if wants_gpu and jax.default_backend() == "cpu":
+        for item in wants_gpu:
+            item.add_marker(pytest.mark.skip(reason="JAX sees no accelerator"))
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A NumPy generator with a fixed seed."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def repository() -> pathlib.Path:
+    """The root of the working tree."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder of real samples beside the repository; tests that need it skip without it."""
+    folder = REPOSITORY.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("the folder of real samples is not beside this repository")
+    return folder
