@@ -1,0 +1,1 @@
+"""RealDex in JAX: human-like grasping for the Shadow Hand, tested in simulation first."""
