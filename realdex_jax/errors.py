@@ -19,3 +19,27 @@ class JointError(RealdexError):
 
 class HandError(RealdexError):
     """A hand model that cannot be loaded or used as asked."""
+
+
+class CheckpointError(RealdexError):
+    """A checkpoint that cannot be written, or does not fit the model it should fill."""
+
+
+class TrainingError(RealdexError):
+    """Training that cannot go on: a loss that is not finite, or a setting that makes no sense."""
+
+
+class PhysicsError(RealdexError):
+    """An object, a pose or a grasp that physics cannot simulate."""
+
+
+class DatasetError(RealdexError):
+    """A dataset file or record that does not keep its format."""
+
+
+class UnsafePickleError(DatasetError):
+    """A pickle that asks for more than plain arrays, numbers and containers; nothing in it was executed."""
+
+
+class UnknownObject(RealdexError):
+    """An object name that is not in the catalogue."""
