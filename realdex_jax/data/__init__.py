@@ -1,0 +1,1 @@
+"""Datasets: records, the folder format, splits and the training pipeline."""

@@ -1,0 +1,119 @@
+"""The record every grasp travels in, and the rules it must keep."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from realdex_jax import pose, pytree
+from realdex_jax.errors import DatasetError
+from realdex_jax.hand import joints
+
+LIMIT_TOLERANCE = 0.05
+"""Radians a joint angle may lie beyond its limit: settled poses sag a little past the stops of the
+simulated hand."""
+
+MAX_DISTANCE = 2.0
+"""Farthest palm (m) from the object's origin; more means a unit or frame mistake."""
+
+
+@pytree.dataclass
+class GraspSet:
+    """Grasps of one object, in its frame."""
+
+    phi: Float[Array | np.ndarray, "n 28"]
+    """Poses: joint angles (rad), palm translation (m), palm axis-angle (rad); see
+    `realdex_jax.pose`."""
+    q_pregrasp: Float[Array | np.ndarray, "n 22"]
+    """Joint angles (rad) to close from."""
+    q_squeeze: Float[Array | np.ndarray, "n 22"]
+    """Commanded joint angles (rad) that press on the object; targets of a position controller, so
+    they may pass limits."""
+    columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """Further values per grasp by name, each (n,): template, depth, robustness record, weight
+    ..."""
+
+    def __len__(self) -> int:
+        """Number of grasps."""
+        return len(self.phi)
+
+
+def validate(grasps: GraspSet, where: str = "grasp set") -> GraspSet:
+    """Checks a grasp set and returns it.
+
+    Args:
+        grasps: The set.
+        where: Named in errors: a file or an object.
+
+    Raises:
+        DatasetError: Wrong shapes, values that are not finite, joint angles beyond their limits by
+            more than `LIMIT_TOLERANCE`, or a palm more than `MAX_DISTANCE` from the object.
+    """
+    n = len(grasps.phi)
+    expected = {"phi": pose.SIZE, "q_pregrasp": pose.JOINTS, "q_squeeze": pose.JOINTS}
+    for name, width in expected.items():
+        value = np.asarray(getattr(grasps, name))
+        if value.shape != (n, width):
+            raise DatasetError(
+                f"{where}: {name} has shape {value.shape}; it must be ({n}, {width})"
+            )
+        bad = np.flatnonzero(~np.isfinite(value).all(axis=1))
+        if len(bad):
+            raise DatasetError(f"{where}: {name} of grasp {bad[0]} is not finite ({len(bad)} such)")
+    for name, value in grasps.columns.items():
+        if np.shape(value)[:1] != (n,) or np.ndim(value) != 1:
+            raise DatasetError(f"{where}: column {name!r} has shape {np.shape(value)}, not ({n},)")
+    for name, q in (
+        ("phi", np.asarray(grasps.phi)[:, :22]),
+        ("q_pregrasp", np.asarray(grasps.q_pregrasp)),
+    ):
+        _check_limits(q, f"{where}: {name}")
+    distance = np.linalg.norm(np.asarray(grasps.phi)[:, 22:25], axis=1)
+    if n and distance.max() > MAX_DISTANCE:
+        raise DatasetError(
+            f"{where}: the palm of grasp {distance.argmax()} is {distance.max():.2f} m from the "
+            f"object's origin; "
+            f"more than {MAX_DISTANCE} m means wrong units or a wrong frame"
+        )
+    return grasps
+
+
+def _check_limits(q: np.ndarray, where: str) -> None:
+    beyond = np.maximum(joints.LOWER - q, q - joints.UPPER)
+    if q.size and beyond.max() > LIMIT_TOLERANCE:
+        grasp, joint = np.unravel_index(beyond.argmax(), beyond.shape)
+        raise DatasetError(
+            f"{where} of grasp {grasp}: {joints.NAMES[joint]} = {q[grasp, joint]:.3f} rad; its "
+            f"limits are "
+            f"{joints.LOWER[joint]:.3f} to {joints.UPPER[joint]:.3f}"
+        )
+
+
+def take(grasps: GraspSet, index: np.ndarray | slice) -> GraspSet:
+    """The grasps at `index` (integers, a mask or a slice)."""
+    return GraspSet(
+        phi=grasps.phi[index],
+        q_pregrasp=grasps.q_pregrasp[index],
+        q_squeeze=grasps.q_squeeze[index],
+        columns={name: np.asarray(value)[index] for name, value in grasps.columns.items()},
+    )
+
+
+def concatenate(sets: Sequence[GraspSet]) -> GraspSet:
+    """Joins grasp sets of one object; only columns that all of them have are kept.
+
+    Raises:
+        DatasetError: No sets were given.
+    """
+    if not sets:
+        raise DatasetError("no grasp sets to join; at least one is needed")
+    shared = set.intersection(*(set(s.columns) for s in sets))
+    return GraspSet(
+        phi=np.concatenate([np.asarray(s.phi) for s in sets]),
+        q_pregrasp=np.concatenate([np.asarray(s.q_pregrasp) for s in sets]),
+        q_squeeze=np.concatenate([np.asarray(s.q_squeeze) for s in sets]),
+        columns={
+            k: np.concatenate([np.asarray(s.columns[k]) for s in sets]) for k in sorted(shared)
+        },
+    )

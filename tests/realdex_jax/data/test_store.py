@@ -1,0 +1,147 @@
+import errno
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from realdex_jax.data import schema, splits, store
+from realdex_jax.errors import DatasetError
+from realdex_jax.hand import joints
+
+
+def random_grasps(n: int, seed: int = 0) -> schema.GraspSet:
+    rng = np.random.default_rng(seed)
+    q = rng.uniform(joints.LOWER, joints.UPPER, (n, 22)).astype(np.float32)
+    t = rng.normal(0, 0.08, (n, 3))
+    r = rng.normal(0, 1, (n, 3))
+    phi = np.concatenate([q, t, r], axis=1).astype(np.float32)
+    return schema.GraspSet(phi, q, q + 0.1, {"depth": rng.uniform(0, 1, n).astype(np.float32)})
+
+
+def box_surface(n: int = 512, seed: int = 0) -> store.Surface:
+    rng = np.random.default_rng(seed)
+    p = rng.uniform(-1, 1, (n, 3))
+    axis = rng.integers(0, 3, n)
+    normal = np.zeros((n, 3))
+    normal[np.arange(n), axis] = sign = rng.choice([-1.0, 1.0], n)
+    p[np.arange(n), axis] = sign
+    return store.Surface((p * [0.03, 0.02, 0.08]).astype(np.float32), normal.astype(np.float32))
+
+
+SPLITS = {"train": ["cup", "can"], "val": ["jar"], "test": ["tub"]}
+
+
+def write(path: Path, version: str = "1") -> store.Dataset:
+    names = [name for group in SPLITS.values() for name in group]
+    return store.write_dataset(
+        path,
+        name="tiny",
+        version=version,
+        grasps={name: random_grasps(12, seed) for seed, name in enumerate(names)},
+        splits=SPLITS,
+        recipe={"seed": 0},
+        surfaces={name: box_surface(seed=seed) for seed, name in enumerate(names)},
+    )
+
+
+def test_round_trip_keeps_poses_exactly_and_points_to_a_tenth_of_a_millimetre(tmp_path):
+    data = write(tmp_path / "d")
+    store.verify(data)
+    back, original = data.grasps("can"), random_grasps(12, 1)
+    np.testing.assert_array_equal(back.phi, original.phi)
+    np.testing.assert_allclose(back.q_squeeze, original.q_squeeze, atol=1e-3)
+    np.testing.assert_array_equal(back.columns["depth"], original.columns["depth"])
+    np.testing.assert_allclose(data.surface("can").points, box_surface(seed=1).points, atol=1e-4)
+
+
+def test_writing_twice_gives_the_same_digest(tmp_path):
+    assert write(tmp_path / "a").digest == write(tmp_path / "b").digest
+
+
+def test_joint_order_of_the_file_is_honoured(tmp_path):
+    data = write(tmp_path / "d")
+    order = np.random.default_rng(0).permutation(22)
+    grasps = data.grasps("cup")
+    phi = np.concatenate([grasps.phi[:, :22][:, order], grasps.phi[:, 22:]], axis=1)
+    np.savez(
+        data.path / "grasps" / "cup.npz",
+        phi=phi,
+        q_pregrasp=grasps.q_pregrasp[:, order],
+        q_squeeze=grasps.q_squeeze[:, order],
+    )
+    index = json.loads((data.path / "dataset.json").read_text())
+    index["joints"] = [joints.NAMES[i] for i in order]
+    (data.path / "dataset.json").write_text(json.dumps(index))
+    reordered = store.open_dataset(data.path).grasps("cup")
+    np.testing.assert_array_equal(reordered.phi, grasps.phi)
+    np.testing.assert_array_equal(reordered.q_squeeze, grasps.q_squeeze)
+
+
+def test_a_full_disk_leaves_the_old_dataset(tmp_path, monkeypatch):
+    write(tmp_path / "d", version="1")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store.os, "fsync", full)
+    with pytest.raises(DatasetError, match=r"No space left.*unchanged"):
+        write(tmp_path / "d", version="2")
+    monkeypatch.undo()
+    data = store.open_dataset(tmp_path / "d")
+    store.verify(data)
+    assert data.version == "1"
+    assert [p.name for p in tmp_path.iterdir()] == ["d"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda g: g.phi.__setitem__((3, 0), np.nan), "grasp 3 is not finite"),
+        (lambda g: g.phi.__setitem__((2, 1), 3.0), "FFJ3 = 3.000 rad"),
+        (lambda g: g.phi.__setitem__((1, 22), 300.0), "wrong units"),
+    ],
+)
+def test_validate_names_the_mistake(change, message):
+    grasps = random_grasps(5)
+    change(grasps)
+    with pytest.raises(DatasetError, match=message):
+        schema.validate(grasps)
+
+
+def test_bad_files_are_refused(tmp_path):
+    with pytest.raises(DatasetError, match="Known names: realdex-sim"):
+        store.open_dataset(tmp_path / "nothing")
+    data = write(tmp_path / "d")
+    path = data.path / "grasps" / "cup.npz"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DatasetError, match=r"cup\.npz is not a readable"):
+        data.grasps("cup")
+    with pytest.raises(DatasetError, match="differs from the digest"):
+        store.verify(data)
+    with pytest.raises(DatasetError, match="known: cup, can, jar, tub"):
+        data.grasps("pan")
+
+
+def test_headers_that_lie_and_objects_are_refused(tmp_path):
+    path = tmp_path / "x.npz"
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }"
+    magic = b"\x93NUMPY\x01\x00" + (len(header) + 1).to_bytes(2, "little") + header + b"\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("phi.npy", magic + b"0" * 16)
+    with pytest.raises(DatasetError, match="not a plain array"):
+        store.read_npz(path)
+    np.savez(path, phi=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(DatasetError, match="not a plain array"):
+        store.read_npz(path)
+
+
+def test_splits_are_by_object_and_reproducible():
+    names = [f"o{i}" for i in range(52)]
+    parts = splits.by_object(names, seed=3)
+    assert [len(parts[k]) for k in ("train", "val", "test")] == [40, 6, 6]
+    assert sorted(name for part in parts.values() for name in part) == sorted(names)
+    assert parts == splits.by_object(names[::-1], seed=3)
+    with pytest.raises(DatasetError, match="in train and test"):
+        splits.check({"train": ["a"], "val": [], "test": ["a"]})
