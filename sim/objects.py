@@ -9,10 +9,12 @@ import numpy as np
 
 from realdex_jax.errors import UnknownObject
 from realdex_jax.geometry.shape import ObjectShape
-from sim import containers, toys
+from sim import bottles, containers, toys
 from sim.solids import Recipe, corners, union
 
-_RECIPES: dict[str, Recipe] = {r.name: r for r in (*containers.RECIPES, *toys.RECIPES)}
+_RECIPES: dict[str, Recipe] = {
+    r.name: r for r in (*bottles.RECIPES, *containers.RECIPES, *toys.RECIPES)
+}
 
 _VALIDATION = ("cookies_box", "hammer", "lion_toy", "multi_purpose_cleaner", "tea_cup", "yogurt")
 
@@ -44,7 +46,7 @@ SPLITS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
 
 @cache
 def make(name: str) -> ObjectShape:
-    """Build one object; the same name always gives the same arrays (and, in one process, the same record).
+    """Build one object; in one process the same name always gives the same record.
 
     The frame has z up in the resting pose and its origin at the centre of the bounding box.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import manifold3d
 import numpy as np
@@ -15,7 +16,7 @@ from realdex_jax.geometry.shape import Symmetry
 Vector = Sequence[float]
 
 _WELD = 1.0 + 1e-4
-"""Growth of each solid before the union: neighbours that share a face only up to rounding would stay apart."""
+"""Growth of each solid before the union: faces shared only up to rounding would stay apart."""
 
 _SLIVER = 2e-5
 """Details below this size (m), left by the growth, are removed from the union."""
@@ -77,13 +78,13 @@ def column(
         np.column_stack([section(rx, ry, exponent, sides) + np.asarray(center), np.full(sides, z)])
         for rx, ry, z in profile
     ]
-    return [Piece(label, np.concatenate(pair)) for pair in zip(rings, rings[1:], strict=False)]
+    return [Piece(label, np.concatenate(pair)) for pair in pairwise(rings)]
 
 
 def lathe(
     label: str, *profile: tuple[float, float], sides: int = 24, center: Vector = (0, 0)
 ) -> list[Piece]:
-    """Solid of revolution about z from (radius, z) rows, bottom to top: one frustum per pair of rows."""
+    """Solid of revolution about z from (radius, z) rows, bottom to top: a frustum per two rows."""
     return column(label, [(r, r, z) for r, z in profile], sides=sides, center=center)
 
 
@@ -116,7 +117,7 @@ def ball(label: str, radii: Vector, center: Vector = (0, 0, 0), sides: int = 12)
 def rod(
     label: str, a: Vector, b: Vector, ra: float, rb: float | None = None, sides: int = 12
 ) -> list[Piece]:
-    """Thick segment from a to b with domed ends, radius `ra` tapering to `rb`; the domes reach past a and b."""
+    """Thick segment from a to b, radius `ra` tapering to `rb`, with domes reaching past a and b."""
     rb = ra if rb is None else rb
     start, end = np.asarray(a, float), np.asarray(b, float)
     axis = (end - start) / np.linalg.norm(end - start)
@@ -134,11 +135,7 @@ def rod(
 
 def tube(label: str, path: Sequence[Vector], radius: float, sides: int = 8) -> list[Piece]:
     """Bent rod through the points of `path`."""
-    return [
-        p
-        for a, b in zip(path, path[1:], strict=False)
-        for p in rod(label, a, b, radius, sides=sides)
-    ]
+    return [p for a, b in pairwise(path) for p in rod(label, a, b, radius, sides=sides)]
 
 
 def arch(
@@ -162,13 +159,13 @@ def arch(
 def wall(
     label: str, *profile: tuple[float, float], thickness: float, sides: int = 24
 ) -> list[Piece]:
-    """Hollow solid of revolution: (outer radius, z) rows, one convex sector per side and pair of rows."""
+    """Hollow solid of revolution from (outer radius, z) rows: a convex sector per side and two rows."""
     angle = 2 * np.pi * (np.arange(sides + 1) + 0.5) / sides
     angle[-1] = angle[0]  # the same number, so that the last sector closes exactly on the first
     circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     pieces = []
-    for (r0, z0), (r1, z1) in zip(profile, profile[1:], strict=False):
-        for pair in zip(circle, circle[1:], strict=False):
+    for (r0, z0), (r1, z1) in pairwise(profile):
+        for pair in pairwise(circle):
             corners = [
                 (*(direction * r), z)
                 for direction in pair

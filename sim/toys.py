@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from sim.solids import Piece, Recipe, arch, ball, box, column, hull, lathe, moved, plate, rod, tube
 
 
-def _both(build, *args, **kwargs) -> list[Piece]:
-    """A solid and its mirror image in y."""
-    pieces: list[Piece] = build(*args, **kwargs)
-    return pieces + [Piece(p.label, p.vertices * np.array([1.0, -1.0, 1.0])) for p in pieces]
+def _both(pieces: list[Piece]) -> list[Piece]:
+    """The pieces and their mirror images in y."""
+    mirror = np.array([1.0, -1.0, 1.0])
+    return pieces + [Piece(piece.label, piece.vertices * mirror) for piece in pieces]
 
 
 def _duck() -> list[Piece]:
@@ -29,22 +31,22 @@ def _duck() -> list[Piece]:
         *lathe("neck", (0.024, 0.05), (0.018, 0.068), sides=16, center=(0.018, 0)),
         *bill,
         *rod("tail", (-0.032, 0, 0.038), (-0.058, 0, 0.062), 0.016, 0.005),
-        *_both(ball, "wing", (0.024, 0.008, 0.014), (-0.006, 0.032, 0.034)),
+        *_both(ball("wing", (0.024, 0.008, 0.014), (-0.006, 0.032, 0.034))),
     ]
 
 
 def _dinosaur() -> list[Piece]:
     return [
         *rod("body", (-0.022, 0, 0.048), (0.022, 0, 0.052), 0.026, 0.023),
-        *_both(rod, "leg", (0.02, 0.015, 0.045), (0.023, 0.017, 0.0065), 0.011, 0.01),
-        *_both(rod, "leg", (-0.02, 0.016, 0.045), (-0.022, 0.018, 0.0065), 0.0125, 0.01),
+        *_both(rod("leg", (0.02, 0.015, 0.045), (0.023, 0.017, 0.0065), 0.011, 0.01)),
+        *_both(rod("leg", (-0.02, 0.016, 0.045), (-0.022, 0.018, 0.0065), 0.0125, 0.01)),
         *rod("neck", (0.028, 0, 0.06), (0.048, 0, 0.1), 0.0165, 0.011),
         *rod("head", (0.046, 0, 0.108), (0.07, 0, 0.104), 0.0135, 0.0095),
         *rod("tail", (-0.034, 0, 0.048), (-0.066, 0, 0.034), 0.018, 0.011),
         *rod("tail", (-0.066, 0, 0.034), (-0.098, 0, 0.03), 0.011, 0.005),
         *[
             p
-            for x, z in ((-0.03, 0.072), (-0.008, 0.076), (0.014, 0.077))
+            for x, z in ((-0.03, 0.07), (-0.008, 0.073), (0.014, 0.073))
             for p in plate(
                 "plates", [(x - 0.011, z - 0.002), (x + 0.011, z - 0.002), (x, z + 0.017)], 0.006
             )
@@ -65,17 +67,18 @@ def _elephant_watering_can() -> list[Piece]:
             ],
             sides=20,
         ),
-        *_both(lathe, "leg", (0.013, 0), (0.015, 0.03), sides=12, center=(0.022, 0.02)),
-        *_both(lathe, "leg", (0.013, 0), (0.015, 0.03), sides=12, center=(-0.022, 0.02)),
+        *_both(lathe("leg", (0.013, 0), (0.015, 0.03), sides=12, center=(0.022, 0.02))),
+        *_both(lathe("leg", (0.013, 0), (0.015, 0.03), sides=12, center=(-0.022, 0.02))),
         *ball("head", (0.03, 0.031, 0.03), (0.036, 0, 0.078)),
         *tube("trunk", trunk, 0.0085, 10),
         *lathe("spout", (0.006, 0.104), (0.015, 0.124), sides=16, center=(0.105, 0)),
         *_both(
-            plate,
-            "ear",
-            [(0.012, 0.068), (0.036, 0.062), (0.04, 0.09), (0.024, 0.106), (0.008, 0.096)],
-            0.006,
-            0.034,
+            plate(
+                "ear",
+                [(0.012, 0.068), (0.036, 0.062), (0.04, 0.09), (0.024, 0.106), (0.008, 0.096)],
+                0.006,
+                0.034,
+            )
         ),
         *arch("handle", (-0.026, 0, 0.07), (0.05, 0.034), 0.007, span=(82, 248), parts=6, sides=10),
     ]
@@ -89,12 +92,12 @@ def _lion() -> list[Piece]:
     )
     return [
         *rod("body", (-0.03, 0, 0.05), (0.016, 0, 0.053), 0.025, 0.024),
-        *_both(rod, "leg", (0.016, 0.014, 0.045), (0.018, 0.016, 0.0065), 0.011, 0.01),
-        *_both(rod, "leg", (-0.034, 0.014, 0.045), (-0.036, 0.016, 0.0065), 0.0115, 0.01),
+        *_both(rod("leg", (0.016, 0.014, 0.045), (0.018, 0.016, 0.0065), 0.011, 0.01)),
+        *_both(rod("leg", (-0.034, 0.014, 0.045), (-0.036, 0.016, 0.0065), 0.0115, 0.01)),
         *mane,
         *ball("head", (0.023, 0.024, 0.024), (0.036, 0, 0.079)),
         *rod("head", (0.05, 0, 0.073), (0.058, 0, 0.072), 0.0105, 0.009),
-        *_both(ball, "ear", (0.006, 0.009, 0.01), (0.028, 0.023, 0.106), 8),
+        *_both(ball("ear", (0.006, 0.009, 0.01), (0.028, 0.023, 0.106), 8)),
         *tube("tail", [(-0.05, 0, 0.055), (-0.076, 0, 0.06), (-0.086, 0, 0.085)], 0.0048),
         *ball("tail", (0.009, 0.009, 0.012), (-0.086, 0, 0.092), 8),
     ]
@@ -114,8 +117,8 @@ def _penguin() -> list[Piece]:
         ),
         *ball("head", (0.029, 0.032, 0.028), (0.002, 0, 0.096)),
         *rod("bill", (0.024, 0, 0.093), (0.041, 0, 0.09), 0.0085, 0.004, 8),
-        *_both(rod, "wing", (0, 0.037, 0.07), (-0.004, 0.05, 0.034), 0.0085, 0.006, 8),
-        *_both(ball, "foot", (0.02, 0.014, 0.006), (0.02, 0.018, 0.006), 8),
+        *_both(rod("wing", (0, 0.037, 0.07), (-0.004, 0.05, 0.034), 0.0085, 0.006, 8)),
+        *_both(ball("foot", (0.02, 0.014, 0.006), (0.02, 0.018, 0.006), 8)),
         *rod("tail", (-0.03, 0, 0.016), (-0.045, 0, 0.009), 0.009, 0.005, 8),
     ]
 
@@ -145,12 +148,12 @@ def _magnet_toy() -> list[Piece]:
     """Horseshoe magnet standing on its bow."""
     bow: list[Piece] = []
     angles = np.deg2rad(np.linspace(180, 360, 9))
-    for a, b in zip(angles, angles[1:], strict=False):
-        corners = [
+    for a, b in pairwise(angles):
+        outline = [
             (r * np.cos(t), 0.043 + r * np.sin(t))
             for r, t in ((0.022, a), (0.043, a), (0.043, b), (0.022, b))
         ]
-        bow += plate("body", corners, 0.026)
+        bow += plate("body", outline, 0.026)
     arms = box("body", (0.021, 0.026, 0.03), (0.0325, 0, 0.058)) + box(
         "body", (0.021, 0.026, 0.03), (-0.0325, 0, 0.058)
     )
@@ -163,9 +166,9 @@ def _magnet_toy() -> list[Piece]:
 def _big_eye_toy() -> list[Piece]:
     return [
         *ball("body", (0.036, 0.038, 0.034), (0, 0, 0.038), 12),
-        *_both(ball, "eye", (0.016, 0.017, 0.018), (0.014, 0.018, 0.074)),
-        *_both(ball, "foot", (0.02, 0.013, 0.008), (0.012, 0.022, 0.008), 8),
-        *_both(rod, "arm", (0.004, 0.034, 0.046), (0.022, 0.047, 0.034), 0.008, 0.007, 8),
+        *_both(ball("eye", (0.016, 0.017, 0.018), (0.014, 0.018, 0.074))),
+        *_both(ball("foot", (0.02, 0.013, 0.008), (0.012, 0.022, 0.008), 8)),
+        *_both(rod("arm", (0.004, 0.034, 0.046), (0.022, 0.047, 0.034), 0.008, 0.007, 8)),
         *tube("horn", [(-0.012, 0, 0.066), (-0.018, 0, 0.1)], 0.0055),
     ]
 

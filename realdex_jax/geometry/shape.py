@@ -1,4 +1,4 @@
-"""The object as every package sees it: one watertight mesh, the convex pieces it is made of, part labels and mass."""
+"""The object as every package sees it: watertight mesh, convex pieces, part labels, mass."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_PIECE_VERTICES = 64
 """Most vertices of one convex piece; MJX's convex routines are sized for this."""
 
 _LABEL_TIE = 1e-6
-"""Pieces whose surfaces are within this distance (m) of a point are equally near; the first one names the point."""
+"""Pieces this close (m) to the nearest one count as equally near; the first names the point."""
 
 
 class SurfaceSample(NamedTuple):
@@ -35,7 +35,7 @@ class SurfaceSample(NamedTuple):
 class ObjectShape:
     """A rigid object. Frozen and compared by identity, so it can be a cache key.
 
-    Arrays are read-only by convention; `realdex_jax.geometry.mesh` and `sim` are the makers of shapes.
+    Arrays are read-only by convention. `sim.objects` and `sim.meshes` make shapes.
     """
 
     name: str
@@ -45,7 +45,7 @@ class ObjectShape:
     faces: Int[np.ndarray, "f 3"]
     """Triangles, counter-clockwise seen from outside."""
     pieces: tuple[Float[np.ndarray, "k 3"], ...]
-    """Vertices of each convex piece for physics, at most `MAX_PIECE_VERTICES` each; together they cover the solid."""
+    """Corners of each convex piece for physics, at most `MAX_PIECE_VERTICES`; they cover the solid."""
     piece_labels: tuple[str, ...]
     """Part name of each piece ("body", "handle", "cap", ...)."""
     mass: float
@@ -88,7 +88,7 @@ class ObjectShape:
     def piece_distance(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n pieces"]:
         """Highest plane value of every piece at every point, metres.
 
-        Negative inside a piece (then exact), zero on its surface, and a lower bound of the distance outside.
+        Negative and exact inside a piece, zero on its surface, outside a lower bound of the distance.
         """
         columns = [
             (points @ planes[:, :3].T + planes[:, 3]).max(axis=1) for planes in self.piece_planes
@@ -100,7 +100,7 @@ class ObjectShape:
         return self.piece_distance(points).min(axis=1) <= 0.0
 
     def label_points(self, points: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, " n"]:
-        """Index into `labels` of the piece whose surface is nearest to each point (object frame)."""
+        """Index into `labels` of the piece whose surface is nearest; points in the object frame."""
         distance = np.abs(self.piece_distance(points))
         near = distance <= distance.min(axis=1, keepdims=True) + _LABEL_TIE
         piece = near.argmax(axis=1)
@@ -110,7 +110,8 @@ class ObjectShape:
     def surface(self, count: int, seed: int = 0) -> SurfaceSample:
         """Sample the surface evenly by area; the same arguments always give the same points.
 
-        Samples are stratified over the area (one per equal share), then shuffled, so any prefix is a fair sample too.
+        Samples are stratified over the area (one per equal share), then shuffled, so that any
+        prefix is a fair sample too.
 
         Args:
             count: number of points.
