@@ -1,8 +1,8 @@
 """Every constant of the physics, and nothing else: the one config that each table prints.
 
-Two tests, two configs. `Physics` drops an object out of a hand that stands still (sim.disp. and held).
-`StrictPhysics` closes an actuated hand around the object and pushes it. The values follow published protocols, are
-fixed before any result is looked at, and are never tuned to meet a target.
+Two tests, two configs. `Physics` drops an object out of a hand that stands still (sim.disp. and
+held). `StrictPhysics` closes an actuated hand around the object and pushes it. The values follow
+published protocols, are fixed before any result is looked at, and are never tuned to meet a target.
 """
 
 import dataclasses
@@ -25,7 +25,8 @@ class Contact:
     dimensions: int
     """MuJoCo's condim: 3 = sliding friction, 4 = also torsional, 6 = also rolling."""
     solref: tuple[float, float]
-    """Time constant (s) and damping ratio of the contact spring. MuJoCo raises the first to two time steps."""
+    """Time constant (s) and damping ratio of the contact spring. MuJoCo raises the first to two
+    time steps."""
     solimp: tuple[float, float, float, float, float]
     """Impedance at the surface, at depth, width (m), midpoint, power."""
 
@@ -34,9 +35,9 @@ class Contact:
 class Physics:
     """The still-hand test: every hand link held in place, the object released under gravity.
 
-    Displacement is measured at the object's centre of mass. The short horizon is that of the public code in the
-    manner of Hasson et al. (35 steps of 1/240 s); the paper states none. At one second an uncapped mean would only
-    measure the drop rate, hence the cap.
+    Displacement is measured at the object's centre of mass. The short horizon is that of the public
+    code in the manner of Hasson et al. (35 steps of 1/240 s); the paper states none. At one second
+    an uncapped mean would only measure the drop rate, hence the cap.
     """
 
     mass: float = 0.1
@@ -54,7 +55,8 @@ class Physics:
     timestep: float = 0.002
     """Seconds; halving or doubling it changes held by less than 0.01."""
     impratio: float = 10.0
-    """Friction stiffness over normal stiffness, with the elliptic cone; less lets held objects creep."""
+    """Friction stiffness over normal stiffness, with the elliptic cone; less lets held objects
+    creep."""
     iterations: int = 100
     """Most Newton iterations a step."""
     line_search_iterations: int = 50
@@ -86,8 +88,8 @@ class Physics:
 class StrictPhysics:
     """The strict test: an actuated hand closes, squeezes, and is pushed six ways without gravity.
 
-    Constants are those of DexGraspBench's force-closure setting (datasets reference, section 2.5). The hand stays at
-    the origin; the object floats.
+    Constants are those of DexGraspBench's force-closure setting (datasets reference, section 2.5).
+    The hand stays at the origin; the object floats.
     """
 
     mass: float = 0.1
@@ -106,7 +108,8 @@ class StrictPhysics:
     iterations: int = 100
     line_search_iterations: int = 50
     noslip_iterations: int = 2
-    """Passes that remove the slip of soft friction; MJX has none, so this test runs on the native backend only."""
+    """Passes that remove the slip of soft friction; MJX has none, so this test runs on the native
+    backend only."""
     stiffness: float = 5.0
     """Position gain of every actuator, N m / rad."""
     torque_limit: float = 3.0

@@ -1,9 +1,9 @@
 """The strict test: does an actuated hand close on the object and keep it against six pushes?
 
-Native MuJoCo in a thread pool; every grasp starts from a reset state, so results do not depend on the number of
-threads. Three shortcuts save most of the time: the first failed push ends a grasp, an object that left the
-allowed range ends a push, and so does one at rest, because a push in static balance stays so. The last can be
-switched off; a test bounds how often it changes the verdict.
+Native MuJoCo in a thread pool; every grasp starts from a reset state, so results do not depend on
+the number of threads. Three shortcuts save most of the time: the first failed push ends a grasp, an
+object that left the allowed range ends a push, and so does one at rest, because a push in static
+balance stays so. The last can be switched off; a test bounds how often it changes the verdict.
 """
 
 import enum
@@ -101,7 +101,7 @@ class Robustness:
     """The settled grasp as a pose: what the closed hand really holds."""
 
     def counts(self) -> dict[str, int]:
-        """Number of grasps per reason, by readable text; reasons that did not occur are left out."""
+        """Number of grasps per reason that occurred, by readable text."""
         found = {text: int((self.reason == reason).sum()) for reason, text in REASONS.items()}
         return {text: number for text, number in found.items() if number}
 
@@ -128,7 +128,8 @@ def robustness(
         accept_at_rest: End a push once object and hand are at rest.
 
     Raises:
-        PhysicsError: A grasp is not finite or of the wrong shape, or the object cannot be simulated.
+        PhysicsError: A grasp is not finite or of the wrong shape, or the object cannot be
+            simulated.
     """
     physics = physics or StrictPhysics()
     phi, q_pregrasp, q_squeeze = _checked(grasps)
@@ -263,7 +264,7 @@ def _close(
     q_pregrasp: np.ndarray,
     q_squeeze: np.ndarray,
 ) -> tuple[Reason, tuple[float, float]]:
-    """Pre-grasp -> grasp -> squeeze -> rest; returns why it stopped and how far the object moved and turned."""
+    """Pre-grasp to squeeze and rest; why it stopped, and how far the object moved and turned."""
     scene, physics = test.scene, test.physics
     if data.ncon and -data.contact.dist.min() > physics.max_start_depth:
         return Reason.START_DEPTH, (0.0, 0.0)
@@ -327,7 +328,7 @@ def _push(test: _Test, data: mujoco.MjData, start: _Start) -> Reason:
 
 
 def _moved(scene: ActuatedScene, data: mujoco.MjData, start: _Start) -> tuple[float, float]:
-    """Shift of the centre of mass (m) and turn (rad) since the start, as of the last step's begin."""
+    """Shift of the centre of mass (m) and turn (rad) as of the begin of the last step."""
     p = data.xipos[scene.object_body]
     shift = ((p[0] - start.p[0]) ** 2 + (p[1] - start.p[1]) ** 2 + (p[2] - start.p[2]) ** 2) ** 0.5
     cosine = min(1.0, abs(float(data.xquat[scene.object_body] @ start.wxyz)))

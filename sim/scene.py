@@ -1,9 +1,9 @@
 """MuJoCo models of one hand and one object.
 
-Two scenes. In the still scene every link is a mocap body and only the object moves (six degrees of freedom), so one
-compiled model serves all grasps of an object, on both backends. Freezing actuated joints by huge inertia instead
-under-solves the contacts silently. In the actuated scene the palm is fixed at the origin and the hand's own
-actuators close it.
+Two scenes. In the still scene every link is a mocap body and only the object moves (six degrees of
+freedom), so one compiled model serves all grasps of an object, on both backends. Freezing actuated
+joints by huge inertia instead under-solves the contacts silently. In the actuated scene the palm is
+fixed at the origin and the hand's own actuators close it.
 """
 
 from dataclasses import dataclass
@@ -69,7 +69,8 @@ class ActuatedScene:
     p_object_com: Float[np.ndarray, " 3"]
     """Centre of mass in the object frame, metres."""
     control: Float[np.ndarray, "18 22"]
-    """Actuator set points = control @ joint angles: single joints, and the sum of the two a tendon bends."""
+    """Actuator set points = control @ joint angles: a joint, or the sum of the two a tendon
+    bends."""
 
 
 def still_scene(hand: HandModel, shape: Pieces, physics: Physics) -> StillScene:
@@ -89,8 +90,8 @@ def still_scene(hand: HandModel, shape: Pieces, physics: Physics) -> StillScene:
     spec.option.gravity = [0.0, 0.0, -physics.gravity]
     links = []
     for link, name in enumerate(hand.link_names):
-        geoms = [g for g in np.flatnonzero(source.geom_bodyid == source.body(name).id)]
-        geoms = [g for g in geoms if source.geom_contype[g] or source.geom_conaffinity[g]]
+        own = np.flatnonzero(source.geom_bodyid == source.body(name).id)
+        geoms = [g for g in own if source.geom_contype[g] or source.geom_conaffinity[g]]
         if not geoms:
             continue
         links.append(link)
@@ -112,9 +113,10 @@ def still_scene(hand: HandModel, shape: Pieces, physics: Physics) -> StillScene:
 
 
 def actuated_scene(hand: HandModel, shape: Pieces, physics: StrictPhysics) -> ActuatedScene:
-    """Compiles the actuated scene: 18 position actuators, the last two joints of four fingers on one tendon each.
+    """Compiles the actuated scene: 18 position actuators, four of them on tendons.
 
-    On the real hand a mechanical stop keeps J1 at or below J2; here a limited tendon of length J1 - J2 does.
+    A tendon bends the last two joints of a finger. On the real hand a mechanical stop keeps J1 at
+    or below J2; here a limited tendon of length J1 - J2 does.
 
     Args:
         hand: A hand with Shadow's joints and tendons FFJ0, MFJ0, RFJ0, LFJ0.
@@ -230,8 +232,8 @@ def _add_position_actuator(
 def _overlapping_links(hand: HandModel) -> list[tuple[int, int]]:
     """Link pairs too near in the tree to collide: their primitives overlap by construction.
 
-    MuJoCo filters parent and child by itself, but not where the parent is the world, and not neighbours of the
-    palm: without this the knuckles push each other apart.
+    MuJoCo filters parent and child by itself, but not where the parent is the world, and not
+    neighbours of the palm: without this the knuckles push each other apart.
     """
     count = len(hand.link_names)
     return [(a, b) for a in range(count) for b in range(a + 1, count) if hand.hops[a, b] < MIN_HOPS]

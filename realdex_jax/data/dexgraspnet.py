@@ -1,0 +1,238 @@
+"""Reader of DexGraspNet's released grasps and the meshes they are for.
+
+The grasps lie in `dataset/<code>.npy`, the mesh in `meshdata/<code>/coacd/decomposed.obj`.
+
+One file holds the grasps of one object at five sizes; a size with its mesh multiplied by it is one
+`ObjectShape` here. Joint order and signs, static x-y-z Euler angles and metres are that dataset's
+(its released code); records come out in our conventions. Replay them with
+`hand.load("dexgraspnet")`, whose links have that hand's lengths. The data is CC BY-NC 4.0.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import trimesh
+from jaxtyping import Float
+from scipy.spatial import ConvexHull, QhullError
+from scipy.spatial.transform import Rotation
+
+from realdex_jax.data.schema import GraspSet
+from realdex_jax.data.unpickle import load_objects
+from realdex_jax.errors import DatasetError, MeshError
+from realdex_jax.geometry.shape import MAX_PIECE_VERTICES, ObjectShape
+from realdex_jax.hand import joints
+
+EULER = ("WRJRx", "WRJRy", "WRJRz")
+"""Angles (rad) about the fixed x, y, z axes, in this order."""
+TRANSLATION = ("WRJTx", "WRJTy", "WRJTz")
+"""Palm position in the object frame, metres."""
+
+MASS = 0.1
+"""kg; the dataset gives none. Physics sets its own."""
+
+LIMIT_TOLERANCE = 1e-3
+"""Radians beyond a joint limit that still count as rounding; more is reported."""
+
+_KEYS = (*joints.DEXGRASPNET_NAMES, *EULER, *TRANSLATION)
+_SCALE_RANGE = (0.01, 1.0)  # released scales are 0.06 to 0.15; beyond is another unit
+
+
+@dataclass(frozen=True)
+class ScaledGrasps:
+    """The grasps of one object at one size."""
+
+    code: str
+    """The object's code in the dataset."""
+    scale: float
+    """Metres per mesh unit, rounded to three decimals."""
+    shape: ObjectShape
+    """The mesh at that size; one convex piece per group of the file."""
+    grasps: GraspSet
+    """Poses, with the grasp itself as pre-grasp and squeeze: the dataset has neither. Column
+    `beyond_limits` is the largest excess (rad) over our joint limits, 0 where there is none."""
+
+
+def codes(root: Path | str) -> tuple[str, ...]:
+    """Codes of all objects that have a grasp file under `root`, sorted.
+
+    Raises:
+        DatasetError: There is no such file.
+    """
+    found = tuple(sorted(path.stem for path in (Path(root) / "dataset").glob("*.npy")))
+    if not found:
+        raise DatasetError(f"{root}: no dataset/*.npy; expected DexGraspNet's folder layout")
+    return found
+
+
+def read(root: Path | str, code: str) -> tuple[ScaledGrasps, ...]:
+    """Reads the grasps of one object, one record per size in rising order.
+
+    Args:
+        root: Folder with `dataset/` and `meshdata/`.
+        code: An object's code, as `codes` lists them.
+
+    Raises:
+        DatasetError: The file is damaged, misses keys or holds values that are not finite numbers.
+        UnsafePickleError: The file asks for more than plain data.
+        MeshError: The mesh is missing or has a piece that encloses no volume.
+    """
+    root = Path(root)
+    path = root / "dataset" / f"{code}.npy"
+    if not path.is_file():
+        raise DatasetError(f"{path}: no such file; known codes: {', '.join(codes(root)[:8])}")
+    scale, phi = parse(load_objects(path), str(path))
+    pieces = read_pieces(root / "meshdata" / code / "coacd" / "decomposed.obj")
+    out = []
+    for size in np.unique(scale):
+        rows = scale == size
+        q = phi[rows, :22]
+        beyond = np.maximum(joints.LOWER - q, q - joints.UPPER).max(axis=1)
+        beyond = np.where(beyond > LIMIT_TOLERANCE, beyond, 0.0).astype(np.float32)
+        columns = {"beyond_limits": beyond}
+        shape = _shape(f"{code}@{size:.3f}", pieces, float(size), code.split("-")[1:2])
+        out.append(ScaledGrasps(code, float(size), shape, GraspSet(phi[rows], q, q, columns)))
+    return tuple(out)
+
+
+def parse(
+    records: Sequence[Any], name: str
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n 28"]]:
+    """Turns the dataset's dicts into scales and our poses.
+
+    Args:
+        records: Dicts with `scale` and `qpos`.
+        name: Shown in errors.
+
+    Returns:
+        Scales rounded to three decimals, float64, and poses phi, float32.
+
+    Raises:
+        DatasetError: A record is no such dict, misses keys, or holds values that are not finite
+            numbers.
+    """
+    if not records:
+        raise DatasetError(f"{name}: no grasps")
+    raw = np.empty((len(records), len(_KEYS)))
+    scale = np.empty(len(records))
+    for i, record in enumerate(records):
+        where = f"{name}, grasp {i}"
+        if not isinstance(record, Mapping) or not {"scale", "qpos"} <= record.keys():
+            raise DatasetError(f"{where}: expected a dict with 'scale' and 'qpos'")
+        qpos = record["qpos"]
+        if not isinstance(qpos, Mapping):
+            raise DatasetError(
+                f"{where}: 'qpos' is a {type(qpos).__name__}, not a dict of 28 numbers"
+            )
+        missing = [key for key in _KEYS if key not in qpos]
+        if missing:
+            raise DatasetError(f"{where}: 'qpos' misses {', '.join(missing)}")
+        scale[i] = _number(record["scale"], f"{where}: scale")
+        raw[i] = [_number(qpos[key], f"{where}: {key}") for key in _KEYS]
+    if scale.min() < _SCALE_RANGE[0] or scale.max() > _SCALE_RANGE[1]:
+        raise DatasetError(
+            f"{name}: scales {scale.min():g} to {scale.max():g} are outside {_SCALE_RANGE}; "
+            "a set that stores inverse scales (UniDexGrasp) needs its own reader"
+        )
+    rotvec = Rotation.from_euler("xyz", raw[:, 22:25]).as_rotvec()
+    q = joints.from_dexgraspnet(raw[:, :22])
+    phi = np.concatenate([q, raw[:, 25:28], rotvec], axis=1).astype(np.float32)
+    return np.round(scale, 3), phi
+
+
+class Piece(NamedTuple):
+    """A convex piece in mesh units."""
+
+    vertices: np.ndarray
+    faces: np.ndarray
+
+
+def read_pieces(path: Path) -> tuple[Piece, ...]:
+    """Convex pieces of a decomposed mesh, the hull of each `o` or `g` group.
+
+    Raises:
+        MeshError: The file is missing or unreadable, or a piece encloses no volume.
+    """
+    if not path.is_file():
+        raise MeshError(f"{path}: no such mesh")
+    pieces = []
+    for name, vertices in _groups(path).items():
+        try:
+            pieces.append(_hull(vertices))
+        except (QhullError, ValueError, IndexError) as error:
+            raise MeshError(f"{path}: piece {name!r} encloses no volume") from error
+    if not pieces:
+        raise MeshError(f"{path}: no pieces")
+    return tuple(pieces)
+
+
+def _groups(path: Path) -> dict[str, np.ndarray]:
+    """Vertices that the faces of each `o` or `g` group of an OBJ file use."""
+    vertices: list[list[float]] = []
+    used: dict[str, set[int]] = {}
+    group = "unnamed"
+    try:
+        for line in path.read_text().splitlines():
+            kind, *rest = line.split() or [""]
+            if kind in ("o", "g"):
+                group = " ".join(rest) or f"group{len(used)}"
+            elif kind == "v":
+                vertices.append([float(x) for x in rest[:3]])
+            elif kind == "f":
+                corners = (int(corner.split("/")[0]) for corner in rest)
+                at = (c - 1 if c > 0 else len(vertices) + c for c in corners)
+                used.setdefault(group, set()).update(at)
+        table = np.array(vertices, np.float64).reshape(-1, 3)
+        if not np.isfinite(table).all():
+            raise MeshError(f"{path}: has vertices that are not finite")
+        return {name: table[sorted(index)] for name, index in used.items()}
+    except MeshError:
+        raise
+    except (ValueError, IndexError) as error:
+        raise MeshError(f"{path}: not a readable OBJ file ({error})") from error
+
+
+def _hull(vertices: np.ndarray) -> Piece:
+    """Convex hull; beyond `MAX_PIECE_VERTICES` corners the most spread ones are kept."""
+    corner = vertices[ConvexHull(vertices).vertices]
+    if len(corner) > MAX_PIECE_VERTICES:
+        corner = corner[_spread(corner, MAX_PIECE_VERTICES)]
+    hull = trimesh.convex.convex_hull(corner)
+    return Piece(np.asarray(hull.vertices), np.asarray(hull.faces))
+
+
+def _spread(p: np.ndarray, count: int) -> np.ndarray:
+    """Indices of `count` points, each the farthest from those before it."""
+    chosen = [int(np.linalg.norm(p - p.mean(axis=0), axis=1).argmax())]
+    nearest = np.linalg.norm(p - p[chosen[0]], axis=1)
+    while len(chosen) < count:
+        chosen.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, np.linalg.norm(p - p[chosen[-1]], axis=1))
+    return np.array(chosen)
+
+
+def _shape(name: str, pieces: tuple[Piece, ...], scale: float, category: list[str]) -> ObjectShape:
+    start = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
+    faces = [piece.faces + at for piece, at in zip(pieces, start, strict=False)]
+    return ObjectShape(
+        name=name,
+        vertices=np.concatenate([piece.vertices for piece in pieces]) * scale,
+        faces=np.concatenate(faces),
+        pieces=tuple(piece.vertices * scale for piece in pieces),
+        piece_labels=("body",) * len(pieces),
+        mass=MASS,
+        category=category[0].lower() if category else "object",
+    )
+
+
+def _number(value: object, where: str) -> float:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(
+        value, (int, float, np.integer, np.floating)
+    ):
+        raise DatasetError(f"{where} is a {type(value).__name__}, not a number")
+    number = float(value)
+    if not np.isfinite(number):
+        raise DatasetError(f"{where} is {number}")
+    return number

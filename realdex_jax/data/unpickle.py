@@ -1,0 +1,237 @@
+"""Object arrays out of `.npy` files without trusting them.
+
+NumPy stores arrays of Python objects as a pickle, and a pickle can run any code. Here every name a
+pickle may ask for is answered by a stand-in of our own: no NumPy constructor and nothing else is
+ever called, sizes are checked against the bytes that are there, and any other name is refused
+before it is imported.
+"""
+
+import io
+import math
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from realdex_jax.errors import DatasetError, UnsafePickleError
+
+MAX_BYTES = 512 * 2**20
+"""Largest file that is read, bytes."""
+
+_NUMBER_KINDS = "biufcSU"
+
+
+def load_objects(path: Path | str) -> list[Any]:
+    """Reads a `.npy` file that holds an object array.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The elements in C order: plain containers, numbers, text and numeric NumPy arrays.
+
+    Raises:
+        UnsafePickleError: The pickle names anything but plain arrays, numbers and containers.
+        DatasetError: The file is missing, too large, cut off, or not what its header claims.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise DatasetError(f"{path}: {size} bytes, at most {MAX_BYTES} are read")
+        stream = io.BytesIO(path.read_bytes())
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
+    shape = _header(stream, path)
+    count = math.prod(shape)
+    left = size - stream.tell()
+    if count > left:
+        raise DatasetError(f"{path}: header claims {count} objects, but only {left} bytes follow")
+    value = load(stream, path)
+    if not isinstance(value, np.ndarray) or value.dtype != object:
+        raise DatasetError(f"{path}: holds {type(value).__name__}, expected an array of objects")
+    if value.shape != shape:
+        raise DatasetError(f"{path}: header claims shape {shape}, the data has {value.shape}")
+    return list(value.ravel())
+
+
+def load(stream: io.BytesIO, name: Path | str) -> object:
+    """Unpickles plain data from a stream.
+
+    Args:
+        stream: Open at the start of the pickle.
+        name: Shown in errors.
+
+    Raises:
+        UnsafePickleError: The pickle names anything not admitted.
+        DatasetError: It is damaged.
+    """
+    try:
+        value = _Unpickler(stream, encoding="latin1").load()
+        return _finished(value, {})
+    except DatasetError as error:
+        raise type(error)(f"{name}: {error}") from error
+    except RecursionError as error:
+        raise DatasetError(f"{name}: nested too deeply") from error
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise DatasetError(f"{name}: damaged pickle ({type(error).__name__}: {error})") from error
+
+
+def _header(stream: io.BytesIO, path: Path) -> tuple[int, ...]:
+    """Shape claimed by the `.npy` header; the stream then stands at the pickle."""
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }.get(version)
+        if read is None:
+            raise ValueError(f"version {version}")
+        shape, _, dtype = read(stream)
+    except (ValueError, EOFError) as error:
+        raise DatasetError(f"{path}: not a .npy file ({error})") from error
+    if dtype.kind != "O":
+        raise DatasetError(f"{path}: dtype {dtype}, expected an array of objects")
+    return shape
+
+
+class _Admitted:
+    """A callable a pickle may name; given no state, nothing a pickle does outlives the load."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def __call__(self, *args: object) -> object:
+        return self._call(*args)
+
+    def __setstate__(self, state: object) -> None:
+        raise UnsafePickleError("the pickle tries to change a constructor")
+
+
+class _Dtype:
+    """Stands in for `numpy.dtype`: a numeric, text or object type without fields."""
+
+    def __init__(self, code: str) -> None:
+        if not isinstance(code, str) or len(code) > 8:
+            raise UnsafePickleError(f"dtype {code!r} is not admitted")
+        self._dtype = np.dtype(code)
+        if self._dtype.kind not in _NUMBER_KINDS + "O" or self._dtype.fields is not None:
+            raise UnsafePickleError(f"dtype {code!r} is not admitted")
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        order = state[1]
+        if order not in ("<", ">", "|", "="):
+            raise UnsafePickleError(f"byte order {order!r} is not admitted")
+        if any(field is not None for field in state[2:5]):
+            raise UnsafePickleError("structured dtypes are not admitted")
+        if order in ("<", ">"):
+            self._dtype = self._dtype.newbyteorder(order)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._dtype
+
+
+class _Array:
+    """Stands in for an array under construction."""
+
+    def __init__(self) -> None:
+        self.value: np.ndarray | None = None
+        self.objects: list[Any] | None = None
+        self.shape: tuple[int, ...] = ()
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, raw = state
+        if not all(type(n) is int and n >= 0 for n in shape) or not isinstance(dtype, _Dtype):
+            raise DatasetError(f"array of shape {shape!r} and type {type(dtype).__name__}")
+        if dtype.dtype == object:
+            if not isinstance(raw, list) or len(raw) != math.prod(shape):
+                raise DatasetError(f"object array of shape {shape} without its elements")
+            if fortran and len(shape) > 1:
+                raise DatasetError("object arrays in Fortran order are not read")
+            self.shape, self.objects = tuple(shape), raw
+        else:
+            self.value = _numbers(raw, dtype.dtype, tuple(shape), "F" if fortran else "C")
+
+
+def _numbers(
+    raw: bytes | str, dtype: np.dtype, shape: tuple[int, ...], order: Literal["C", "F"]
+) -> np.ndarray:
+    data = raw.encode("latin1") if isinstance(raw, str) else bytes(raw)
+    if len(data) != math.prod(shape) * dtype.itemsize:
+        raise DatasetError(f"array of shape {shape}, {dtype} holds {len(data)} bytes")
+    return np.frombuffer(data, dtype).reshape(shape, order=order).copy()
+
+
+def _reconstruct(*_: object) -> _Array:
+    """What NumPy calls first for every array; the shape and data follow as state."""
+    return _Array()
+
+
+def _scalar(dtype: object, raw: bytes | str = b"") -> object:
+    if not isinstance(dtype, _Dtype) or dtype.dtype == object:
+        raise UnsafePickleError("a NumPy scalar of this type is not admitted")
+    return _numbers(raw, dtype.dtype, (), "C")[()]
+
+
+def _dtype(code: str, *_: object) -> _Dtype:
+    return _Dtype(code)
+
+
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+    if encoding != "latin1":
+        raise UnsafePickleError(f"encoding {encoding!r} is not admitted")
+    return text.encode("latin1")
+
+
+def _ndarray(*_: object) -> object:
+    raise UnsafePickleError("numpy.ndarray is only a marker and may not be called")
+
+
+_NAMES: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy", "dtype"): _dtype,
+    ("numpy", "ndarray"): _ndarray,
+    ("_codecs", "encode"): _encode,
+    **{
+        (f"numpy.{core}.multiarray", name): call
+        for core in ("core", "_core")
+        for name, call in (("_reconstruct", _reconstruct), ("scalar", _scalar))
+    },
+}
+
+
+class _Unpickler(pickle._Unpickler):  # the C one reserves memory for any memo index a file names
+    def find_class(self, module: str, name: str) -> _Admitted:
+        call = _NAMES.get((module, name))
+        if call is None:
+            admitted = ", ".join(sorted(f"{m}.{n}" for m, n in _NAMES))
+            raise UnsafePickleError(f"the pickle asks for {module}.{name}; admitted: {admitted}")
+        return _Admitted(call)
+
+
+def _finished(value: object, seen: dict[int, object]) -> object:
+    """Replaces stand-ins by arrays, once per object so that shared parts stay shared."""
+    if id(value) in seen:
+        return seen[id(value)]
+    if isinstance(value, _Array):
+        if value.objects is None:
+            done: object = value.value
+        else:
+            array = np.empty(len(value.objects), dtype=object)
+            for i, item in enumerate(value.objects):
+                array[i] = _finished(item, seen)
+            done = array.reshape(value.shape)
+    elif isinstance(value, dict):
+        done = {key: _finished(item, seen) for key, item in value.items()}
+    elif isinstance(value, (list, tuple)):
+        done = type(value)(_finished(item, seen) for item in value)
+    elif isinstance(value, (str, bytes, int, float, complex, bool, type(None), np.generic)):
+        return value
+    else:
+        raise UnsafePickleError(f"a {type(value).__name__} is not plain data")
+    seen[id(value)] = done
+    return done

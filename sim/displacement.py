@@ -1,0 +1,137 @@
+"""How far an object moves out of a still hand under gravity: sim.disp. and held.
+
+The hand's links stand where the pose puts them and never move; the object is released at rest. A
+grasp that only touches, or whose contacts cannot balance gravity, drops it. All grasps of an object
+share one compiled model.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import jaxlie
+import numpy as np
+from jaxtyping import Bool, Float
+
+from realdex_jax import pose
+from realdex_jax.errors import PhysicsError
+from realdex_jax.hand import kinematics
+from realdex_jax.hand.load import HandModel
+from sim import native
+from sim.physics import Physics
+from sim.scene import Pieces, still_scene
+
+DIRECTIONS: Float[np.ndarray, "6 3"] = np.concatenate([-np.eye(3)[::-1], np.eye(3)[::-1]])
+"""Gravity in the object frame: -z first, then -y, -x, +z, +y, +x."""
+
+_FK_BATCH = 1024  # poses per compiled call; the last one is padded
+
+
+@dataclass(frozen=True)
+class Displacement:
+    """Outcome of the still-hand test; d = 1 or 6 gravity directions, ordered as `DIRECTIONS`."""
+
+    d_0146_cm: Float[np.ndarray, " n"]
+    """Displacement at the short horizon (0.146 s by default) under gravity -z, centimetres."""
+    d_1s_cm: Float[np.ndarray, "n d"]
+    """Displacement at the long horizon (1 s), centimetres, capped at `Physics.cap`."""
+    held: Bool[np.ndarray, " n"]
+    """Moved less than `Physics.held` by the long horizon under gravity -z."""
+    held_six: Bool[np.ndarray, " n"]
+    """The same in all directions that were run; says "six" only if they were six."""
+    directions: int
+    """1 or 6."""
+
+
+def displacement(
+    hand: HandModel,
+    shape: Pieces,
+    phi: Float[np.ndarray, "n 28"],
+    physics: Physics | None = None,
+    backend: Literal["native", "mjx"] = "native",
+    *,
+    directions: Literal[1, 6] = 6,
+    threads: int | None = None,
+) -> Displacement:
+    """Drops the object out of every grasp.
+
+    Args:
+        hand: The hand the poses are of.
+        shape: The object; its mass is replaced by `physics.mass`.
+        phi: Poses, the palm in the object frame.
+        physics: The constants; `Physics()` if None.
+        backend: "native" for CPU threads, "mjx" for accelerators.
+        directions: Gravity along -z only, or along all six axes.
+        threads: Threads of the native backend; the number of cores if None.
+
+    Raises:
+        PhysicsError: A pose is not finite or of the wrong shape, the object cannot be simulated, or
+            the backend or
+            number of directions is unknown.
+    """
+    physics = physics or Physics()
+    if directions not in (1, 6):
+        raise PhysicsError(f"{directions} gravity directions; known: 1 (-z) and 6")
+    p, wxyz = link_poses(hand, phi)
+    scene = still_scene(hand, shape, physics)
+    gravity = np.tile(DIRECTIONS[:directions] * physics.gravity, (len(p), 1))
+    p_all = np.repeat(p[:, scene.links], directions, axis=0)
+    wxyz_all = np.repeat(wxyz[:, scene.links], directions, axis=0)
+    checkpoints = (physics.short_steps, physics.long_steps)
+    match backend:
+        case "native":
+            moved = native.simulate(scene, p_all, wxyz_all, gravity, checkpoints, threads=threads)
+        case "mjx":
+            from sim import mjx  # compiles on import and needs an accelerator to be worth it
+
+            moved = mjx.simulate(scene, p_all, wxyz_all, gravity, checkpoints)
+        case _:
+            raise PhysicsError(f"no backend {backend!r}; known: native, mjx")
+    # A diverged simulation counts as dropped, not as missing.
+    moved = np.where(np.isfinite(moved), moved, native.GONE).reshape(-1, directions, 2)
+    held = moved[:, :, 1] < physics.held
+    return Displacement(
+        d_0146_cm=moved[:, 0, 0] * 100.0,
+        d_1s_cm=np.minimum(moved[:, :, 1], physics.cap) * 100.0,
+        held=held[:, 0],
+        held_six=np.asarray(held.all(axis=1)),
+        directions=directions,
+    )
+
+
+def link_poses(
+    hand: HandModel, phi: Float[np.ndarray, "n 28"]
+) -> tuple[Float[np.ndarray, "n l 3"], Float[np.ndarray, "n l 4"]]:
+    """Origins (m) and orientations (wxyz) of all links in the object frame.
+
+    Raises:
+        PhysicsError: A pose is not finite or of the wrong shape.
+    """
+    phi = np.asarray(phi, np.float32)
+    if phi.ndim != 2 or phi.shape[1] != pose.SIZE:
+        raise PhysicsError(f"phi must be (n, {pose.SIZE}), got {phi.shape}")
+    bad = np.flatnonzero(~np.isfinite(phi).all(axis=1))
+    if len(bad):
+        raise PhysicsError(f"pose {bad[0]} is not finite ({len(bad)} such poses)")
+    count = len(phi)
+    size = min(_FK_BATCH, 1 << max(count - 1, 1).bit_length())  # few sizes, few compilations
+    padded = np.zeros((-(-count // size) * size, pose.SIZE), np.float32)
+    padded[:count] = phi
+    parts = [_place(hand, part) for part in np.split(padded, len(padded) // size)] if count else []
+    links = len(hand.link_names)
+    p = np.concatenate(
+        [np.asarray(part[0], np.float64) for part in parts] or [np.empty((0, links, 3))]
+    )
+    wxyz = np.concatenate(
+        [np.asarray(part[1], np.float64) for part in parts] or [np.empty((0, links, 4))]
+    )
+    return p[:count], wxyz[:count]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _place(hand: HandModel, phi: jax.Array) -> tuple[jax.Array, jax.Array]:
+    q, T_object_hand = pose.split(jnp.asarray(phi))
+    links = kinematics.place(kinematics.forward(hand, q), T_object_hand)
+    return links.p, jaxlie.SO3.from_matrix(links.R).wxyz
