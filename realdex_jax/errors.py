@@ -41,5 +41,9 @@ class UnsafePickleError(DatasetError):
     """A pickle that asks for more than plain arrays, numbers and containers; nothing in it was executed."""
 
 
-class UnknownObject(RealdexError):
+class UnknownObjectError(RealdexError):
     """An object name that is not in the catalogue."""
+
+
+class DecompositionError(RealdexError):
+    """A mesh that could not be split into convex pieces."""

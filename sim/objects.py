@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from realdex_jax.errors import UnknownObject
+from realdex_jax.errors import UnknownObjectError
 from realdex_jax.geometry.shape import ObjectShape
 from sim import bottles, containers, toys
 from sim.solids import Recipe, corners, union
@@ -57,10 +57,10 @@ def make(name: str) -> ObjectShape:
         The object's shape.
 
     Raises:
-        UnknownObject: no object has this name.
+        UnknownObjectError: no object has this name.
     """
     if name not in _RECIPES:
-        raise UnknownObject(f"no parametric object {name!r}; known: {', '.join(names())}")
+        raise UnknownObjectError(f"no parametric object {name!r}; known: {', '.join(names())}")
     recipe = _RECIPES[name]
     pieces = recipe.build()
     everything = np.concatenate([piece.vertices for piece in pieces])

@@ -159,7 +159,7 @@ def arch(
 def wall(
     label: str, *profile: tuple[float, float], thickness: float, sides: int = 24
 ) -> list[Piece]:
-    """Hollow solid of revolution from (outer radius, z) rows: a convex sector per side and two rows."""
+    """Hollow solid of revolution from (outer radius, z) rows: a sector per side and two rows."""
     angle = 2 * np.pi * (np.arange(sides + 1) + 0.5) / sides
     angle[-1] = angle[0]  # the same number, so that the last sector closes exactly on the first
     circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)

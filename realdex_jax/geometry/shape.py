@@ -45,7 +45,7 @@ class ObjectShape:
     faces: Int[np.ndarray, "f 3"]
     """Triangles, counter-clockwise seen from outside."""
     pieces: tuple[Float[np.ndarray, "k 3"], ...]
-    """Corners of each convex piece for physics, at most `MAX_PIECE_VERTICES`; they cover the solid."""
+    """Corners of each convex piece, at most `MAX_PIECE_VERTICES`; they cover the solid."""
     piece_labels: tuple[str, ...]
     """Part name of each piece ("body", "handle", "cap", ...)."""
     mass: float
@@ -88,7 +88,7 @@ class ObjectShape:
     def piece_distance(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n pieces"]:
         """Highest plane value of every piece at every point, metres.
 
-        Negative and exact inside a piece, zero on its surface, outside a lower bound of the distance.
+        Negative and exact inside a piece, zero on its surface, outside at most the distance.
         """
         columns = [
             (points @ planes[:, :3].T + planes[:, 3]).max(axis=1) for planes in self.piece_planes
