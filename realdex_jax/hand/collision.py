@@ -85,15 +85,15 @@ def self_penetration(hand: HandModel, links: Links) -> Float[Array, "*b pairs"]:
     a, b = both[:, 0], both[:, 1]
     distance = _segment_distance(
         centre[..., a, :],
-        R[..., a, :, 2] * g.size[a, 1, None],
+        R[..., a, :, :][..., 2] * g.size[a, 1, None],
         centre[..., b, :],
-        R[..., b, :, 2] * g.size[b, 1, None],
+        R[..., b, :, :][..., 2] * g.size[b, 1, None],
     )
     depth = jnp.maximum(g.size[a, 0] + g.size[b, 0] - distance, 0.0)
     if not len(mixed):
         return depth
     c, box = mixed[:, 0], mixed[:, 1]
-    axis = R[..., c, :, 2] * g.size[c, 1, None]
+    axis = R[..., c, :, :][..., 2] * g.size[c, 1, None]
     at = jnp.linspace(-1.0, 1.0, 5, dtype=axis.dtype)[:, None]
     offset = (centre[..., c, :] - centre[..., box, :])[..., None, :] + at * axis[..., None, :]
     local = jnp.einsum("...kji,...ksj->...ksi", R[..., box, :, :], offset)
