@@ -1,0 +1,151 @@
+"""Training batches: object clouds with grasps of the same object, augmented.
+
+Built on grain's random-access datasets: batch `i` is a function of the seed and `i` alone, so
+resuming at a step needs no iterator state and is exact. Reading is in-process; the whole of a grasp
+set fits in memory.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import grain
+import numpy as np
+from jaxtyping import Array, Float, Int
+from scipy.spatial.transform import Rotation
+
+from realdex_jax import pytree
+from realdex_jax.data.store import Dataset
+from realdex_jax.errors import DatasetError
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """What a batch holds and how it is augmented."""
+
+    objects: int = 8
+    """Objects in a batch."""
+    grasps: int = 8
+    """Grasps of each object in a batch; sharing an object's encoder makes a step cheaper."""
+    points: int = 256
+    """Cloud points of each object."""
+    turn: bool = True
+    """Turn each object about the vertical axis by a random angle."""
+    tilt: float = 0.2
+    """Standard deviation of a further random rotation, radians; `inf` means uniform over all
+    rotations."""
+    jitter: float = 0.0005
+    """Standard deviation of noise on cloud points, metres."""
+    partial: float = 0.25
+    """Share of the clouds reduced to the side that faces a random viewpoint."""
+
+
+@pytree.dataclass
+class Batch:
+    """Grasps of `b` objects, `k` of each, in frames whose origin is the cloud's mean."""
+
+    points: Float[Array | np.ndarray, "b n 3"]
+    """Cloud points, metres; their mean is zero."""
+    phi: Float[Array | np.ndarray, "b k 28"]
+    """Poses in the same frame."""
+    item: Int[Array | np.ndarray, " b"]
+    """Index of each object in the list of training objects; names the culprit when a loss is not
+    finite."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Item:
+    """One object in memory."""
+
+    name: str
+    points: Float[np.ndarray, "p 3"]
+    normals: Float[np.ndarray, "p 3"]
+    phi: Float[np.ndarray, "g 28"]
+
+
+def items(dataset: Dataset, part: str, minimum: int = 1) -> tuple[Item, ...]:
+    """Reads the objects of one part that have at least `minimum` grasps.
+
+    Raises:
+        DatasetError: The part is unknown or empty.
+    """
+    if part not in dataset.splits:
+        known = ", ".join(dataset.splits)
+        raise DatasetError(f"no part {part!r} in {dataset.name}; known: {known}")
+    found = []
+    for name in dataset.splits[part]:
+        phi = np.asarray(dataset.grasps(name).phi, np.float32)
+        if len(phi) >= minimum:
+            surface = dataset.surface(name)
+            found.append(Item(name, surface.points, surface.normals, phi))
+    if not found:
+        raise DatasetError(f"part {part!r} of {dataset.name} has no object with {minimum} grasps")
+    return tuple(found)
+
+
+def batches(source: Sequence[Item], sampling: Sampling, seed: int) -> grain.MapDataset:
+    """An endless dataset of `Batch`; `dataset[i]` is batch `i`, the same in every run."""
+
+    def sample(index: int, rng: np.random.Generator) -> dict[str, Any]:
+        points, phi = draw(source[index], sampling, rng)
+        return {"points": points, "phi": phi, "item": np.int32(index)}
+
+    def to_batch(arrays: dict[str, np.ndarray]) -> Batch:
+        return Batch(**arrays)
+
+    return (
+        grain.MapDataset.source(range(len(source)))
+        .seed(seed)
+        .shuffle()
+        .repeat()
+        .random_map(sample)
+        .batch(sampling.objects, drop_remainder=True)
+        .map(to_batch)
+    )
+
+
+def draw(
+    item: Item, sampling: Sampling, rng: np.random.Generator
+) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "k 28"]]:
+    """One augmented cloud of an object and some of its grasps, in the cloud's centred frame."""
+    R = _rotation(sampling, rng)
+    chosen = np.arange(len(item.points))
+    if rng.uniform() < sampling.partial:
+        view = rng.normal(size=3)
+        seen = np.flatnonzero(item.normals @ (view / np.linalg.norm(view)) > 0.0)
+        chosen = seen if len(seen) >= 16 else chosen
+    chosen = rng.choice(chosen, sampling.points, replace=len(chosen) < sampling.points)
+    points = R.apply(item.points[chosen]) + rng.normal(0, sampling.jitter, (sampling.points, 3))
+    centre = points.mean(axis=0)
+    grasps = rng.choice(len(item.phi), sampling.grasps, replace=len(item.phi) < sampling.grasps)
+    phi = transform(item.phi[grasps], R)
+    phi[:, 22:25] -= centre
+    return (points - centre).astype(np.float32), phi.astype(np.float32)
+
+
+def transform(phi: Float[np.ndarray, "k 28"], R: Rotation) -> Float[np.ndarray, "k 28"]:
+    """Poses seen from a frame whose coordinates are `R` times the old ones."""
+    orientation = (R * Rotation.from_rotvec(phi[:, 25:28])).as_rotvec()
+    return np.concatenate([phi[:, :22], R.apply(phi[:, 22:25]), orientation], axis=1)
+
+
+def translation_statistics(
+    source: Sequence[Item],
+) -> tuple[Float[np.ndarray, " 3"], Float[np.ndarray, " 3"]]:
+    """Mean and spread (m) of palm positions about the clouds' middles, the same along each axis.
+
+    Turning the clouds makes the distribution nearly round, so one spread serves all axes.
+    """
+    t = np.concatenate([i.phi[:, 22:25] - i.points.mean(axis=0) for i in source])
+    spread = max(float(np.sqrt((t**2).mean())), 1e-3)
+    return np.zeros(3, np.float32), np.full(3, spread, np.float32)
+
+
+def _rotation(sampling: Sampling, rng: np.random.Generator) -> Rotation:
+    if np.isinf(sampling.tilt):
+        return Rotation.random(rng=rng)
+    turn = rng.uniform(-np.pi, np.pi) if sampling.turn else 0.0
+    axis = rng.normal(size=3)
+    axis /= np.linalg.norm(axis)
+    tilt = Rotation.from_rotvec(axis * rng.normal(0, sampling.tilt))
+    return tilt * Rotation.from_rotvec([0.0, 0.0, turn])

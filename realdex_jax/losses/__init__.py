@@ -1,0 +1,1 @@
+"""Loss terms of the grasp model; `realdex_jax.training.objective` sums them."""

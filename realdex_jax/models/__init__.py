@@ -1,0 +1,1 @@
+"""Networks: the only package that imports flax."""

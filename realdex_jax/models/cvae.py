@@ -1,0 +1,174 @@
+"""The contact-aware conditional VAE that proposes grasps.
+
+RealDex, section 4.1: PointNet encoders of object and hand, a latent of 64, a decoder to the pose.
+Ours decodes the orientation as two columns of the rotation matrix (Zhou et al. 2019), squashes
+joints into their limits with J1 <= J2, and feeds the condition to residual blocks.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import jaxlie
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from realdex_jax import pose, pytree
+from realdex_jax.hand import joints
+from realdex_jax.models.pointnet import PointNet, Residual
+
+Params = dict[str, Any]
+
+_J2 = np.array([a for a, _ in joints.COUPLED])
+_J1 = np.array([b for _, b in joints.COUPLED])
+
+
+@dataclasses.dataclass(frozen=True)
+class CvaeConfig:
+    """Layer widths."""
+
+    latent: int = 64
+    object_encoder: tuple[int, ...] = (64, 128, 256)
+    hand_encoder: tuple[int, ...] = (64, 128, 256)
+    posterior: tuple[int, ...] = (256, 128)
+    decoder: int = 256
+    blocks: int = 3
+
+
+@pytree.dataclass
+class Statistics:
+    """Spread of the palm positions in the training data, part of the model."""
+
+    t_mean: Float[Array | np.ndarray, " 3"]
+    """Mean, metres."""
+    t_std: Float[Array | np.ndarray, " 3"]
+    """Standard deviation, metres."""
+
+
+@pytree.dataclass
+class Decoded:
+    """A pose as the decoder sees it: no axis-angle, so nothing jumps at half turns."""
+
+    q: Float[Array, "*b 22"]
+    """Joint angles, radians, within limits."""
+    t: Float[Array, "*b 3"]
+    """Palm position in the cloud's frame, metres."""
+    R: Float[Array, "*b 3 3"]
+    """Palm orientation in the cloud's frame."""
+
+    def phi(self) -> Float[Array, "*b 28"]:
+        """The pose vector."""
+        rotation = jaxlie.SO3.from_matrix(self.R)
+        return pose.join(self.q, jaxlie.SE3.from_rotation_and_translation(rotation, self.t))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cvae:
+    """The network as functions of its parameters."""
+
+    init: Callable[[PRNGKeyArray, Float[Array, "b n 3"], Float[Array, "b k m 3"]], Params]
+    """(key, points, hand points) -> parameters."""
+    encode: Callable[[Params, Array, Array], tuple[Array, Array]]
+    """(parameters, points (b n 3), hand points (b k m 3)) -> mean and log variance (b k z)."""
+    decode: Callable[[Params, Array, Array, Statistics], Decoded]
+    """(parameters, points (b n 3), latents (b k z), statistics) -> poses (b k)."""
+
+
+def cvae(config: CvaeConfig) -> Cvae:
+    """Makes the network's functions."""
+    module = _Module(config)
+
+    def encode(params: Params, points: Array, hand_points: Array) -> tuple[Array, Array]:
+        mean, log_variance = module.apply(params, points, hand_points, method="encode")
+        return mean, log_variance
+
+    def decode(params: Params, points: Array, z: Array, statistics: Statistics) -> Decoded:
+        raw = module.apply(params, points, z, method="decode")
+        return to_pose(jnp.asarray(raw), statistics)
+
+    def init(key: PRNGKeyArray, points: Array, hand_points: Array) -> Params:
+        return dict(module.init(key, points, hand_points))
+
+    return Cvae(init=init, encode=encode, decode=decode)
+
+
+def to_pose(raw: Float[Array, "*b 31"], statistics: Statistics) -> Decoded:
+    """Turns the decoder's output into a pose: 22 joints, 3 translation, 6 rotation.
+
+    J1 of the coupled fingers is a share of J2, since the real hand cannot bend the tip further.
+    """
+    share = nn.sigmoid(raw[..., :22])
+    q = joints.LOWER + share * (joints.UPPER - joints.LOWER)
+    q = q.at[..., _J1].set(share[..., _J1] * q[..., _J2])
+    t = raw[..., 22:25] * statistics.t_std + statistics.t_mean
+    return Decoded(q=q, t=t, R=_rotation(raw[..., 25:31]))
+
+
+def _rotation(columns: Float[Array, "*b 6"]) -> Float[Array, "*b 3 3"]:
+    """Gram-Schmidt on two columns; the offset keeps zero input at the identity."""
+    x = _unit(columns[..., :3] + jnp.array([1.0, 0.0, 0.0]))
+    y = columns[..., 3:] + jnp.array([0.0, 1.0, 0.0])
+    y = _unit(y - (x * y).sum(-1, keepdims=True) * x)
+    return jnp.stack([x, y, jnp.cross(x, y)], axis=-1)
+
+
+def _unit(v: Float[Array, "*b 3"]) -> Float[Array, "*b 3"]:
+    return v / jnp.sqrt((v * v).sum(-1, keepdims=True) + 1e-8)
+
+
+class _Module(nn.Module):
+    config: CvaeConfig
+
+    def setup(self) -> None:
+        c = self.config
+        self.object = PointNet(c.object_encoder)
+        self.hand = PointNet(c.hand_encoder)
+        self.posterior = _Mlp((*c.posterior, 2 * c.latent))
+        self.decoder = _Decoder(c.decoder, c.blocks)
+
+    def __call__(self, points: Array, hand_points: Array) -> tuple[Array, Array]:
+        """Touches every parameter, for `init`."""
+        mean, log_variance = self.encode(points, hand_points)
+        return self.decode(points, mean), log_variance
+
+    def encode(
+        self, points: Float[Array, "b n 3"], hand_points: Float[Array, "b k m 3"]
+    ) -> tuple[Float[Array, "b k z"], Float[Array, "b k z"]]:
+        whole, _ = self.object(points)
+        hand, _ = self.hand(hand_points)
+        whole = jnp.broadcast_to(whole[:, None, :], (*hand.shape[:2], whole.shape[-1]))
+        x = self.posterior(jnp.concatenate([hand, whole], axis=-1))
+        z = self.config.latent
+        # Bounds keep an early, wild encoder from overflowing the exponential.
+        return x[..., :z], jnp.clip(x[..., z:], -10.0, 4.0)
+
+    def decode(self, points: Float[Array, "b n 3"], z: Float[Array, "b k z"]) -> Array:
+        whole, _ = self.object(points)
+        whole = jnp.broadcast_to(whole[:, None, :], (*z.shape[:2], whole.shape[-1]))
+        return self.decoder(z, whole)
+
+
+class _Mlp(nn.Module):
+    widths: Sequence[int]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
+        for i, width in enumerate(self.widths[:-1]):
+            x = nn.relu(nn.Dense(width, name=f"dense_{i}")(x))
+        return nn.Dense(self.widths[-1], name="out")(x)
+
+
+class _Decoder(nn.Module):
+    width: int
+    blocks: int
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "b k z"], condition: Float[Array, "b k f"]) -> Array:
+        condition = jnp.concatenate([z, nn.relu(condition)], axis=-1)
+        x = nn.Dense(self.width, name="in")(condition)
+        for i in range(self.blocks):
+            x = Residual(self.width, name=f"block_{i}")(x, condition)
+        x = nn.relu(nn.LayerNorm(name="norm")(x))
+        return nn.Dense(31, name="out", kernel_init=nn.initializers.normal(0.02))(x)

@@ -1,0 +1,1 @@
+"""Training: state, objective, loop, checkpoints and logs."""
