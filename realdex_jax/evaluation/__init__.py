@@ -1,0 +1,1 @@
+"""Metrics that need no physics, the results contract, and reports."""

@@ -1,0 +1,150 @@
+"""Metrics of a grasp that need geometry but no physics.
+
+Definitions follow DexGraspBench where it has one, so that numbers can be set side by side.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from realdex_jax import pose
+from realdex_jax.errors import RealdexError
+from realdex_jax.hand import collision, kinematics
+from realdex_jax.hand.load import HandModel
+
+CONTACT = 0.002
+"""A link counts as touching if the object's surface comes this near to it, metres."""
+REACH = 0.010
+"""A finger farther from the object than this counts as this far, metres."""
+TOUCHED = 0.004
+"""A surface point counts as touched if the hand is this near, metres."""
+
+
+class MetricError(RealdexError):
+    """Grasps or points from which a metric cannot be computed."""
+
+
+def link_distance(
+    hand: HandModel, phi: Float[Array | np.ndarray, "b 28"], points: Float[np.ndarray, "n 3"]
+) -> Float[np.ndarray, "b l"]:
+    """Smallest signed distance (m) from each link to the object's surface points.
+
+    Args:
+        hand: The hand.
+        phi: Poses in the object frame.
+        points: Points on the object's surface, metres, object frame. Between points 3 mm apart
+            the distance to a fingertip is at most 0.2 mm too large.
+
+    Raises:
+        MetricError: No points, or values that are not finite.
+    """
+    return _map(_nearest, hand, phi, points)
+
+
+def contact_number(
+    hand: HandModel, distance: Float[np.ndarray, "b l"], threshold: float = CONTACT
+) -> Int[np.ndarray, " b"]:
+    """Number of links whose surface is within `threshold` (m) of the object, from `link_distance`.
+
+    Links without primitives (the knuckles) never count.
+    """
+    carries = np.isin(np.arange(len(hand.parents)), hand.geoms.link)
+    return (np.abs(distance) < threshold)[:, carries].sum(axis=1)
+
+
+def contact_distance_mm(
+    hand: HandModel, distance: Float[np.ndarray, "b l"], reach: float = REACH
+) -> Float[np.ndarray, " b"]:
+    """Mean over the five fingers of the gap to the object, from `link_distance`, millimetres.
+
+    A finger inside the object has gap zero; a gap is capped at `reach` (m).
+    """
+    gap = [distance[:, list(links)].min(axis=1) for links in fingers(hand)]
+    return 1e3 * np.clip(np.stack(gap, axis=1), 0.0, reach).mean(axis=1)
+
+
+def touched(
+    hand: HandModel,
+    phi: Float[Array | np.ndarray, "b 28"],
+    points: Float[np.ndarray, "n 3"],
+    threshold: float = TOUCHED,
+) -> Bool[np.ndarray, "b n"]:
+    """Which surface points (object frame, m) lie within `threshold` (m) of the hand."""
+    return _map(_distance, hand, phi, points) < threshold
+
+
+def functional_share(
+    touched: Bool[np.ndarray, "b n"], functional: Bool[np.ndarray, " n"]
+) -> Float[np.ndarray, " b"]:
+    """Share of the touched surface that belongs to functional parts; 0 where nothing is touched."""
+    total = touched.sum(axis=1)
+    return (touched & functional).sum(axis=1) / np.maximum(total, 1)
+
+
+def diversity(phi: Float[Array | np.ndarray, "b 28"]) -> float:
+    """Standard deviation (rad) of the joint angles over grasps of one object, mean over joints.
+
+    Raises:
+        MetricError: Fewer than two grasps.
+    """
+    if len(phi) < 2:
+        raise MetricError(f"diversity of {len(phi)} grasps; at least two are needed")
+    return float(np.asarray(phi)[:, : pose.JOINTS].std(axis=0, ddof=1).mean())
+
+
+def fingers(hand: HandModel) -> tuple[tuple[int, ...], ...]:
+    """Links with primitives of each finger, order FF MF RF LF TH; palm and metacarpal left out."""
+    carries = set(hand.geoms.link.tolist())
+    groups = []
+    for tip in hand.tip_link:
+        chain, link = [], tip
+        while link > 0 and "metacarpal" not in hand.link_names[link]:
+            chain.append(link)
+            link = hand.parents[link]
+        groups.append(tuple(sorted(set(chain) & carries)))
+    return tuple(groups)
+
+
+def _map(
+    function: Callable[[HandModel, Array, Array], Array],
+    hand: HandModel,
+    phi: Array | np.ndarray,
+    points: np.ndarray,
+) -> np.ndarray:
+    if not len(points):
+        raise MetricError("no surface points; a metric needs at least one")
+    if not (np.isfinite(points).all() and np.isfinite(np.asarray(phi)).all()):
+        raise MetricError("poses and points must be finite")
+    return np.asarray(
+        function(hand, jnp.asarray(phi, jnp.float32), jnp.asarray(points, jnp.float32))
+    )
+
+
+def _placed(hand: HandModel, phi: Array) -> kinematics.Links:
+    q, T_object_hand = pose.split(phi)
+    return kinematics.place(kinematics.forward(hand, q), T_object_hand)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _nearest(
+    hand: HandModel, phi: Float[Array, "b 28"], points: Float[Array, "n 3"]
+) -> Float[Array, "b l"]:
+    # One grasp at a time: points x links of a batch would not fit the cache.
+    def one(single: Float[Array, " 28"]) -> Float[Array, " l"]:
+        return collision.signed_distance_per_link(hand, _placed(hand, single), points).min(axis=0)
+
+    return jax.lax.map(one, phi)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _distance(
+    hand: HandModel, phi: Float[Array, "b 28"], points: Float[Array, "n 3"]
+) -> Float[Array, "b n"]:
+    def one(single: Float[Array, " 28"]) -> Float[Array, " n"]:
+        return collision.signed_distance(hand, _placed(hand, single), points)
+
+    return jax.lax.map(one, phi)

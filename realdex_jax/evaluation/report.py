@@ -1,0 +1,265 @@
+"""Results for people: a terminal table, a Markdown table, and one HTML file with pictures inside.
+
+The HTML file needs no network and no second file: styles and pictures are part of it.
+"""
+
+import base64
+import dataclasses
+import html
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+from rich.table import Table
+
+from realdex_jax.evaluation import results
+from realdex_jax.evaluation.results import METRICS, Results, ResultsError, Row, Stat
+
+_BLANK = "–"
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1b2430; --dim: #66717f; --line: #d8dee6;
+  --paper: #fbfcfd; --card: #ffffff; --good: #0b6b3a; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6ebf1; --dim: #9aa6b4; --line: #35404d;
+  --paper: #12171d; --card: #1a2129; --good: #57c98a; } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+  margin: 0 auto; max-width: 76rem; padding: 1.5rem; }
+h1 { font-size: 1.5rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
+p.note, figcaption, caption { color: var(--dim); font-size: .87rem; }
+.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px;
+  background: var(--card); }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { padding: .4rem .6rem; border-bottom: 1px solid var(--line); text-align: right;
+  white-space: nowrap; }
+th { font-weight: 600; font-size: .85rem; white-space: normal; vertical-align: bottom; }
+th.text, td.text { text-align: left; } td small { color: var(--dim); }
+tr:last-child td { border-bottom: 0; } td.best { color: var(--good); font-weight: 600; }
+.grid { display: grid; gap: .6rem; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }
+figure { margin: 0; border: 1px solid var(--line); border-radius: 6px; overflow: hidden;
+  background: var(--card); } figure img { display: block; width: 100%; height: auto; }
+figcaption { padding: .3rem .6rem; } code { font-size: .87em; overflow-wrap: anywhere; }
+.bar { display: inline-block; height: .7em; background: #5b8def; border-radius: 2px; }
+"""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Picture:
+    """One rendered grasp."""
+
+    group: str
+    """Heading it stands under: the object."""
+    caption: str
+    image: UInt8[np.ndarray, "h w 3"]
+
+
+def columns(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Metrics that any row has, in the order of the contract."""
+    return tuple(name for name in METRICS if any(name in row.metrics for row in rows))
+
+
+def cell(name: str, value: Stat | None) -> tuple[str, str]:
+    """A metric's mean and spread as text; blanks where it was not measured."""
+    if value is None or value.mean is None:
+        return _BLANK, ""
+    digits = METRICS[name].digits
+    # The spread of a yes-or-no metric follows from its mean and says nothing.
+    spread = "" if value.sd is None or METRICS[name].share else f"± {value.sd:.{digits}f}"
+    return f"{value.mean:.{digits}f}", spread
+
+
+def terminal_table(found: Results, title: str = "Grasps") -> Table:
+    """The rows as a rich table, with the physics constants as its caption."""
+    table = Table(title=title, caption=physics_line(found), caption_justify="left")
+    for heading in ("data", "method", "stage"):
+        table.add_column(heading)
+    table.add_column("objects", justify="right")
+    table.add_column("grasps", justify="right")
+    names = columns(found.rows)
+    for name in names:
+        table.add_column(METRICS[name].label, justify="right")
+    for row in found.rows:
+        cells = [" ".join(cell(name, row.metrics.get(name))).strip() for name in names]
+        table.add_row(
+            f"{row.data} {row.split}",
+            row.method,
+            row.stage,
+            str(row.objects),
+            str(row.grasps),
+            *cells,
+        )
+    return table
+
+
+def physics_line(found: Results) -> str:
+    """Every physics constant in one line."""
+    return "physics: " + ", ".join(f"{key} {_plain(v)}" for key, v in _flat(found.physics))
+
+
+def markdown_table(found: Results) -> str:
+    """The rows as Markdown, followed by where they come from."""
+    names = columns(found.rows)
+    heads = ["data", "stage", "n", *(METRICS[name].label for name in names)]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for row in found.rows:
+        cells = [" ".join(cell(name, row.metrics.get(name))).strip() for name in names]
+        first = [f"{row.data} {row.split}", f"{row.method} {row.stage}".strip(), str(row.grasps)]
+        lines.append("| " + " | ".join(first + cells) + " |")
+    packages = ", ".join(f"{k} {v}" for k, v in found.versions.items())
+    lines += [
+        "",
+        f"`{found.command}` at {found.commit}, seeds {list(found.seeds)}, on {found.device}; "
+        f"{packages}.",
+        "",
+        f"{physics_line(found)[0].upper()}{physics_line(found)[1:]}.",
+    ]
+    return "\n".join(lines)
+
+
+def html_report(
+    found: Results,
+    *,
+    title: str,
+    pictures: Sequence[Picture] = (),
+    seconds: Mapping[str, float] | None = None,
+    notes: Sequence[str] = (),
+) -> str:
+    """One self-contained page.
+
+    Args:
+        found: The results.
+        title: Heading of the page.
+        pictures: Rendered grasps; shown by group in the order given.
+        seconds: Time spent per stage of the run, seconds.
+        notes: Paragraphs under the heading, plain text.
+    """
+    e = html.escape
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{e(title)}</title><style>{_STYLE}</style></head><body>",
+        f"<h1>{e(title)}</h1>",
+        f'<p class="note"><code>{e(found.command)}</code><br>commit {e(found.commit)}, seeds '
+        f"{e(', '.join(map(str, found.seeds)))}, on {e(found.device)}</p>",
+        *(f"<p>{e(note)}</p>" for note in notes),
+        "<h2>Metrics</h2>",
+        _html_rows(found.rows),
+        '<p class="note">Mean ± standard deviation over grasps; green is the best of a column. '
+        "Shares have no spread of their own.</p>",
+    ]
+    groups = dict.fromkeys(picture.group for picture in pictures)
+    if groups:
+        parts.append("<h2>Grasps</h2>")
+        parts.append('<p class="note">Red: object surface within 4 mm of the hand.</p>')
+    for group in groups:
+        parts.append(f'<h2>{e(group)}</h2><div class="grid">')
+        parts += [_figure(picture) for picture in pictures if picture.group == group]
+        parts.append("</div>")
+    if seconds:
+        parts += ["<h2>Time</h2>", _html_seconds(seconds)]
+    parts += ["<h2>Physics constants</h2>", _html_pairs(_flat(found.physics))]
+    parts += ["<h2>Versions</h2>", _html_pairs(list(found.versions.items()))]
+    parts.append("</body></html>")
+    return "\n".join(parts) + "\n"
+
+
+def save_html(text: str, path: str | Path) -> Path:
+    """Writes a report as a whole.
+
+    Raises:
+        ResultsError: The file cannot be written.
+    """
+    path = Path(path)
+    try:
+        results.write_whole(path, text)
+    except OSError as error:
+        raise ResultsError(f"cannot write {path}: {error.strerror}; nothing was changed") from error
+    return path
+
+
+def _html_rows(rows: Sequence[Row]) -> str:
+    names = columns(rows)
+    head = "".join(f'<th class="text">{text}</th>' for text in ("data", "method", "stage"))
+    head += "<th>objects</th><th>grasps</th>"
+    head += "".join(f"<th>{html.escape(METRICS[name].label)}</th>" for name in names)
+    best = {name: _best(name, rows) for name in names}
+    body = []
+    for row in rows:
+        cells = "".join(
+            f'<td class="text">{html.escape(text)}</td>'
+            for text in (f"{row.data} {row.split}".strip(), row.method, row.stage)
+        )
+        cells += f"<td>{row.objects}</td><td>{row.grasps}</td>"
+        for name in names:
+            mean, spread = cell(name, row.metrics.get(name))
+            value = row.metrics.get(name)
+            mark = ' class="best"' if value and value.mean in best[name] else ""
+            cells += f"<td{mark}>{mean} <small>{spread}</small></td>"
+        body.append(f"<tr>{cells}</tr>")
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _best(name: str, rows: Sequence[Row]) -> set[float]:
+    """The best mean among generated grasps; nothing where all or none are best."""
+    means = [
+        value.mean
+        for row in rows
+        if row.stage != "dataset" and (value := row.metrics.get(name)) and value.mean is not None
+    ]
+    if METRICS[name].better == 0 or len(set(means)) < 2:
+        return set()
+    return {max(means) if METRICS[name].better > 0 else min(means)}
+
+
+def _html_seconds(seconds: Mapping[str, float]) -> str:
+    longest = max([*seconds.values(), 1e-9])
+    rows = "".join(
+        f'<tr><td class="text">{html.escape(name)}</td><td>{value:.1f} s</td>'
+        f'<td class="text" style="width:60%"><span class="bar" '
+        f'style="width:{100 * value / longest:.1f}%"></span></td></tr>'
+        for name, value in seconds.items()
+    )
+    total = f'<tr><td class="text">all</td><td>{sum(seconds.values()):.1f} s</td><td></td></tr>'
+    return f'<div class="scroll"><table><tbody>{rows}{total}</tbody></table></div>'
+
+
+def _html_pairs(pairs: Sequence[tuple[str, object]]) -> str:
+    rows = "".join(
+        f'<tr><td class="text">{html.escape(key)}</td>'
+        f'<td class="text"><code>{html.escape(_plain(value))}</code></td></tr>'
+        for key, value in pairs
+    )
+    return f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>'
+
+
+def _figure(picture: Picture) -> str:
+    buffer = io.BytesIO()
+    # 128 colours halve the file and show no difference on these flat pictures.
+    Image.fromarray(picture.image).quantize(128).save(buffer, "PNG", optimize=True)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    height, width, _ = picture.image.shape
+    caption = html.escape(picture.caption)
+    return (
+        f'<figure><img src="data:image/png;base64,{data}" width="{width}" height="{height}" '
+        f'alt="{html.escape(picture.group)}: {caption}"><figcaption>{caption}</figcaption></figure>'
+    )
+
+
+def _flat(values: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:
+    pairs: list[tuple[str, object]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            pairs += _flat(value, f"{prefix}{key}.")
+        else:
+            pairs.append((f"{prefix}{key}", value))
+    return pairs
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
