@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from realdex_jax.hand import joints, load
+from sim import objects, render, visuals
+
+
+@pytest.fixture(scope="module")
+def hand() -> load.HandModel:
+    return load.load()
+
+
+@pytest.fixture
+def phi() -> np.ndarray:
+    """An upright object before the open palm."""
+    pose = np.zeros(28)
+    pose[:22] = joints.REST
+    R_object_hand = Rotation.from_matrix([[0, 1, 0], [0, 0, 1], [1, 0, 0]])
+    pose[22:25] = -R_object_hand.apply([0.0, -0.05, 0.085])
+    pose[25:] = R_object_hand.as_rotvec()
+    return pose
+
+
+def test_a_picture_shows_hand_object_and_touch(hand: load.HandModel, phi: np.ndarray) -> None:
+    image = render.render_grasp(hand, objects.make("body_lotion"), phi, size=(160, 120))
+    assert image.shape == (120, 160, 3)
+    assert image.dtype == np.uint8
+    r, g, b = image.reshape(-1, 3).astype(int).T
+    assert ((r > b + 60) & (g > b + 20)).mean() > 0.03, "object colour"
+    assert ((b > r + 4) & (r < 160)).mean() > 0.03, "hand colour"
+    assert ((r > 100) & (g < 80) & (b < 80)).sum() > 4, "touched surface"
+
+
+def test_the_same_grasp_gives_the_same_picture(hand: load.HandModel, phi: np.ndarray) -> None:
+    shape = objects.make("body_lotion")
+    first, second = (render.render_grasp(hand, shape, phi, size=(64, 48)) for _ in range(2))
+    assert (first == second).all()
+
+
+def test_a_hand_without_visual_meshes_is_drawn_from_primitives(
+    hand: load.HandModel, phi: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(visuals, "load", lambda hand: ())
+    render._scene.cache_clear()
+    image = render.render_grasp(hand, objects.make("cosmetics"), phi, size=(64, 48))
+    render._scene.cache_clear()
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 100
+
+
+def test_visual_meshes_lie_on_the_primitives(hand: load.HandModel) -> None:
+    """Meshes and capsules of the fingers know the same hand: the same place, the same thickness."""
+    meshes, geoms = visuals.load(hand), hand.geoms
+    assert len(meshes) >= 20
+    for finger, tip in enumerate(hand.tip_link):
+        g = int(np.flatnonzero(geoms.link == tip)[0])
+        mesh = next(mesh for mesh in meshes if mesh.link == tip)
+        p_link = mesh.vertices @ mesh.R_link_mesh.T + mesh.p_link_mesh
+        p_geom = (p_link - geoms.p_link_geom[g]) @ geoms.R_link_geom[g]
+        p_geom[:, 2] -= np.clip(p_geom[:, 2], -geoms.size[g, 1], geoms.size[g, 1])
+        gap = np.abs(np.linalg.norm(p_geom, axis=1) - geoms.size[g, 0])
+        assert np.median(gap) < 0.002, joints.FINGERS[finger]
+
+
+def test_rays_hit_a_known_sphere_of_pixels(hand: load.HandModel, phi: np.ndarray) -> None:
+    """The silhouette of the object alone has the area that the pinhole model predicts."""
+    far = phi.copy()
+    far[22:25] += [0.0, 1.5, 0.0]
+    shape = objects.make("cracker_box")
+    low, high = shape.bounds
+    distance = 3.0
+    camera = render.look_at(np.array([0.0, -distance, 0.0]), np.zeros(3))
+    size = (400, 300)
+    image = render.render_grasp(hand, shape, far, size=size, camera=camera).astype(int)
+    mine = image[..., 0] > image[..., 2] + 40
+    pixel = 2 * np.tan(render.FIELD_OF_VIEW / 2) / size[1] * (distance + low[1])
+    expected = (high - low)[[0, 2]] / pixel
+    measured = [mine.any(axis=axis).sum() for axis in (0, 1)]
+    assert measured == pytest.approx(expected, abs=3)
+
+
+def test_a_sheet_keeps_pictures_in_reading_order() -> None:
+    images = [np.full((4, 6, 3), shade, np.uint8) for shade in (10, 20, 30)]
+    sheet = render.contact_sheet(images, columns=2, gap=1)
+    assert sheet.shape == (9, 13, 3)
+    assert sheet[0, 0, 0] == 10
+    assert sheet[0, 7, 0] == 20
+    assert sheet[5, 0, 0] == 30
+    assert sheet[5, 7, 0] == 255
+
+
+def test_mistakes_are_named(hand: load.HandModel, phi: np.ndarray) -> None:
+    shape = objects.make("cosmetics")
+    with pytest.raises(render.RenderError, match="NaN"):
+        render.render_grasp(hand, shape, np.full(28, np.nan))
+    with pytest.raises(render.RenderError, match="positive"):
+        render.render_grasp(hand, shape, phi, size=(0, 10))
+    with pytest.raises(render.RenderError, match="0 pictures"):
+        render.contact_sheet([], 3)
