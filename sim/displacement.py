@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import jaxlie
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Array, Bool, Float
 
 from realdex_jax import pose
 from realdex_jax.errors import PhysicsError
@@ -48,7 +48,7 @@ class Displacement:
 def displacement(
     hand: HandModel,
     shape: Pieces,
-    phi: Float[np.ndarray, "n 28"],
+    phi: Float[Array | np.ndarray, "n 28"],
     physics: Physics | None = None,
     backend: Literal["native", "mjx"] = "native",
     *,
@@ -102,7 +102,7 @@ def displacement(
 
 
 def link_poses(
-    hand: HandModel, phi: Float[np.ndarray, "n 28"]
+    hand: HandModel, phi: Float[Array | np.ndarray, "n 28"]
 ) -> tuple[Float[np.ndarray, "n l 3"], Float[np.ndarray, "n l 4"]]:
     """Origins (m) and orientations (wxyz) of all links in the object frame.
 

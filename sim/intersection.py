@@ -43,7 +43,7 @@ _BATCH = 16  # poses per compiled call
 def penetration_depth(
     hand: HandModel,
     shape: ObjectShape,
-    phi: Float[np.ndarray, "n 28"],
+    phi: Float[Array | np.ndarray, "n 28"],
     *,
     method: Literal["points", "contacts"] = "points",
     points: int = POINTS,
@@ -67,13 +67,13 @@ def penetration_depth(
             surface = jnp.asarray(shape.surface(points).points, jnp.float32)
             return _in_batches(lambda part: _point_depth(hand, part, surface), _checked(phi))
         case "contacts":
-            return _contact_depth(hand, shape, phi)
+            return _contact_depth(hand, shape, _checked(phi))
         case _:
             raise PhysicsError(f"no method {method!r}; known: points, contacts")
 
 
 def self_intersection_volume(
-    hand: HandModel, q: Float[np.ndarray, "n 22"], *, samples: int = SAMPLES, seed: int = 0
+    hand: HandModel, q: Float[Array | np.ndarray, "n 22"], *, samples: int = SAMPLES, seed: int = 0
 ) -> Float[np.ndarray, " n"]:
     """Volume (cm3) that primitives of far links share, summed over pairs of primitives.
 
@@ -93,7 +93,7 @@ def self_intersection_volume(
     return _in_batches(lambda part: _shared_volume(hand, part, local), q)
 
 
-def _checked(phi: np.ndarray) -> Float[np.ndarray, "n 28"]:
+def _checked(phi: Array | np.ndarray) -> Float[np.ndarray, "n 28"]:
     phi = np.asarray(phi, np.float32)
     if phi.ndim != 2 or phi.shape[1] != pose.SIZE or not np.isfinite(phi).all():
         raise PhysicsError(f"phi must be finite (n, {pose.SIZE}), got {phi.shape}")

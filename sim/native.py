@@ -7,7 +7,7 @@ results are bit-identical for any number of threads.
 import os
 import queue
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import mujoco
 import numpy as np
@@ -21,6 +21,7 @@ GONE = 0.5
 _BATCH = 4  # drops a thread takes at a time
 
 
+@runtime_checkable
 class Backend(Protocol):
     """Simulates drops of one object out of a still hand."""
 

@@ -132,7 +132,7 @@ class StrictPhysics:
     """m/s below which the object counts as at rest ..."""
     rest_turn_rate: float = 0.02
     """... together with this turn rate, rad/s ..."""
-    rest_joint_rate: float = 0.02
+    rest_joint_rate: float = 0.1
     """... and with this rate of every hand joint, rad/s ..."""
     rest_duration: float = 0.1
     """... for this many seconds: the push is in balance, more time would show the same."""

@@ -12,11 +12,11 @@ import queue
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import mujoco
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 from scipy.spatial.transform import Rotation
 
 from realdex_jax.errors import PhysicsError
@@ -56,21 +56,22 @@ REASONS: dict[Reason, str] = {
 """Readable text per reason."""
 
 
+@runtime_checkable
 class Grasps(Protocol):
     """What the test needs of a set of grasps; `GraspSet` has it."""
 
     @property
-    def phi(self) -> Float[np.ndarray, "n 28"]:
+    def phi(self) -> Float[Array | np.ndarray, "n 28"]:
         """Grasp poses; the palm in the object frame."""
         ...
 
     @property
-    def q_pregrasp(self) -> Float[np.ndarray, "n 22"]:
+    def q_pregrasp(self) -> Float[Array | np.ndarray, "n 22"]:
         """Joint angles (rad) before closing; the palm is already where it grasps."""
         ...
 
     @property
-    def q_squeeze(self) -> Float[np.ndarray, "n 22"]:
+    def q_squeeze(self) -> Float[Array | np.ndarray, "n 22"]:
         """Joint targets (rad) that press on the object."""
         ...
 

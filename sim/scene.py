@@ -7,7 +7,7 @@ fixed at the origin and the hand's own actuators close it.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import mujoco
 import numpy as np
@@ -26,6 +26,7 @@ OBJECT = "object"
 _DENSITY = 100.0  # kg/m^3; any value does, mass is scaled afterwards
 
 
+@runtime_checkable
 class Pieces(Protocol):
     """What physics needs of an object; `ObjectShape` has it."""
 
@@ -35,7 +36,7 @@ class Pieces(Protocol):
         ...
 
     @property
-    def pieces(self) -> tuple[Float[np.ndarray, "k 3"], ...]:
+    def pieces(self) -> tuple[Float[np.ndarray, "_ 3"], ...]:
         """Vertices of each convex piece, metres, object frame."""
         ...
 
