@@ -1,4 +1,4 @@
-"""Every mistake a user can make, one class per kind; messages name the value, the rule and the choices."""
+"""One class per kind of user mistake; messages name the value, the rule and the choices."""
 
 
 class RealdexError(ValueError):

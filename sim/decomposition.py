@@ -30,8 +30,8 @@ class Decomposition:
     """Concavity allowed to remain, relative to the mesh scaled to a unit box."""
     max_pieces: int = 24
     """Most pieces; 0 is no limit."""
-    iterations: int = 60
-    """Tree-search iterations of each cut; more is slower and slightly better."""
+    iterations: int = 20
+    """Tree-search iterations of each cut; 60 takes twice as long and was no tighter on scans."""
     resolution: int = 1000
     """Surface samples behind each concavity value."""
     max_piece_vertices: int = 64
@@ -48,7 +48,7 @@ def decompose(
     settings: Decomposition,
     *,
     closed: bool,
-) -> tuple[Float[np.ndarray, "k 3"], ...]:
+) -> tuple[Float[np.ndarray, "_ 3"], ...]:
     """Split a mesh into convex pieces.
 
     Args:
@@ -107,8 +107,9 @@ def _child(source: str, result: str) -> None:
         max_convex_hull=task["max_pieces"] or -1,
         preprocess_mode="off" if task["closed"] else "on",
         resolution=task["resolution"],
-        mcts_nodes=15,
+        mcts_nodes=10,
         mcts_iterations=task["iterations"],
+        mcts_max_depth=2,
         decimate=True,
         max_ch_vertex=task["max_piece_vertices"],
         seed=task["seed"],

@@ -192,7 +192,7 @@ def shapes_from_folder(
     return Folder(tuple(shapes), tuple(refused))
 
 
-def pieces_from_obj(path: str | Path) -> tuple[Float[np.ndarray, "k 3"], ...]:
+def pieces_from_obj(path: str | Path) -> tuple[Float[np.ndarray, "_ 3"], ...]:
     """Corners of the convex pieces of a decomposed OBJ: its `o`/`g` sections or its components.
 
     Args:
@@ -226,7 +226,7 @@ def pieces_from_obj(path: str | Path) -> tuple[Float[np.ndarray, "k 3"], ...]:
 
 
 def shape_from_pieces(
-    pieces: Sequence[Float[np.ndarray, "k 3"]],
+    pieces: Sequence[Float[np.ndarray, "_ 3"]],
     *,
     name: str,
     scale: float = 1.0,
@@ -299,7 +299,7 @@ def _convert(raw: trimesh.Trimesh, name: str, recentre: bool, settings: Decompos
 
 
 def _simplified(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The closed mesh without detail below `_DETAIL`, or unchanged if it is not a clean manifold."""
+    """The closed mesh without detail below `_DETAIL`, unchanged if it is no clean manifold."""
     solid = manifold3d.Manifold(
         manifold3d.Mesh64(np.ascontiguousarray(vertices), faces.astype(np.uint64))
     )
@@ -375,7 +375,8 @@ def _save(entry: Path, imported: Imported) -> None:
 def _load(entry: Path) -> Imported | None:
     """A cache file's content, or None if it is absent or damaged (then it is made again)."""
     try:
-        with np.load(entry, allow_pickle=False) as saved:
+        # Opened here, because np.load leaves a damaged file open.
+        with entry.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             corner, sizes = saved["corners"], saved["sizes"]
             pieces = tuple(np.split(corner, np.cumsum(sizes)[:-1]))
             findings = tuple(json.loads(str(saved["findings"])))

@@ -153,7 +153,7 @@ def arch(
     path = np.asarray(center) + np.stack(
         [radii[0] * np.cos(angle), np.zeros_like(angle), radii[1] * np.sin(angle)], axis=1
     )
-    return tube(label, path, radius, sides)
+    return tube(label, path.tolist(), radius, sides)
 
 
 def wall(
@@ -211,7 +211,7 @@ def convex_faces(vertices: Float[np.ndarray, "k 3"]) -> np.ndarray:
     return faces
 
 
-def union(vertex_sets: Sequence[Float[np.ndarray, "k 3"]]) -> tuple[np.ndarray, np.ndarray]:
+def union(vertex_sets: Sequence[Float[np.ndarray, "_ 3"]]) -> tuple[np.ndarray, np.ndarray]:
     """Boundary of the union of convex solids.
 
     Args:

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
-from scipy.spatial import ConvexHull, QhullError, cKDTree
+from numpy.typing import ArrayLike
+from scipy.spatial import ConvexHull, KDTree, QhullError
 
 from realdex_jax.errors import CloudError
 
@@ -24,7 +25,7 @@ _VIEW_RADIUS = 100.0
 
 
 def check_cloud(
-    points: np.ndarray, *, drop_invalid: bool = False, name: str = "cloud"
+    points: ArrayLike, *, drop_invalid: bool = False, name: str = "cloud"
 ) -> Float[np.ndarray, "n 3"]:
     """Refuse a cloud that no grasp can be predicted from.
 
@@ -145,7 +146,7 @@ def estimate_normals(
         One unit normal for each point.
     """
     k = min(_NEIGHBOURS, len(points))
-    _, near = cKDTree(points).query(points, k=k)
+    _, near = KDTree(points).query(points, k=k)
     local = points[near] - points[near].mean(axis=1, keepdims=True)
     covariance = np.einsum("nki,nkj->nij", local, local)
     normals = np.linalg.eigh(covariance)[1][:, :, 0]

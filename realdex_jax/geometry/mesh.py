@@ -335,7 +335,8 @@ def _close_holes(mesh: trimesh.Trimesh, findings: list[str]) -> trimesh.Trimesh:
     loops = _boundary_loops(mesh)
     if not loops:
         return mesh
-    vertices, faces = [mesh.vertices], [mesh.faces]
+    vertices: list[np.ndarray] = [mesh.vertices]
+    faces: list[np.ndarray] = [mesh.faces]
     count, widest = len(mesh.vertices), 0.0
     for loop in loops:
         rim = mesh.vertices[loop]

@@ -44,7 +44,7 @@ class ObjectShape:
     """Vertices of the watertight mesh, metres, object frame."""
     faces: Int[np.ndarray, "f 3"]
     """Triangles, counter-clockwise seen from outside."""
-    pieces: tuple[Float[np.ndarray, "k 3"], ...]
+    pieces: tuple[Float[np.ndarray, "_ 3"], ...]
     """Corners of each convex piece, at most `MAX_PIECE_VERTICES`; they cover the solid."""
     piece_labels: tuple[str, ...]
     """Part name of each piece ("body", "handle", "cap", ...)."""
@@ -81,7 +81,7 @@ class ObjectShape:
         return np.asarray(self.mesh.center_mass, dtype=np.float64)
 
     @cached_property
-    def piece_planes(self) -> tuple[Float[np.ndarray, "p 4"], ...]:
+    def piece_planes(self) -> tuple[Float[np.ndarray, "_ 4"], ...]:
         """Planes of each piece: outward normal and offset d with normal . x + d <= 0 inside."""
         return tuple(ConvexHull(piece).equations for piece in self.pieces)
 
