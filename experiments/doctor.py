@@ -165,15 +165,16 @@ def _dataset(part: str) -> Finding:
 
 
 def _checkpoint(part: str) -> Finding:
-    return _asset(part, "checkpoints", "train it: python -m experiments.demo --retrain")
+    return _asset(part, "realdex_sim_small.safetensors", "train it: python -m experiments.demo --retrain")
 
 
 def _asset(part: str, name: str, without: str) -> Finding:
     path = Path(str(resources.files("realdex_jax") / "assets" / name))
     if not path.exists():
         return Finding(part, False, "not in this checkout", without)
-    folder = path if path.is_dir() else path.parent
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    # A dataset is named by its index: its size is that of the folder.
+    files = path.parent.rglob("*") if path.suffix == ".json" else [path]
+    size = sum(file.stat().st_size for file in files if file.is_file())
     return Finding(part, True, f"{size / 1e6:.1f} MB", without)
 
 

@@ -1,0 +1,131 @@
+"""Forward kinematics of a batch: ours against pytorch_kinematics and MuJoCo's MJX.
+
+All compute every link of the same hand at the same joint angles, in float32 on the cores this
+process may use, and all are checked against one another first. The peer reads a URDF written from
+our constants, since its MJCF reader fails on this MuJoCo.
+"""
+
+import os
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from jaxtyping import Array, Float
+from mujoco import mjx
+from scipy.spatial.transform import Rotation
+
+from benchmarks.timing import Timing, time_calls
+from realdex_jax.errors import RealdexError
+from realdex_jax.hand import joints, kinematics
+from realdex_jax.hand.load import HandModel, load
+
+BATCH = 4096
+AGREEMENT = 1e-5
+"""Largest difference of a link origin (m) between two implementations."""
+
+
+class DisagreementError(RealdexError):
+    """Two implementations computed different things, so their times do not compare."""
+
+
+def compare(batch: int = BATCH, repeats: int = 30) -> list[Timing]:
+    """Times all implementations; the first is ours.
+
+    Raises:
+        DisagreementError: Link origins differ by more than `AGREEMENT`.
+        ModuleNotFoundError: The bench extra is not installed.
+    """
+    hand = load()
+    rng = np.random.default_rng(0)
+    q = rng.uniform(joints.LOWER, joints.UPPER, (batch, len(joints.NAMES))).astype(np.float32)
+    runs = {
+        "realdex_jax": _ours(hand, q),
+        "mujoco mjx": _mjx(hand, q),
+        "pytorch_kinematics": _pytorch(hand, q),
+    }
+    reference = runs["realdex_jax"][1]()
+    for name, (_, origins) in runs.items():
+        error = float(np.abs(origins() - reference).max())
+        if not error < AGREEMENT:
+            raise DisagreementError(f"{name} differs from realdex_jax by {error:g} m")
+    return time_calls({name: run for name, (run, _) in runs.items()}, batch, repeats)
+
+
+Run = tuple[Callable[[], object], Callable[[], Float[np.ndarray, "b l 3"]]]
+"""A call that finishes its work before it returns, and the link origins it computes."""
+
+
+def _ours(hand: HandModel, q: np.ndarray) -> Run:
+    forward = jax.jit(lambda q: kinematics.forward(hand, q))
+    on_device = jnp.asarray(q)
+    return lambda: jax.block_until_ready(forward(on_device)), lambda: np.asarray(
+        forward(on_device).p
+    )
+
+
+def _mjx(hand: HandModel, q: np.ndarray) -> Run:
+    model = mujoco.MjModel.from_xml_path(str(hand.mjcf))
+    model_x = mjx.put_model(model)
+    data_x = mjx.make_data(model)
+    order = [joints.NAMES.index(model.joint(j).name) for j in range(model.njnt)]
+    on_device = jnp.asarray(q[:, order])
+
+    @jax.jit
+    def forward(qpos: Float[Array, "b 22"]) -> tuple[Array, Array]:
+        def one(q: Float[Array, " 22"]) -> tuple[Array, Array]:
+            posed = mjx.kinematics(model_x, data_x.replace(qpos=q))
+            return posed.xmat, posed.xpos
+
+        return jax.vmap(one)(qpos)
+
+    body = [model.body(name).id for name in hand.link_names]
+    return lambda: jax.block_until_ready(forward(on_device)), lambda: np.asarray(
+        forward(on_device)[1]
+    )[:, body]
+
+
+def _pytorch(hand: HandModel, q: np.ndarray) -> Run:
+    import pytorch_kinematics
+    import torch
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    chain = pytorch_kinematics.build_chain_from_urdf(urdf(hand).encode())
+    names = chain.get_joint_parameter_names()
+    angles = torch.from_numpy(q[:, [joints.NAMES.index(name) for name in names]].copy())
+
+    def forward() -> dict:
+        with torch.inference_mode():
+            return chain.forward_kinematics(angles)
+
+    def origins() -> np.ndarray:
+        found = forward()
+        matrices = [found[name].get_matrix().expand(len(q), 4, 4) for name in hand.link_names]
+        return torch.stack(matrices, dim=1)[:, :, :3, 3].numpy()
+
+    return forward, origins
+
+
+def urdf(hand: HandModel) -> str:
+    """The kinematic tree as URDF, links and joints under our names."""
+    lines = ['<?xml version="1.0"?>', f'<robot name="{hand.name}">']
+    lines += [f'  <link name="{name}"/>' for name in hand.link_names]
+    for link in range(1, len(hand.parents)):
+        j = hand.joint[link]
+        rpy = Rotation.from_matrix(hand.R_parent_link[link]).as_euler("xyz")
+        lines += [
+            f'  <joint name="{joints.NAMES[j]}" type="revolute">',
+            f'    <parent link="{hand.link_names[hand.parents[link]]}"/>',
+            f'    <child link="{hand.link_names[link]}"/>',
+            f'    <origin xyz="{_row(hand.p_parent_link[link])}" rpy="{_row(rpy)}"/>',
+            f'    <axis xyz="{_row(hand.axis[link])}"/>',
+            f'    <limit lower="{joints.LOWER[j]}" upper="{joints.UPPER[j]}" '
+            'effort="1" velocity="1"/>',
+            "  </joint>",
+        ]
+    return "\n".join([*lines, "</robot>"])
+
+
+def _row(values: np.ndarray) -> str:
+    return " ".join(f"{float(value):.9g}" for value in values)

@@ -1,0 +1,110 @@
+"""Both sides of every comparison in one run on the same cores; prints ratios, writes JSON.
+
+make bench
+python -m benchmarks.run --only kinematics
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import kinematics, physics
+from benchmarks.timing import Timing
+from realdex_jax.evaluation import results
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """What to measure."""
+
+    only: Literal["all", "kinematics", "physics"] = "all"
+    json: Path = Path("runs/bench/bench.json")
+    """Where the numbers go."""
+    repeats: int = 30
+    """Timed calls of each forward kinematics."""
+    cores: int | None = None
+    """Cores to use; all that this process may use if not given."""
+
+
+def main() -> None:
+    """Runs the benchmarks."""
+    bench = tyro.cli(Bench, description=__doc__)
+    if bench.cores is not None:
+        # Set before the first thread pool is made: both sides inherit it.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: bench.cores])
+    cores = len(os.sched_getaffinity(0))
+    console = Console()
+    report: dict[str, object] = {
+        "command": f"python -m benchmarks.run --only {bench.only} --repeats {bench.repeats}",
+        "commit": results.commit(),
+        "device": results.device(),
+        "cores_used": cores,
+        "versions": {**results.versions(), **_peers()},
+    }
+    if bench.only in ("all", "kinematics"):
+        timings = kinematics.compare(repeats=bench.repeats)
+        console.print(
+            _table(
+                f"Forward kinematics of {kinematics.BATCH} hands, {cores} cores",
+                timings,
+                timings[0],
+            )
+        )
+        report["kinematics"] = _plain(timings)
+        report["kinematics_ratio"] = {
+            timing.name: timing.median_s / timings[0].median_s for timing in timings[1:]
+        }
+    if bench.only in ("all", "physics"):
+        timings = physics.measure()
+        rate = sum(t.items for t in timings) / sum(t.median_s for t in timings)
+        console.print(_table(f"Native physics, {cores} cores", timings))
+        console.print(
+            f"all objects: {rate:.0f} grasps/s on {cores} cores, {rate / cores:.0f} per core; "
+            f"the target of {physics.TARGET:.0f} on 4 cores is {physics.TARGET / 4:.0f} per core "
+            f"(ratio {rate / cores / (physics.TARGET / 4):.2f})"
+        )
+        report["physics"] = _plain(timings)
+        report["physics_grasps_per_second"] = rate
+        report["physics_ratio_to_target_per_core"] = rate / cores / (physics.TARGET / 4)
+    results.write_whole(bench.json, json.dumps(report, indent=2) + "\n")
+    console.print(f"written to {bench.json}")
+
+
+def _table(title: str, timings: list[Timing], against: Timing | None = None) -> Table:
+    table = Table(title=title, title_justify="left")
+    for heading in ("what", "median ms", "10-90 % ms", "per second", "time / ours"):
+        table.add_column(heading, justify="left" if heading == "what" else "right")
+    for t in timings:
+        table.add_row(
+            t.name,
+            f"{1e3 * t.median_s:.2f}",
+            f"{1e3 * t.low_s:.2f}-{1e3 * t.high_s:.2f}",
+            f"{t.per_second:,.0f}",
+            f"{t.median_s / against.median_s:.2f}" if against else "",
+        )
+    return table
+
+
+def _plain(timings: list[Timing]) -> list[dict[str, object]]:
+    return [{**dataclasses.asdict(t), "per_second": t.per_second} for t in timings]
+
+
+def _peers() -> dict[str, str]:
+    found = {}
+    for name in ("torch", "pytorch-kinematics"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Measuring calls: warmed up, repeated, summarised by its median."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Time of one call, seconds."""
+
+    name: str
+    median_s: float
+    low_s: float
+    """10th percentile."""
+    high_s: float
+    """90th percentile."""
+    items: int
+    """Hands or grasps that one call computes."""
+    repeats: int
+
+    @property
+    def per_second(self) -> float:
+        """Items a second at the median."""
+        return self.items / self.median_s
+
+
+def time_calls(
+    calls: Mapping[str, Callable[[], object]], items: int, repeats: int, warm_up: int = 3
+) -> list[Timing]:
+    """Times calls that finish their work before they return.
+
+    They take turns, so that whatever else runs on the machine disturbs all of them alike.
+    """
+    for call in calls.values():
+        for _ in range(warm_up):
+            call()
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - start)
+    timings = []
+    for name, taken in seconds.items():
+        low, median, high = (float(x) for x in np.quantile(taken, [0.1, 0.5, 0.9]))
+        timings.append(Timing(name, median, low, high, items, repeats))
+    return timings
