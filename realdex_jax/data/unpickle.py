@@ -11,7 +11,7 @@ import math
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -21,6 +21,7 @@ MAX_BYTES = 512 * 2**20
 """Largest file that is read, bytes."""
 
 _NUMBER_KINDS = "biufcSU"
+_PLAIN = (str, bytes, int, float, complex, bool, type(None), np.generic)
 
 
 def load_objects(path: Path | str) -> list[Any]:
@@ -204,7 +205,19 @@ _NAMES: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-class _Unpickler(pickle._Unpickler):  # the C one reserves memory for any memo index a file names
+class _Unpickler(pickle._Unpickler):
+    """The unpickler written in Python: the C one reserves memory for any memo index it is told.
+
+    Byte arrays are left out, because their claimed length is reserved before it is read. NumPy
+    writes none at the protocols of `.npy` files.
+    """
+
+    dispatch: ClassVar[dict[int, Callable[[pickle.Unpickler], None]]] = {
+        code: call
+        for code, call in pickle._Unpickler.dispatch.items()
+        if code != pickle.BYTEARRAY8[0]
+    }
+
     def find_class(self, module: str, name: str) -> _Admitted:
         call = _NAMES.get((module, name))
         if call is None:
@@ -229,7 +242,7 @@ def _finished(value: object, seen: dict[int, object]) -> object:
         done = {key: _finished(item, seen) for key, item in value.items()}
     elif isinstance(value, (list, tuple)):
         done = type(value)(_finished(item, seen) for item in value)
-    elif isinstance(value, (str, bytes, int, float, complex, bool, type(None), np.generic)):
+    elif isinstance(value, _PLAIN):
         return value
     else:
         raise UnsafePickleError(f"a {type(value).__name__} is not plain data")
