@@ -5,7 +5,7 @@ joined with each object point's local feature, ten equal bins of contact value p
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -24,8 +24,10 @@ Params = dict[str, Any]
 class ContactNetConfig:
     """Layer widths."""
 
-    encoder: tuple[int, ...] = (64, 128, 256)
-    head: tuple[int, ...] = (128, 64)
+    object_encoder: tuple[int, ...] = (64, 128, 256)
+    hand_encoder: tuple[int, ...] = (32, 64, 256)
+    """Its last width must equal the object encoder's: the two global features are summed."""
+    head: tuple[int, ...] = (64, 32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,7 +42,7 @@ class ContactNet:
 
 def contact_net(config: ContactNetConfig) -> ContactNet:
     """Makes the network's functions."""
-    module = _Module(config.encoder, config.head)
+    module = _Module(config)
 
     def init(key: PRNGKeyArray, points: Array, hand_points: Array) -> Params:
         return dict(module.init(key, points, hand_points))
@@ -52,21 +54,20 @@ def contact_net(config: ContactNetConfig) -> ContactNet:
 
 
 class _Module(nn.Module):
-    encoder: Sequence[int]
-    head: Sequence[int]
+    config: ContactNetConfig
 
     @nn.compact
     def __call__(
         self, points: Float[Array, "b n 3"], hand_points: Float[Array, "b k m 3"]
     ) -> Float[Array, "b k n 10"]:
-        whole, local = PointNet(self.encoder, name="object")(points)
-        hand, _ = PointNet(self.encoder, name="hand")(hand_points)
+        c = self.config
+        whole, local = PointNet(c.object_encoder, name="object")(points)
+        hand, _ = PointNet(c.hand_encoder, name="hand")(hand_points)
         both = nn.relu(whole[:, None, :] + hand)
         # A dense layer on [local, global] equals the sum of two; apart, the wide parts are not
         # repeated k n times.
-        x = nn.Dense(self.head[0], name="local")(nn.relu(local))[:, None, :, :]
-        x = x + nn.Dense(self.head[0], use_bias=False, name="global")(both)[:, :, None, :]
-        for i, width in enumerate(self.head[1:]):
-            x = nn.relu(nn.LayerNorm(name=f"norm_{i}")(x))
-            x = nn.Dense(width, name=f"dense_{i}")(x)
+        x = nn.Dense(c.head[0], name="local")(nn.relu(local))[:, None, :, :]
+        x = x + nn.Dense(c.head[0], use_bias=False, name="global")(both)[:, :, None, :]
+        for i, width in enumerate(c.head[1:]):
+            x = nn.Dense(width, name=f"dense_{i}")(nn.relu(x))
         return nn.Dense(BINS, name="logits")(nn.relu(x))

@@ -31,7 +31,7 @@ class CvaeConfig:
 
     latent: int = 64
     object_encoder: tuple[int, ...] = (64, 128, 256)
-    hand_encoder: tuple[int, ...] = (64, 128, 256)
+    hand_encoder: tuple[int, ...] = (32, 64, 256)
     posterior: tuple[int, ...] = (256, 128)
     decoder: int = 256
     blocks: int = 3
@@ -82,7 +82,7 @@ def cvae(config: CvaeConfig) -> Cvae:
 
     def encode(params: Params, points: Array, hand_points: Array) -> tuple[Array, Array]:
         mean, log_variance = module.apply(params, points, hand_points, method="encode")
-        return mean, log_variance
+        return jnp.asarray(mean), jnp.asarray(log_variance)
 
     def decode(params: Params, points: Array, z: Array, statistics: Statistics) -> Decoded:
         raw = module.apply(params, points, z, method="decode")
@@ -100,7 +100,7 @@ def to_pose(raw: Float[Array, "*b 31"], statistics: Statistics) -> Decoded:
     J1 of the coupled fingers is a share of J2, since the real hand cannot bend the tip further.
     """
     share = nn.sigmoid(raw[..., :22])
-    q = joints.LOWER + share * (joints.UPPER - joints.LOWER)
+    q = jnp.asarray(joints.LOWER + share * (joints.UPPER - joints.LOWER))
     q = q.at[..., _J1].set(share[..., _J1] * q[..., _J2])
     t = raw[..., 22:25] * statistics.t_std + statistics.t_mean
     return Decoded(q=q, t=t, R=_rotation(raw[..., 25:31]))

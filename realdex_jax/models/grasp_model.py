@@ -38,7 +38,7 @@ class NetworkConfig:
     cvae: CvaeConfig = dataclasses.field(default_factory=CvaeConfig)
     points: int = 256
     """Object points the networks are given; other counts work, this one was trained."""
-    hand_points: int = 128
+    hand_points: int = 64
     """Hand surface points the networks are given."""
 
 
@@ -102,7 +102,9 @@ def save_model(path: str | Path, model: GraspModel, recipe: Mapping[str, Any]) -
             it was.
     """
     path = Path(path)
-    tensors = {k: np.asarray(v, np.float16) for k, v in _flat(model.params).items()}
+    tensors: dict[str, np.ndarray] = {
+        k: np.asarray(v).astype(np.float16) for k, v in flat(model.params).items()
+    }
     tensors["statistics.t_mean"] = np.asarray(model.statistics.t_mean, np.float32)
     tensors["statistics.t_std"] = np.asarray(model.statistics.t_std, np.float32)
     header = {
@@ -158,7 +160,7 @@ def load_model(source: str | Path) -> GraspModel:
         raise CheckpointError(f"{path}: unreadable configuration: {error!r}") from error
     shapes = jax.eval_shape(lambda key: init(config, key), jax.random.key(0))
     check_shapes(shapes, {k: v.shape for k, v in tensors.items()}, str(path))
-    leaves = [jnp.asarray(tensors[k]) for k in _flat(shapes)]
+    leaves = [jnp.asarray(tensors[k]) for k in flat(shapes)]
     params = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
     return GraspModel(config=config, params=params, statistics=statistics)
 
@@ -192,7 +194,7 @@ def check_shapes(expected: PyTree, found: Mapping[str, tuple[int, ...]], where: 
     Raises:
         CheckpointError: Names the first differences, both sides.
     """
-    wanted = {k: tuple(v.shape) for k, v in _flat(expected).items()}
+    wanted = {k: tuple(v.shape) for k, v in flat(expected).items()}
     lines = [
         f"{k}: file {found.get(k, 'nothing')}, model {wanted.get(k, 'nothing')}"
         for k in sorted({*wanted, *found})
@@ -205,7 +207,7 @@ def check_shapes(expected: PyTree, found: Mapping[str, tuple[int, ...]], where: 
         )
 
 
-def _flat(tree: PyTree) -> dict[str, Any]:
+def flat(tree: PyTree) -> dict[str, Any]:
     """Leaves by readable path, in the tree's own order."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}

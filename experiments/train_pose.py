@@ -1,0 +1,232 @@
+"""Trains the grasp model: contact net and cVAE together.
+
+    python -m experiments.train_pose                         # RealDex-Sim, small preset
+    python -m experiments.train_pose --preset paper --data PATH --run runs/mine
+    python -m experiments.train_pose --run runs/mine         # the same again continues a stopped
+    run
+
+Ctrl-C or SIGTERM saves and stops; the next start with the same `--run` continues exactly. The run's
+folder gets `config.json`, `checkpoints/`, `scalars.jsonl`, `tensorboard/` and `model.safetensors`.
+"""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import tyro
+
+from realdex_jax.data import pipeline, store
+from realdex_jax.data.pipeline import Batch, Sampling
+from realdex_jax.errors import RealdexError, TrainingError
+from realdex_jax.hand import load
+from realdex_jax.models import grasp_model
+from realdex_jax.models.contact_net import ContactNetConfig
+from realdex_jax.models.cvae import CvaeConfig, Statistics
+from realdex_jax.models.grasp_model import GraspModel, NetworkConfig
+from realdex_jax.training import checkpoint, log, loop, objective
+from realdex_jax.training import state as states
+from realdex_jax.training.loop import Hooks, Schedule
+from realdex_jax.training.objective import Perturbation, Weights
+from realdex_jax.training.state import Optimisation, TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One training run."""
+
+    network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
+    sampling: Sampling = dataclasses.field(default_factory=Sampling)
+    optimisation: Optimisation = dataclasses.field(default_factory=Optimisation)
+    weights: Weights = dataclasses.field(default_factory=Weights)
+    perturbation: Perturbation = dataclasses.field(default_factory=Perturbation)
+    seed: int = 0
+    log_every: int = 20
+    save_every: int = 500
+
+
+PAPER = Recipe(
+    network=NetworkConfig(
+        contact=ContactNetConfig((64, 128, 1024), (64, 128, 1024), (512, 256, 128)),
+        cvae=CvaeConfig(
+            object_encoder=(64, 128, 1024),
+            hand_encoder=(64, 128, 1024),
+            posterior=(512, 256),
+            decoder=1024,
+            blocks=2,
+        ),
+        points=1024,
+        hand_points=1024,
+    ),
+    sampling=Sampling(objects=32, grasps=1, points=1024),
+    optimisation=Optimisation(steps=25_000, rate=5e-4, weight_decay=1e-4),
+    weights=objective.PAPER,
+)
+"""Sizes, batch and weights of RealDex's release, whose rate reaches its floor at 24,000 steps."""
+
+PRESETS: dict[str, Recipe] = {
+    "small": Recipe(),
+    "paper": PAPER,
+    "smoke": Recipe(
+        optimisation=Optimisation(steps=20, warmup=5),
+        sampling=Sampling(objects=2, grasps=2),
+        log_every=5,
+        save_every=10,
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainPose:
+    """Command line of this script."""
+
+    preset: Literal["small", "paper", "smoke"] = "small"
+    """small: minutes on a CPU. paper: the release's sizes, for an accelerator. smoke: 20 steps."""
+    data: str = "realdex-sim"
+    """Name or folder of a dataset."""
+    run: Path = Path("runs/train_pose")
+    """Folder of the run; an unfinished one is continued."""
+    steps: int | None = None
+    """Number of updates instead of the preset's."""
+    rate: float | None = None
+    """Peak learning rate instead of the preset's."""
+    kl: float | None = None
+    """Weight of the KL term instead of the preset's."""
+    seed: int = 0
+    """Seed of parameters, batches and noise."""
+
+    def recipe(self) -> Recipe:
+        """The preset with the command line's changes."""
+        base = PRESETS[self.preset]
+        optimisation = dataclasses.replace(
+            base.optimisation,
+            steps=self.steps or base.optimisation.steps,
+            rate=self.rate or base.optimisation.rate,
+        )
+        kl = base.weights.kl if self.kl is None else self.kl
+        return dataclasses.replace(
+            base,
+            optimisation=optimisation,
+            weights=dataclasses.replace(base.weights, kl=kl),
+            seed=self.seed,
+        )
+
+
+def train(recipe: Recipe, data: str, run: Path) -> GraspModel:
+    """Trains, or continues, a run.
+
+    Args:
+        recipe: What to train.
+        data: Name or folder of a dataset.
+        run: The run's folder.
+
+    Returns:
+        The trained model, also written to `run/model.safetensors`.
+
+    Raises:
+        TrainingError: The run's folder belongs to another recipe or dataset, or a loss is not
+            finite.
+    """
+    # ---- data
+    dataset = store.open_dataset(data)
+    source = pipeline.items(dataset, "train")
+    batches = pipeline.batches(source, recipe.sampling, recipe.seed)
+    statistics = Statistics(*pipeline.translation_statistics(source))
+    grasps = sum(len(item.phi) for item in source)
+    print(f"{dataset.name} {dataset.version}: {len(source)} objects, {grasps} grasps")
+
+    # ---- model and state
+    hand = load.load("shadow")
+    key_init, key_run = jax.random.split(jax.random.key(recipe.seed))
+    params = grasp_model.init(recipe.network, key_init)
+    state = states.create(params, recipe.optimisation, key_run)
+    print(f"{grasp_model.parameter_count(params):,} parameters on {jax.devices()[0]}")
+
+    # ---- resume
+    described = checkpoint.describe(dataclasses.asdict(recipe), dataset.digest)
+    _claim(run, described)
+    if checkpoint.latest(run) is not None:
+        state = checkpoint.restore(run, state)
+        print(f"continuing {run} at step {int(state.step)}")
+
+    # ---- update
+    update = objective.make_step(
+        hand=hand,
+        config=recipe.network,
+        statistics=statistics,
+        weights=recipe.weights,
+        perturbation=recipe.perturbation,
+        optimisation=recipe.optimisation,
+    )
+
+    # ---- loop
+    steps = recipe.optimisation.steps
+    schedule = Schedule(steps, log_every=recipe.log_every, save_every=recipe.save_every)
+
+    def names_of(batch: Batch) -> str:
+        return ", ".join(source[int(i)].name for i in batch.item)
+
+    with log.Log(run) as scalars, log.progress() as bar, loop.stop_on_signals() as stop:
+        task = bar.add_task("training", total=steps, completed=int(state.step), rate="compiling")
+
+        def write(step: int, values: Mapping[str, float]) -> None:
+            scalars.write(step, time.time(), values)
+
+        def save(step: int, saved: TrainState) -> None:
+            checkpoint.save(run, step, saved)
+
+        def advance(step: int, rate: float) -> None:
+            per_second = rate * recipe.sampling.objects * recipe.sampling.grasps
+            bar.update(task, completed=step, rate=f"{rate:.1f} steps/s, {per_second:.0f} grasps/s")
+
+        state, complete = loop.run(
+            state,
+            update,
+            lambda step: batches[step],
+            schedule,
+            Hooks(log=write, save=save, advance=advance),
+            stop=stop,
+            names_of=names_of,
+        )
+
+    # ---- result
+    model = GraspModel(recipe.network, state.params, statistics)
+    if not complete:
+        print(f"stopped by {stop.signal} at step {int(state.step)}; the same command continues")
+        return model
+    grasp_model.save_model(run / "model.safetensors", model, described)
+    print(f"model written to {run / 'model.safetensors'}")
+    return model
+
+
+def _claim(run: Path, described: dict[str, Any]) -> None:
+    """Writes the run's description, or checks it against the one that is there."""
+    path = run / "config.json"
+    plain = json.loads(json.dumps(described))
+    if path.exists() and checkpoint.latest(run) is not None:
+        old = json.loads(path.read_text())
+        for what in ("config", "data_digest"):
+            if old.get(what) != plain[what]:
+                raise TrainingError(
+                    f"{run} holds a run with another {what}; choose another --run, or remove it"
+                )
+    run.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_json(path, plain)
+
+
+def main(args: Annotated[TrainPose, tyro.conf.arg(name="")]) -> int:
+    """Runs the command."""
+    try:
+        train(args.recipe(), args.data, args.run)
+    except RealdexError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(TrainPose, description=__doc__)))

@@ -1,0 +1,153 @@
+"""Checkpoints: the only file that knows orbax.
+
+A run's folder holds `config.json` (what was run: configuration, revision, data digest, versions)
+and `checkpoints/<step>/`. Orbax writes to a temporary name and renames, so a save that fails or is
+interrupted leaves earlier ones whole; an old one is deleted only after the new one is complete.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import orbax.checkpoint as ocp
+from jaxtyping import PyTree
+
+from realdex_jax.errors import CheckpointError
+from realdex_jax.models.grasp_model import check_shapes, flat
+
+_State = TypeVar("_State")
+_KEEP = 2
+_FOLDER = "checkpoints"
+
+
+def save(run: str | Path, step: int, state: PyTree) -> Path:
+    """Saves a state under its step.
+
+    Args:
+        run: The run's folder.
+        step: Number of updates made.
+        state: Any tree of arrays; typed keys are fine.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        CheckpointError: The disk is full or the folder cannot be written; older checkpoints are
+            whole.
+    """
+    folder = (Path(run) / _FOLDER).absolute()
+    target = folder / f"{step:08d}"
+    fresh = folder / f".{step:08d}.fresh"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        _save_tree(fresh / "state", state)
+        shapes = {k: [list(v.shape), str(v.dtype)] for k, v in flat(state).items()}
+        write_json(fresh / "shapes.json", {"step": step, "shapes": shapes})
+        shutil.rmtree(target, ignore_errors=True)
+        fresh.replace(target)
+    except (OSError, ValueError, RuntimeError) as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise CheckpointError(
+            f"could not save step {step} under {folder}: {error}; older checkpoints are whole"
+        ) from error
+    for old in _steps(folder)[:-_KEEP]:
+        shutil.rmtree(folder / f"{old:08d}", ignore_errors=True)
+    return target
+
+
+def latest(run: str | Path) -> int | None:
+    """Step of the newest complete checkpoint of a run, if there is one."""
+    steps = _steps(Path(run) / _FOLDER)
+    return steps[-1] if steps else None
+
+
+def restore(run: str | Path, like: _State, step: int | None = None) -> _State:
+    """Restores a state.
+
+    Args:
+        run: The run's folder.
+        like: A state of the same structure, shapes and types; its values are not used.
+        step: Which checkpoint; the newest by default.
+
+    Returns:
+        The saved state.
+
+    Raises:
+        CheckpointError: There is none, it is damaged, or it belongs to another architecture.
+    """
+    step = latest(run) if step is None else step
+    folder = (Path(run) / _FOLDER / f"{step or 0:08d}").absolute()
+    if step is None or not folder.is_dir():
+        known = ", ".join(map(str, _steps(Path(run) / _FOLDER))) or "none"
+        raise CheckpointError(f"no checkpoint at {folder}; known steps: {known}")
+    try:
+        found = json.loads((folder / "shapes.json").read_text())["shapes"]
+        shapes = {k: tuple(v[0]) for k, v in found.items()}
+    except (OSError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{folder} is damaged: {error!r}") from error
+    check_shapes(like, shapes, str(folder))
+    try:
+        return _restore_tree(folder / "state", like)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{folder} is damaged: {error!r}") from error
+
+
+def describe(config: Mapping[str, Any], data_digest: str) -> dict[str, Any]:
+    """What is saved beside the checkpoints: configuration, revision, data and library versions."""
+    names = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+    return {
+        "config": dict(config),
+        "commit": revision(),
+        "data_digest": data_digest,
+        "device": str(jax.devices()[0]),
+        "matmul_precision": str(getattr(jax.config, "jax_default_matmul_precision", None)),
+        "versions": {name: metadata.version(name) for name in names},
+    }
+
+
+def revision() -> str:
+    """Git revision of the running code, with "+" if it was edited; "unknown" outside a clone."""
+    here = Path(__file__).parent
+    try:
+        head = ["git", "-C", str(here), "rev-parse", "HEAD"]
+        commit = subprocess.run(head, capture_output=True, text=True, check=True, timeout=10)
+        status = ["git", "-C", str(here), "status", "--porcelain", "--untracked-files=no"]
+        edited = subprocess.run(status, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return commit.stdout.strip() + ("+" if edited.stdout.strip() else "")
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes JSON through a temporary file, so that the file is always whole."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w") as f:
+        json.dump(value, f, indent=1)
+        f.flush()
+        os.fsync(f.fileno())
+    temporary.replace(path)
+
+
+def _steps(folder: Path) -> list[int]:
+    if not folder.is_dir():
+        return []
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+
+def _save_tree(path: Path, state: PyTree) -> None:
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path, state)
+        checkpointer.wait_until_finished()
+
+
+def _restore_tree(path: Path, like: _State) -> _State:
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(path, jax.tree.map(ocp.utils.to_shape_dtype_struct, like))

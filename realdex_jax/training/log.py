@@ -1,0 +1,70 @@
+"""Scalars to TensorBoard and JSON lines; progress with throughput and time left."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+
+class Log:
+    """Writes scalars of a run to its `scalars.jsonl` and `tensorboard/`; a context manager."""
+
+    def __init__(self, run: Path) -> None:
+        """Opens the files, appending to those of an earlier part of the run."""
+        run.mkdir(parents=True, exist_ok=True)
+        self._lines: TextIO = (run / "scalars.jsonl").open("a")
+        self._events = EventFileWriter(str(run / "tensorboard"))
+
+    def write(self, step: int, wall_time: float, scalars: Mapping[str, float]) -> None:
+        """Writes one line and one event.
+
+        Args:
+            step: Number of updates made.
+            wall_time: Seconds since the epoch.
+            scalars: Values by name.
+        """
+        self._lines.write(json.dumps({"step": step, "time": round(wall_time, 3), **scalars}) + "\n")
+        self._lines.flush()
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+        event = Event(wall_time=wall_time, step=step, summary=Summary(value=values))
+        self._events.add_event(event)
+
+    def __enter__(self) -> "Log":
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes both files."""
+        del kind, error, trace
+        self._lines.close()
+        self._events.close()
+
+
+def progress() -> Progress:
+    """A progress bar with rate and time left."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
