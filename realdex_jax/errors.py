@@ -38,7 +38,7 @@ class DatasetError(RealdexError):
 
 
 class UnsafePickleError(DatasetError):
-    """A pickle that asks for more than plain arrays, numbers and containers; nothing in it was executed."""
+    """A pickle that asks for more than plain arrays, numbers and containers; none of it ran."""
 
 
 class UnknownObjectError(RealdexError):

@@ -34,8 +34,6 @@ class Decomposition:
     """Tree-search iterations of each cut; 60 takes twice as long and was no tighter on scans."""
     resolution: int = 1000
     """Surface samples behind each concavity value."""
-    max_piece_vertices: int = 64
-    """Most corners of one piece."""
     seed: int = 0
     """Seed of the search."""
     timeout: float = 120.0
@@ -58,7 +56,7 @@ def decompose(
         closed: whether the mesh is watertight; an open one is first remeshed by the library.
 
     Returns:
-        Corners of each piece.
+        Corners of each piece, as many as its hull has.
 
     Raises:
         DecompositionError: the library is missing, crashed, or ran out of time or memory.
@@ -110,8 +108,6 @@ def _child(source: str, result: str) -> None:
         mcts_nodes=10,
         mcts_iterations=task["iterations"],
         mcts_max_depth=2,
-        decimate=True,
-        max_ch_vertex=task["max_piece_vertices"],
         seed=task["seed"],
     )
     corners = [np.asarray(part[0], dtype=np.float64) for part in parts]
