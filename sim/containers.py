@@ -120,8 +120,8 @@ def _mug() -> list[Piece]:
 
 
 def _tea_cup() -> list[Piece]:
-    cup = wall("body", (0.026, 0.006), (0.038, 0.026), (0.043, 0.06), thickness=0.0045, sides=20)
-    foot = lathe("bottom", (0.022, 0), (0.0245, 0.012), sides=20)
+    cup = wall("body", (0.026, 0.006), (0.038, 0.026), (0.043, 0.06), thickness=0.0045, sides=16)
+    foot = lathe("bottom", (0.022, 0), (0.0245, 0.012), sides=16)
     return cup + foot + arch("handle", (0.037, 0, 0.036), (0.023, 0.0165), 0.0036)
 
 
@@ -131,23 +131,15 @@ def _tumbler() -> list[Piece]:
 
 
 def _bowl() -> list[Piece]:
-    cup = wall("body", (0.032, 0.006), (0.052, 0.024), (0.062, 0.052), thickness=0.005)
-    return cup + lathe("bottom", (0.03, 0), (0.031, 0.012))
+    cup = wall("body", (0.032, 0.006), (0.052, 0.024), (0.062, 0.052), thickness=0.005, sides=16)
+    return cup + lathe("bottom", (0.03, 0), (0.031, 0.012), sides=16)
 
 
 def _wine_glass() -> list[Piece]:
     foot = lathe("foot", (0.034, 0), (0.034, 0.003), (0.006, 0.012)) + lathe(
         "stem", (0.0045, 0.008), (0.0045, 0.085), sides=16
     )
-    cup = wall(
-        "body",
-        (0.022, 0.092),
-        (0.036, 0.12),
-        (0.038, 0.145),
-        (0.031, 0.185),
-        thickness=0.003,
-        sides=16,
-    )
+    cup = wall("body", (0.022, 0.092), (0.038, 0.132), (0.031, 0.185), thickness=0.003, sides=16)
     return foot + lathe("body", (0.006, 0.08), (0.0205, 0.0935), (0.021, 0.097), sides=16) + cup
 
 
