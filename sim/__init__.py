@@ -1,0 +1,1 @@
+"""Physics, parametric and imported objects, and grasp synthesis on MuJoCo."""

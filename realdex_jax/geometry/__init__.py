@@ -1,0 +1,1 @@
+"""Objects as shapes, meshes, point clouds and distance grids."""
