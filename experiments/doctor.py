@@ -165,7 +165,9 @@ def _dataset(part: str) -> Finding:
 
 
 def _checkpoint(part: str) -> Finding:
-    return _asset(part, "realdex_sim_small.safetensors", "train it: python -m experiments.demo --retrain")
+    return _asset(
+        part, "realdex_sim_small.safetensors", "train it: python -m experiments.demo --retrain"
+    )
 
 
 def _asset(part: str, name: str, without: str) -> Finding:

@@ -1,0 +1,179 @@
+"""Measuring grasps as RealDex's Table 3 does: every metric on the same grasps, one row a stage."""
+
+import dataclasses
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from realdex_jax.data import store
+from realdex_jax.data.schema import GraspSet
+from realdex_jax.data.store import Dataset
+from realdex_jax.errors import DatasetError
+from realdex_jax.evaluation import grasp
+from realdex_jax.evaluation.results import METRICS, Row, stat
+from realdex_jax.geometry.shape import ObjectShape
+from realdex_jax.hand.load import HandModel
+from sim import displacement, intersection, meshes, objects, robustness
+from sim.physics import Physics, StrictPhysics
+
+FUNCTIONAL = ("handle", "trigger", "pump")
+"""Parts an object is meant to be held or worked by."""
+CONTACT_POINTS = 4096
+"""Surface points of the contact metrics: at most 3.5 mm apart on the objects at hand."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Entry:
+    """One object to be evaluated on."""
+
+    shape: ObjectShape
+    grasps: GraspSet | None
+    """Stored grasps, if the data has any."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Taken:
+    """Grasps of one object and seed at one stage, to be measured."""
+
+    stage: str
+    entry: Entry
+    seed: int
+    grasps: GraspSet
+    ms_per_grasp: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Measured:
+    """The metrics of one `Taken`, each with one value a grasp (diversity and time: one in all)."""
+
+    taken: Taken
+    values: dict[str, np.ndarray]
+    seconds: dict[str, float]
+
+
+def entries_of_data(source: str, split: str) -> tuple[str, list[Entry]]:
+    """Name of a dataset and its objects of one split, each with mesh and grasps.
+
+    Raises:
+        DatasetError: No such dataset or split, or an object without a mesh.
+    """
+    dataset = store.open_dataset(source)
+    if split not in dataset.splits:
+        known = ", ".join(dataset.splits)
+        raise DatasetError(f"no split {split!r} in {dataset.name}; known: {known}")
+    names = dataset.splits[split]
+    return dataset.name, [Entry(_shape(dataset, n), dataset.grasps(n)) for n in names]
+
+
+def entries_of_folder(folder: Path, scale: float | None) -> tuple[list[Entry], list[str]]:
+    """Objects from a folder of meshes, and the reasons why files were refused.
+
+    Raises:
+        MeshError: No usable mesh.
+    """
+    found = meshes.shapes_from_folder(folder, scale=scale)
+    refused = [f"{path.name}: {reason}" for path, reason in found.refused]
+    return [Entry(shape, None) for shape in found.shapes], refused
+
+
+def _shape(dataset: Dataset, name: str) -> ObjectShape:
+    path = dataset.path / "objects" / name / "mesh.obj"
+    if path.is_file():
+        return meshes.shape_from_mesh(path, name=name, recentre=False)
+    if name in objects.names():
+        return objects.make(name)
+    raise DatasetError(
+        f"{dataset.name}: no mesh for {name!r} (looked for {path}, and among the embedded objects)"
+    )
+
+
+def measure(
+    hand: HandModel,
+    taken: Taken,
+    physics: Physics | None = None,
+    strict: StrictPhysics | None = None,
+) -> Measured:
+    """Runs every metric on one set of grasps."""
+    shape, grasps = taken.entry.shape, taken.grasps
+    phi = np.asarray(grasps.phi, np.float32)
+    values: dict[str, np.ndarray] = {}
+    seconds: dict[str, float] = {}
+    if not len(phi):
+        return Measured(taken, values, seconds)
+    start = time.perf_counter()
+    moved = displacement.displacement(hand, shape, phi, physics, directions=6)
+    values["sim_disp_0146_cm"] = moved.d_0146_cm
+    values["sim_disp_1s_capped_cm"] = moved.d_1s_cm[:, 0]
+    values["held"] = moved.held.astype(float)
+    values["held_six"] = moved.held_six.astype(float)
+    seconds["displacement"] = time.perf_counter() - start
+
+    start = time.perf_counter()
+    outcome = robustness.robustness(hand, shape, grasps, strict)
+    values["robust_success"] = outcome.success.astype(float)
+    seconds["robustness"] = time.perf_counter() - start
+
+    start = time.perf_counter()
+    values["penetration_cm"] = 100.0 * intersection.penetration_depth(hand, shape, phi)
+    values["self_intersection_cm3"] = intersection.self_intersection_volume(hand, phi[:, :22])
+    surface = shape.surface(CONTACT_POINTS)
+    gaps = grasp.link_distance(hand, phi, surface.points)
+    values["contact_number"] = grasp.contact_number(hand, gaps).astype(float)
+    values["contact_distance_mm"] = grasp.contact_distance_mm(hand, gaps)
+    functional = [index for index, label in enumerate(shape.labels) if label in FUNCTIONAL]
+    if functional:
+        near = grasp.touched(hand, phi, surface.points)
+        share = grasp.functional_share(near, np.isin(surface.labels, functional))
+        values["functional_share"] = share
+    if len(phi) > 1:
+        values["diversity"] = np.array([grasp.diversity(phi)])
+    if taken.ms_per_grasp is not None:
+        values["ms_per_grasp"] = np.array([taken.ms_per_grasp])
+    seconds["geometry"] = time.perf_counter() - start
+    return Measured(taken, values, seconds)
+
+
+def rows(
+    measured: Sequence[Measured], data: str, split: str, stages: Iterable[str], method: str
+) -> list[Row]:
+    """One row a stage over all objects and seeds."""
+    out = []
+    for stage in stages:
+        mine = [m for m in measured if m.taken.stage == stage]
+        if not mine:
+            continue
+        names = [name for name in METRICS if any(name in m.values for m in mine)]
+        out.append(
+            Row(
+                data=data,
+                split=split,
+                method="stored" if stage == "dataset" else method,
+                stage=stage,
+                objects=len({m.taken.entry.shape.name for m in mine}),
+                grasps=sum(len(m.taken.grasps) for m in mine),
+                metrics={
+                    name: stat(np.concatenate([m.values[name] for m in mine if name in m.values]))
+                    for name in names
+                },
+            )
+        )
+    return out
+
+
+def caption(measured: Measured, index: int) -> str:
+    """One line about one grasp, for under its picture."""
+    v = {name: values[index] for name, values in measured.values.items() if index < len(values)}
+    verdict = "robust" if v["robust_success"] else ("held" if v["held"] else "dropped")
+    return (
+        f"{measured.taken.stage}: {verdict}, depth {10 * v['penetration_cm']:.1f} mm, "
+        f"{v['contact_number']:.0f} links touch"
+    )
+
+
+def pick(grasps: GraspSet, count: int, seed: int) -> Int[np.ndarray, " k"]:
+    """Indices of `count` grasps drawn at random without repetition; all if there are fewer."""
+    rng = np.random.default_rng(seed)
+    return np.sort(rng.permutation(len(grasps))[:count])

@@ -1,0 +1,61 @@
+"""Copies a results file into a document, between two marks, so that no number is typed.
+
+    python -m experiments.report_table runs/demo/results.json --into README.md
+
+The marks are `<!-- results:begin -->` and `<!-- results:end -->`; without `--into` the table is
+printed.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import tyro
+
+from realdex_jax.errors import RealdexError
+from realdex_jax.evaluation import report, results
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportTable:
+    """Command line of this script."""
+
+    json: tyro.conf.Positional[Path] = Path("runs/demo/results.json")
+    """The results file."""
+    into: Path | None = None
+    """Document to update."""
+    mark: str = "results"
+    """Name in the marks, for documents with several tables."""
+
+
+def main() -> None:
+    """Prints the table or puts it into a document."""
+    config = tyro.cli(ReportTable, description=__doc__)
+    try:
+        table = report.markdown_table(results.load(config.json))
+        if config.into is None:
+            print(table)
+        else:
+            text = insert(config.into.read_text(encoding="utf-8"), table, config.mark)
+            results.write_whole(config.into, text)
+    except (RealdexError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def insert(document: str, table: str, mark: str = "results") -> str:
+    """Replaces what stands between the marks.
+
+    Raises:
+        ResultsError: The marks are not there once each, in order.
+    """
+    begin, end = (f"<!-- {mark}:{edge} -->" for edge in ("begin", "end"))
+    if document.count(begin) != 1 or document.count(end) != 1:
+        raise results.ResultsError(f"the document must have {begin} and {end} once each")
+    before, rest = document.split(begin)
+    if end not in rest:
+        raise results.ResultsError(f"{end} stands before {begin}")
+    return f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
+
+
+if __name__ == "__main__":
+    main()
