@@ -1,0 +1,336 @@
+"""From a point cloud to ranked grasps, without physics.
+
+Three stages, one jitted function each: **raw** samples of the cVAE, **refined** on the predicted
+contact map, **filtered** by contact, penetration and force balance. Physics is a fourth stage that
+`experiments` adds.
+"""
+
+import dataclasses
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from realdex_jax import pose, pytree, wrench
+from realdex_jax import refine as refinement
+from realdex_jax.data import schema
+from realdex_jax.data.schema import GraspSet
+from realdex_jax.errors import CloudError
+from realdex_jax.geometry import cloud as clouds
+from realdex_jax.geometry import implicit
+from realdex_jax.hand import collision, load, surface, torque
+from realdex_jax.hand.load import HandModel
+from realdex_jax.losses import contact
+from realdex_jax.models.grasp_model import GraspModel, networks
+from realdex_jax.refine import CONTACT_LINKS, IS_THUMB, RefineConfig, Refined, Target
+
+Stage = Literal["raw", "refined", "filtered"]
+
+SURFACE_POINTS = 4096
+"""Points of the cloud that the surface is built from; more are thinned out."""
+_PAD = 32
+"""Counts are padded to a multiple of this, so that few sizes are ever compiled."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FilterConfig:
+    """What a refined grasp must fulfil to pass the contact filter."""
+
+    touching: float = 0.003
+    """A link touches if its gap is below this, metres."""
+    links: int = 3
+    """Fewest touching links, the thumb among them."""
+    penetration: float = 0.004
+    """Greatest depth of a link in the object, metres."""
+    self_penetration: float = 0.003
+    """Greatest overlap of two links, metres."""
+    residual: float = 0.15
+    """Greatest unbalanced share of the contact forces."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerateConfig:
+    """Settings of the whole chain."""
+
+    refine: RefineConfig = dataclasses.field(default_factory=RefineConfig)
+    filter: FilterConfig = dataclasses.field(default_factory=FilterConfig)
+    map_points: int = 128
+    """Points of the contact map during refinement."""
+    temperature: float = 1.0
+    """Spread of the latent samples; 1 is the trained prior."""
+    table: bool = False
+    """Whether the object stands on a table: its height is the cloud's lowest z, its normal +z."""
+
+
+@pytree.dataclass
+class Judgement:
+    """What the contact filter measured."""
+
+    passed: Bool[Array, " k"]
+    score: Float[Array, " k"]
+    """Lower is better; ranks the grasps, those that passed first."""
+    links: Int[Array, " k"]
+    """Number of touching links."""
+    residual: Float[Array, " k"]
+    """Length of the net wrench over the sum of normal forces."""
+    penetration: Float[Array, " k"]
+    """Depth of the hand in the object, metres."""
+    self_penetration: Float[Array, " k"]
+    """Depth of the worst pair of links, metres."""
+
+
+@pytree.dataclass
+class Candidates:
+    """Grasps of one cloud, in the frame the cloud was given in."""
+
+    raw: GraspSet
+    """As sampled, in sampling order."""
+    refined: GraspSet
+    """The same grasps after refinement, same order; columns: the judgement."""
+    order: Int[np.ndarray, " k"]
+    """Indices into `refined`, best first."""
+    passed: Bool[np.ndarray, " k"]
+    """Which of `refined` pass the filter."""
+
+    def filtered(self, count: int | None = None) -> GraspSet:
+        """Grasps that passed the filter, best first.
+
+        Args:
+            count: Number wanted; if fewer passed, the best of the others fill up. All passed by
+                default.
+        """
+        passed = self.order[np.asarray(self.passed)[self.order]]
+        return schema.take(self.refined, passed if count is None else self.order[:count])
+
+
+def generate(
+    model: GraspModel,
+    cloud: np.ndarray,
+    count: int,
+    key: PRNGKeyArray,
+    config: GenerateConfig | None = None,
+    *,
+    normals: np.ndarray | None = None,
+    hand: HandModel | None = None,
+) -> Candidates:
+    """Generates grasps for an object given as points.
+
+    Args:
+        model: A trained model.
+        cloud: (n, 3) points of the object, full or from one side, any n >= 16, metres.
+        count: Number of grasps to sample.
+        key: Randomness; the same key gives the same grasps.
+        config: Settings; defaults if left out.
+        normals: Outward normals of the points; estimated if left out.
+        hand: The hand; ours by default.
+
+    Returns:
+        Raw, refined and ranked grasps in the frame of `cloud`.
+
+    Raises:
+        CloudError: A cloud that no grasp can be predicted from, or normals that do not fit it.
+    """
+    config = config or GenerateConfig()
+    hand = hand or load.load("shadow")
+    if count < 1:
+        raise CloudError(f"{count} grasps asked; at least one is needed")
+    padded = -(-count // _PAD) * _PAD
+    key_cloud, key_latent = jax.random.split(key)
+    target, points, centre = prepare(cloud, normals, model, config, key_cloud)
+    raw, predicted = sample(hand, model, points, target.points, key_latent, padded, config)
+    refined = refine(hand, target, raw, predicted, config.refine)
+    q_pre, q_squeeze = closing(hand, refined)
+    judged = judge(hand, target, refined, config.filter)
+
+    def back(phi: Array) -> np.ndarray:
+        out = np.array(phi[:count])
+        out[:, 22:25] += centre
+        return out
+
+    q_raw = np.asarray(raw[:count, :22])
+    columns = {
+        f.name: np.asarray(getattr(judged, f.name))[:count] for f in dataclasses.fields(judged)
+    }
+    return Candidates(
+        raw=GraspSet(phi=back(raw), q_pregrasp=q_raw, q_squeeze=q_raw),
+        refined=GraspSet(
+            phi=back(refined.phi),
+            q_pregrasp=np.asarray(q_pre)[:count],
+            q_squeeze=np.asarray(q_squeeze)[:count],
+            columns=columns,
+        ),
+        order=np.argsort(columns["score"], kind="stable"),
+        passed=columns["passed"],
+    )
+
+
+def prepare(
+    cloud: np.ndarray,
+    normals: np.ndarray | None,
+    model: GraspModel,
+    config: GenerateConfig,
+    key: PRNGKeyArray,
+) -> tuple[Target, Float[Array, "n 3"], Float[np.ndarray, " 3"]]:
+    """Checks a cloud and builds what the stages need; runs on the host, under a second.
+
+    Returns:
+        The refinement's target, the networks' points (both centred), and the centre that was taken
+        off.
+    """
+    points = clouds.check_cloud(cloud)
+    if normals is not None and np.shape(normals) != points.shape:
+        raise CloudError(f"normals have shape {np.shape(normals)}; the cloud has {points.shape}")
+    key_thin, key_net, key_map = jax.random.split(key, 3)
+    if len(points) > SURFACE_POINTS:
+        keep = np.asarray(
+            jax.random.choice(key_thin, len(points), (SURFACE_POINTS,), replace=False)
+        )
+        points = points[keep]
+        normals = None if normals is None else np.asarray(normals)[keep]
+    centre = points.mean(axis=0)
+    points = points - centre
+    n = implicit.oriented_normals(points) if normals is None else np.asarray(normals, float)
+    net_points = points[clouds.resample(points, model.config.points, key_net)]
+    map_points = points[clouds.resample(points, config.map_points, key_map)]
+    target = Target(
+        grid=implicit.grid(points, n),
+        points=jnp.asarray(map_points, jnp.float32),
+        p_centre=jnp.asarray((points.min(axis=0) + points.max(axis=0)) / 2, jnp.float32),
+        table=jnp.asarray(points[:, 2].min() if config.table else -jnp.inf, jnp.float32),
+    )
+    return target, jnp.asarray(net_points, jnp.float32), centre
+
+
+def sample(
+    hand: HandModel,
+    model: GraspModel,
+    points: Float[Array, "n 3"],
+    map_points: Float[Array, "p 3"],
+    key: PRNGKeyArray,
+    count: int,
+    config: GenerateConfig,
+) -> tuple[Float[Array, "k 28"], Float[Array, "k p"]]:
+    """Stage one: draws poses and predicts their contact maps.
+
+    Args:
+        hand: The hand.
+        model: The model.
+        points: Centred cloud for the networks, metres.
+        map_points: Points whose contact values are wanted.
+        key: Randomness.
+        count: Number of poses.
+        config: Settings.
+
+    Returns:
+        Poses, and predicted contact values at `map_points`.
+    """
+    skin = _Skin(hand, model.config.hand_points)
+    return _sample(model, points, map_points, key, skin, count, config.temperature)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Skin:
+    """Static argument that stands for a hand and its surface points."""
+
+    hand: HandModel
+    count: int
+
+    @functools.cached_property
+    def points(self) -> surface.SurfacePoints:
+        return surface.points(self.hand, self.count)
+
+
+@functools.partial(jax.jit, static_argnames=("skin", "count"))
+def _sample(
+    model: GraspModel,
+    points: Float[Array, "n 3"],
+    map_points: Float[Array, "p 3"],
+    key: PRNGKeyArray,
+    skin: _Skin,
+    count: int,
+    temperature: float,
+) -> tuple[Array, Array]:
+    nets = networks(model.config)
+    z = temperature * jax.random.normal(key, (1, count, model.config.cvae.latent))
+    out = nets.cvae.decode(model.params.cvae, points[None], z, model.statistics)
+    phi = out.phi()[0]
+    links = refinement.place(skin.hand, phi)
+    hand_points, _ = surface.pose_points(skin.points, links)
+    logits = nets.contact.apply(model.params.contact, map_points[None], hand_points[None])
+    return phi, contact.expectation(logits[0])
+
+
+@functools.partial(jax.jit, static_argnames=("hand", "config"))
+def refine(
+    hand: HandModel,
+    target: Target,
+    phi: Float[Array, "k 28"],
+    predicted: Float[Array, "k n"],
+    config: RefineConfig,
+) -> Refined:
+    """Stage two: `realdex_jax.refine.refine`, jitted."""
+    return refinement.refine(hand, target, phi, predicted, config)
+
+
+@functools.partial(jax.jit, static_argnames="hand")
+def closing(hand: HandModel, refined: Refined) -> tuple[Float[Array, "k 22"], Float[Array, "k 22"]]:
+    """Pre-grasp and squeeze postures of refined grasps, from the torques of their contact forces."""
+    q, T = pose.split(refined.phi)
+    inverse = T.inverse()
+    R = inverse.rotation().as_matrix()
+    p_hand = jnp.einsum("kij,knj->kni", R, refined.touch.p) + inverse.translation()[:, None]
+    f_hand = jnp.einsum("kij,knj->kni", R, refined.force)
+    links = [hand.link(name) for name in CONTACT_LINKS]
+    tau = torque.joint_torque(hand, q, links, p_hand, f_hand)
+    return torque.pregrasp(q, tau), torque.squeeze(q, tau)
+
+
+@functools.partial(jax.jit, static_argnames=("hand", "config"))
+def judge(hand: HandModel, target: Target, refined: Refined, config: FilterConfig) -> Judgement:
+    """Stage three: measures contact, penetration and balance, and ranks.
+
+    Args:
+        hand: The hand.
+        target: The cloud.
+        refined: Refined grasps.
+        config: Limits.
+    """
+    links = refinement.place(hand, refined.phi)
+    found, gap = refinement.touch(hand, links, target.grid)
+    touching = found.gap < config.touching
+    number = touching.sum(-1)
+    thumb = (touching * IS_THUMB).sum(-1) > 0
+    d = collision.signed_distance(hand, links, target.points)
+    depth = jnp.maximum(jnp.maximum(-gap.min(-1), -d.min(-1)), 0.0)
+    own = collision.self_penetration(hand, links).max(-1)
+    # Forces again, now only at links that do touch.
+    possible = refinement.contacts_of(found, touching.astype(jnp.float32))
+    force = wrench.balance(
+        possible, jnp.zeros_like(found.p), target.p_centre, friction=0.5, steps=100
+    )
+    residual = wrench.residual(possible, force, target.p_centre)
+    passed = (
+        (number >= config.links)
+        & thumb
+        & (depth <= config.penetration)
+        & (own <= config.self_penetration)
+        & (residual <= config.residual)
+    )
+    score = (
+        residual
+        + depth / 0.01
+        + own / 0.01
+        - 0.02 * jnp.minimum(number, 8)
+        + 10.0 * (1.0 - passed.astype(jnp.float32))
+    )
+    return Judgement(
+        passed=passed,
+        score=jnp.where(jnp.isfinite(score), score, jnp.inf),
+        links=number,
+        residual=residual,
+        penetration=depth,
+        self_penetration=own,
+    )
