@@ -22,6 +22,8 @@ REACH = 0.010
 """A finger farther from the object than this counts as this far, metres."""
 TOUCHED = 0.004
 """A surface point counts as touched if the hand is this near, metres."""
+_PAD = 16
+"""Numbers of grasps are padded to a multiple of this, so that few sizes are ever compiled."""
 
 
 class MetricError(RealdexError):
@@ -119,9 +121,10 @@ def _map(
         raise MetricError("no surface points; a metric needs at least one")
     if not (np.isfinite(points).all() and np.isfinite(np.asarray(phi)).all()):
         raise MetricError("poses and points must be finite")
-    return np.asarray(
-        function(hand, jnp.asarray(phi, jnp.float32), jnp.asarray(points, jnp.float32))
-    )
+    count = len(phi)
+    padded = np.zeros((-(-count // _PAD) * _PAD, pose.SIZE), np.float32)
+    padded[:count] = phi
+    return np.asarray(function(hand, jnp.asarray(padded), jnp.asarray(points, jnp.float32)))[:count]
 
 
 def _placed(hand: HandModel, phi: Array) -> kinematics.Links:

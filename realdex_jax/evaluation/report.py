@@ -71,26 +71,33 @@ def cell(name: str, value: Stat | None) -> tuple[str, str]:
 
 
 def terminal_table(found: Results, title: str = "Grasps") -> Table:
-    """The rows as a rich table, with the physics constants as its caption."""
+    """A rich table, metrics down and rows across, with the physics constants as its caption."""
     table = Table(title=title, caption=physics_line(found), caption_justify="left")
-    for heading in ("data", "method", "stage"):
-        table.add_column(heading)
-    table.add_column("objects", justify="right")
-    table.add_column("grasps", justify="right")
-    names = columns(found.rows)
-    for name in names:
-        table.add_column(METRICS[name].label, justify="right")
-    for row in found.rows:
-        cells = [" ".join(cell(name, row.metrics.get(name))).strip() for name in names]
-        table.add_row(
-            f"{row.data} {row.split}",
-            row.method,
-            row.stage,
-            str(row.objects),
-            str(row.grasps),
-            *cells,
-        )
+    for index, line in enumerate(_grid(found.rows)):
+        if index == 0:
+            for position, text in enumerate(line):
+                table.add_column(text, justify="right" if position else "left")
+        else:
+            table.add_row(*(text if text else "" for text in line))
     return table
+
+
+def _grid(rows: Sequence[Row]) -> list[list[str]]:
+    """Headings, counts and metrics, metrics down and rows across, as text."""
+    same = {(row.data, row.split, row.method) for row in rows}
+    heads = [row.stage if len(same) == 1 else _long_name(row) for row in rows]
+    corner = f"{rows[0].data} {rows[0].split}" if len(same) == 1 else ""
+    lines = [[corner, *heads]]
+    lines.append(["objects", *(str(row.objects) for row in rows)])
+    lines.append(["grasps", *(str(row.grasps) for row in rows)])
+    for name in columns(rows):
+        cells = [" ".join(cell(name, row.metrics.get(name))).strip() for row in rows]
+        lines.append([METRICS[name].label, *cells])
+    return lines
+
+
+def _long_name(row: Row) -> str:
+    return " ".join(dict.fromkeys(f"{row.data} {row.split} {row.method} {row.stage}".split()))
 
 
 def physics_line(found: Results) -> str:
@@ -99,21 +106,18 @@ def physics_line(found: Results) -> str:
 
 
 def markdown_table(found: Results) -> str:
-    """The rows as Markdown, followed by where they come from."""
-    names = columns(found.rows)
-    heads = ["data", "stage", "n", *(METRICS[name].label for name in names)]
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    for row in found.rows:
-        cells = [" ".join(cell(name, row.metrics.get(name))).strip() for name in names]
-        first = [f"{row.data} {row.split}", f"{row.method} {row.stage}".strip(), str(row.grasps)]
-        lines.append("| " + " | ".join(first + cells) + " |")
+    """The same table as Markdown, followed by where it comes from."""
+    head, *body = _grid(found.rows)
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    lines += ["| " + " | ".join(line) + " |" for line in body]
     packages = ", ".join(f"{k} {v}" for k, v in found.versions.items())
+    constants = physics_line(found)
     lines += [
         "",
         f"`{found.command}` at {found.commit}, seeds {list(found.seeds)}, on {found.device}; "
         f"{packages}.",
         "",
-        f"{physics_line(found)[0].upper()}{physics_line(found)[1:]}.",
+        f"{constants[0].upper()}{constants[1:]}.",
     ]
     return "\n".join(lines)
 
@@ -147,8 +151,8 @@ def html_report(
         *(f"<p>{e(note)}</p>" for note in notes),
         "<h2>Metrics</h2>",
         _html_rows(found.rows),
-        '<p class="note">Mean ± standard deviation over grasps; green is the best of a column. '
-        "Shares have no spread of their own.</p>",
+        '<p class="note">Mean ± standard deviation over grasps; green is the best '
+        "of the generated ones. Shares have no spread of their own.</p>",
     ]
     groups = dict.fromkeys(picture.group for picture in pictures)
     if groups:
@@ -181,27 +185,30 @@ def save_html(text: str, path: str | Path) -> Path:
 
 
 def _html_rows(rows: Sequence[Row]) -> str:
+    e = html.escape
     names = columns(rows)
-    head = "".join(f'<th class="text">{text}</th>' for text in ("data", "method", "stage"))
-    head += "<th>objects</th><th>grasps</th>"
-    head += "".join(f"<th>{html.escape(METRICS[name].label)}</th>" for name in names)
-    best = {name: _best(name, rows) for name in names}
-    body = []
-    for row in rows:
-        cells = "".join(
-            f'<td class="text">{html.escape(text)}</td>'
-            for text in (f"{row.data} {row.split}".strip(), row.method, row.stage)
-        )
-        cells += f"<td>{row.objects}</td><td>{row.grasps}</td>"
-        for name in names:
-            mean, spread = cell(name, row.metrics.get(name))
+    head, *counts = _grid(rows)[:3]
+    top = f'<th class="text">{e(head[0])}</th>' + "".join(
+        f"<th>{e(text)}</th>" for text in head[1:]
+    )
+    body = [
+        f'<td class="text">{e(line[0])}</td>' + "".join(f"<td>{text}</td>" for text in line[1:])
+        for line in counts
+    ]
+    for name in names:
+        best = _best(name, rows)
+        cells = [f'<td class="text">{e(METRICS[name].label)}</td>']
+        for row in rows:
             value = row.metrics.get(name)
-            mark = ' class="best"' if value and value.mean in best[name] else ""
-            cells += f"<td{mark}>{mean} <small>{spread}</small></td>"
-        body.append(f"<tr>{cells}</tr>")
+            mean, spread = cell(name, value)
+            good = row.stage != "dataset" and value is not None and value.mean in best
+            mark = ' class="best"' if good else ""
+            cells.append(f"<td{mark}>{mean} <small>{spread}</small></td>")
+        body.append("".join(cells))
+    lines = "".join(f"<tr>{line}</tr>" for line in body)
     return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
+        f'<div class="scroll"><table><thead><tr>{top}</tr></thead>'
+        f"<tbody>{lines}</tbody></table></div>"
     )
 
 

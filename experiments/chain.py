@@ -1,0 +1,105 @@
+"""From an object to tested grasps: generation from its cloud, then a choice in physics."""
+
+import time
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from experiments.protocol import Entry, Taken
+from realdex_jax import generate
+from realdex_jax.data import schema
+from realdex_jax.data.schema import GraspSet
+from realdex_jax.generate import Candidates, GenerateConfig
+from realdex_jax.geometry.shape import ObjectShape
+from realdex_jax.hand.load import HandModel
+from realdex_jax.models.grasp_model import GraspModel
+from sim import displacement
+from sim.physics import Physics
+
+CLOUD_POINTS = 2048
+"""Surface points the model is given, without normals: what a good scan brings."""
+_AT_ONCE = 20
+
+
+def propose(
+    hand: HandModel,
+    model: GraspModel,
+    entry: Entry,
+    stages: Sequence[str],
+    *,
+    seed: int,
+    latents: int,
+    grasps: int,
+    physics: Physics,
+    config: GenerateConfig | None = None,
+) -> tuple[list[Taken], dict[str, float]]:
+    """Generates grasps for one object and takes some at each stage.
+
+    Args:
+        hand: The hand.
+        model: A trained model.
+        entry: The object.
+        stages: Of "raw", "refined", "filtered", "physics".
+        seed: Seed of cloud and latents.
+        latents: Grasps to sample.
+        grasps: Grasps to take per stage.
+        physics: Constants of the physics stage.
+        config: Settings of the generation.
+
+    Returns:
+        What was taken, and the seconds spent. "raw" and "refined" are the first samples as they
+        come, the same ones; "filtered" the best by the contact filter; "physics" see `tested`.
+    """
+    start = time.perf_counter()
+    cloud = entry.shape.surface(CLOUD_POINTS, seed).points
+    candidates = generate.generate(model, cloud, latents, jax.random.key(seed), config, hand=hand)
+    seconds = {"generate": time.perf_counter() - start}
+    taken: dict[str, GraspSet] = {
+        "raw": schema.take(candidates.raw, slice(grasps)),
+        "refined": schema.take(candidates.refined, slice(grasps)),
+        "filtered": candidates.filtered(grasps),
+    }
+    if "physics" in stages:
+        start = time.perf_counter()
+        taken["physics"] = tested(hand, entry.shape, candidates, grasps, physics)
+        seconds["physics stage"] = time.perf_counter() - start
+    # Latents that are thrown away cost time too, so the cost is that of a delivered grasp.
+    spent = {"filtered": seconds["generate"], "physics": sum(seconds.values())}
+    return [
+        Taken(
+            stage,
+            entry,
+            seed,
+            taken[stage],
+            ms_per_grasp=1e3 * spent[stage] / max(len(taken[stage]), 1) if stage in spent else None,
+        )
+        for stage in stages
+    ], seconds
+
+
+def tested(
+    hand: HandModel,
+    shape: ObjectShape,
+    candidates: Candidates,
+    count: int,
+    physics: Physics,
+) -> GraspSet:
+    """The best candidates that hold the object in the still-hand test.
+
+    Candidates are tried in the filter's order. Those that hold in all six directions come first,
+    then those that hold under gravity alone; one that drops the object is never delivered, so there
+    may be fewer than `count`.
+    """
+    six: list[int] = []
+    one: list[int] = []
+    order = np.asarray(candidates.order)
+    for begin in range(0, len(order), _AT_ONCE):
+        index = order[begin : begin + _AT_ONCE]
+        phi = np.asarray(candidates.refined.phi)[index]
+        moved = displacement.displacement(hand, shape, phi, physics, directions=6)
+        six += index[moved.held_six].tolist()
+        one += index[moved.held & ~moved.held_six].tolist()
+        if len(six) >= count:
+            break
+    return schema.take(candidates.refined, np.array((six + one)[:count], int))

@@ -1,0 +1,273 @@
+"""Evaluates grasps in simulation: ten per held-out object, every stage of the chain, one table.
+
+    python -m experiments.eval_sim                            # the six test objects
+    python -m experiments.eval_sim --objects FOLDER           # your meshes, never trained on
+    python -m experiments.eval_sim --stages dataset           # the stored grasps themselves
+    python -m experiments.eval_sim --preset smoke             # a minute, to see that it works
+
+Writes `results.json`, `report.html` and prints a table; each with every physics constant.
+"""
+
+import collections
+import dataclasses
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from experiments import chain, protocol
+from experiments.protocol import Entry, Measured, Taken
+from realdex_jax.data import schema
+from realdex_jax.errors import DatasetError, RealdexError
+from realdex_jax.evaluation import report, results
+from realdex_jax.evaluation.report import Picture
+from realdex_jax.hand.load import HandModel, load
+from realdex_jax.models import grasp_model
+from sim import render
+from sim.physics import Physics, StrictPhysics
+
+Stage = Literal["dataset", "raw", "refined", "filtered", "physics"]
+PresetName = Literal["paper", "spread", "smoke"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How much is evaluated."""
+
+    grasps: int = 10
+    """Grasps per object, seed and stage."""
+    seeds: int = 1
+    """Number of seeds, from 0."""
+    latents: int = 100
+    """Latents drawn per object; the filter chooses among their grasps."""
+    objects: int | None = None
+    """Only the first so many objects."""
+    pictures: int = 1
+    """Pictures per object and stage in the report."""
+
+
+PRESETS: dict[PresetName, Protocol] = {
+    "paper": Protocol(),
+    "spread": Protocol(seeds=5, pictures=0),
+    "smoke": Protocol(grasps=4, latents=16, objects=2),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalSim:
+    """Command line of this script."""
+
+    data: str = "realdex-sim"
+    """Name or folder of a dataset."""
+    split: str = "test"
+    """Its split."""
+    objects: Path | None = None
+    """A folder of meshes (.obj .stl .ply .glb) instead of a dataset."""
+    scale: float | None = None
+    """Factor to metres for `--objects`; guessed per file if not given."""
+    model: str = "realdex-sim-small"
+    """Name of a shipped model, or a `.safetensors` file."""
+    stages: tuple[Stage, ...] = ("dataset", "raw", "refined", "filtered", "physics")
+    """Stages to evaluate."""
+    preset: PresetName = "paper"
+    """paper: ten grasps per object. spread: five seeds. smoke: two objects, four grasps."""
+    seeds: int | None = None
+    """Number of seeds instead of the preset's."""
+    grasps: int | None = None
+    """Grasps per object instead of the preset's."""
+    out: Path = Path("runs/eval_sim")
+    """Folder of report and results."""
+    json: Path | None = None
+    """File of the results instead of `out/results.json`."""
+
+    def protocol(self) -> Protocol:
+        """The preset with the command line's changes."""
+        base = PRESETS[self.preset]
+        return dataclasses.replace(
+            base,
+            seeds=base.seeds if self.seeds is None else self.seeds,
+            grasps=base.grasps if self.grasps is None else self.grasps,
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Everything an evaluation found."""
+
+    found: results.Results
+    pictures: list[Picture]
+    seconds: dict[str, float]
+    notes: list[str]
+
+
+def main() -> None:
+    """Command line; mistakes of the user end in one line, not a traceback."""
+    config = tyro.cli(EvalSim, description=__doc__)
+    console = Console()
+    try:
+        evaluation = evaluate(config, command_line(), console)
+        publish(evaluation, config.out, config.json, "Grasps in simulation", console)
+    except RealdexError as error:
+        console.print(f"[red]{type(error).__name__}[/]: {error}", highlight=False)
+        sys.exit(2)
+
+
+def command_line() -> str:
+    """How this process was started, in the form a person types it."""
+    module = Path(sys.argv[0]).stem
+    return " ".join(["python -m", f"experiments.{module}", *map(shlex.quote, sys.argv[1:])])
+
+
+def evaluate(config: EvalSim, command: str, console: Console) -> Evaluation:
+    """Takes grasps at every stage, measures and draws them.
+
+    Raises:
+        RealdexError: Data, meshes or model that cannot be used.
+    """
+    protocol_ = config.protocol()
+    if min(protocol_.seeds, protocol_.grasps) < 1 or not config.stages:
+        raise DatasetError("seeds, grasps and stages must each be at least one")
+    data, split, entries, notes = _entries(config)
+    entries = entries[: protocol_.objects]
+    stages: list[str] = [stage for stage in results.STAGES if stage in config.stages]
+    if "dataset" in stages and all(entry.grasps is None for entry in entries):
+        stages.remove("dataset")
+        notes.append("No stored grasps for these objects: no dataset row.")
+    generated = [stage for stage in stages if stage != "dataset"]
+    hand = load()
+    model = grasp_model.load_model(config.model) if generated else None
+    physics, strict = Physics(), StrictPhysics()
+
+    seconds: dict[str, float] = collections.defaultdict(float)
+    measured: list[Measured] = []
+    steps = len(entries) * protocol_.seeds * (len(stages) + bool(generated))
+    with _progress(console) as progress:
+        task = progress.add_task("", total=steps)
+        for entry in entries:
+            for seed in range(protocol_.seeds):
+                takens: list[Taken] = []
+                if "dataset" in stages and entry.grasps is not None:
+                    index = protocol.pick(entry.grasps, protocol_.grasps, seed)
+                    takens.append(Taken("dataset", entry, seed, schema.take(entry.grasps, index)))
+                if model is not None:
+                    progress.update(task, description=f"{entry.shape.name}: generate")
+                    proposed, spent = chain.propose(
+                        hand,
+                        model,
+                        entry,
+                        generated,
+                        seed=seed,
+                        latents=protocol_.latents,
+                        grasps=protocol_.grasps,
+                        physics=physics,
+                    )
+                    # The first call also compiles; its time says nothing about a grasp.
+                    warm = bool(seconds["generate"])
+                    takens += proposed if warm else [_untimed(taken) for taken in proposed]
+                    _add(seconds, spent)
+                    progress.advance(task)
+                for taken in takens:
+                    progress.update(task, description=f"{entry.shape.name}: {taken.stage}")
+                    measured.append(protocol.measure(hand, taken, physics, strict))
+                    _add(seconds, measured[-1].seconds)
+                    progress.advance(task)
+    start = time.perf_counter()
+    pictures = draw(hand, measured, protocol_.pictures)
+    seconds["pictures"] += time.perf_counter() - start
+    for stage in stages:
+        mine = [m.taken for m in measured if m.taken.stage == stage]
+        short = [taken for taken in mine if len(taken.grasps) < protocol_.grasps]
+        if short:
+            notes.append(
+                f"{stage}: fewer than {protocol_.grasps} grasps on "
+                + ", ".join(f"{taken.entry.shape.name} ({len(taken.grasps)})" for taken in short)
+            )
+    found = results.collect(
+        command,
+        list(range(protocol_.seeds)),
+        {"still": physics.describe(), "strict": strict.describe()},
+        protocol.rows(measured, data, split, stages, "cvae"),
+    )
+    return Evaluation(found, pictures, dict(seconds), notes)
+
+
+def publish(
+    evaluation: Evaluation, out: Path, json: Path | None, title: str, console: Console
+) -> None:
+    """Prints the table and writes results and report."""
+    console.print(report.terminal_table(evaluation.found))
+    for note in evaluation.notes:
+        console.print(note, style="yellow", highlight=False)
+    where = results.save(evaluation.found, json or out / "results.json")
+    page = report.html_report(
+        evaluation.found,
+        title=title,
+        pictures=evaluation.pictures,
+        seconds=evaluation.seconds,
+        notes=evaluation.notes,
+    )
+    path = report.save_html(page, out / "report.html")
+    console.print(f"results: {where}\nreport:  {path}", highlight=False)
+
+
+def draw(hand: HandModel, measured: Sequence[Measured], each: int) -> list[Picture]:
+    """Pictures of the first grasps of every object and stage, of the first seed."""
+    pictures = []
+    for m in sorted(measured, key=lambda m: m.taken.entry.shape.name):
+        if m.taken.seed:
+            continue
+        for index in range(min(each, len(m.taken.grasps))):
+            shape = m.taken.entry.shape
+            image = render.render_grasp(hand, shape, np.asarray(m.taken.grasps.phi[index]))
+            pictures.append(Picture(shape.name, protocol.caption(m, index), image))
+    return pictures
+
+
+def _entries(config: EvalSim) -> tuple[str, str, list[Entry], list[str]]:
+    """Name and split to print, the objects, and notes about refused files."""
+    if config.objects is None:
+        data, entries = protocol.entries_of_data(config.data, config.split)
+        if not entries:
+            raise DatasetError(f"split {config.split!r} of {data} has no objects")
+        return data, config.split, entries, []
+    entries, refused = protocol.entries_of_folder(config.objects, config.scale)
+    return config.objects.name, "unseen", entries, [f"refused: {reason}" for reason in refused]
+
+
+def _untimed(taken: Taken) -> Taken:
+    return dataclasses.replace(taken, ms_per_grasp=None)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:<34}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def _add(total: dict[str, float], part: dict[str, float]) -> None:
+    for name, value in part.items():
+        total[name] += value
+
+
+if __name__ == "__main__":
+    main()
