@@ -14,18 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from realdex_jax import pose, pytree, wrench
+from realdex_jax import pose, pytree, touch, wrench
 from realdex_jax import refine as refinement
 from realdex_jax.data import schema
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.errors import CloudError
 from realdex_jax.geometry import cloud as clouds
 from realdex_jax.geometry import implicit
-from realdex_jax.hand import collision, load, surface, torque
+from realdex_jax.hand import kinematics, load, surface, torque
 from realdex_jax.hand.load import HandModel
 from realdex_jax.losses import contact
 from realdex_jax.models.grasp_model import GraspModel, networks
-from realdex_jax.refine import CONTACT_LINKS, IS_THUMB, RefineConfig, Refined, Target
+from realdex_jax.refine import RefineConfig, Refined, Target
 
 Stage = Literal["raw", "refined", "filtered"]
 
@@ -257,7 +257,8 @@ def _sample(
     z = temperature * jax.random.normal(key, (1, count, model.config.cvae.latent))
     out = nets.cvae.decode(model.params.cvae, points[None], z, model.statistics)
     phi = out.phi()[0]
-    links = refinement.place(skin.hand, phi)
+    q, T = pose.split(phi)
+    links = kinematics.place(kinematics.forward(skin.hand, q), T)
     hand_points, _ = surface.pose_points(skin.points, links)
     logits = nets.contact.apply(model.params.contact, map_points[None], hand_points[None])
     return phi, contact.expectation(logits[0])
@@ -277,13 +278,13 @@ def refine(
 
 @functools.partial(jax.jit, static_argnames="hand")
 def closing(hand: HandModel, refined: Refined) -> tuple[Float[Array, "k 22"], Float[Array, "k 22"]]:
-    """Pre-grasp and squeeze postures of refined grasps, from the torques of their contact forces."""
+    """Pre-grasp and squeeze postures, from the torques of the contact forces."""
     q, T = pose.split(refined.phi)
     inverse = T.inverse()
     R = inverse.rotation().as_matrix()
-    p_hand = jnp.einsum("kij,knj->kni", R, refined.touch.p) + inverse.translation()[:, None]
+    p_hand = jnp.einsum("kij,knj->kni", R, refined.p) + inverse.translation()[:, None]
     f_hand = jnp.einsum("kij,knj->kni", R, refined.force)
-    links = [hand.link(name) for name in CONTACT_LINKS]
+    links = [hand.link(name) for name in touch.CONTACT_LINKS]
     tau = torque.joint_torque(hand, q, links, p_hand, f_hand)
     return torque.pregrasp(q, tau), torque.squeeze(q, tau)
 
@@ -298,20 +299,21 @@ def judge(hand: HandModel, target: Target, refined: Refined, config: FilterConfi
         refined: Refined grasps.
         config: Limits.
     """
-    links = refinement.place(hand, refined.phi)
-    found, gap = refinement.touch(hand, links, target.grid)
+    state = refinement.start(refined.phi)
+    at = touch.posed(hand, state.R, state.p, state.q)
+    found = touch.touch(hand, at, target.grid)
     touching = found.gap < config.touching
-    number = touching.sum(-1)
-    thumb = (touching * IS_THUMB).sum(-1) > 0
-    d = collision.signed_distance(hand, links, target.points)
-    depth = jnp.maximum(jnp.maximum(-gap.min(-1), -d.min(-1)), 0.0)
-    own = collision.self_penetration(hand, links).max(-1)
+    number = touching.sum(0)
+    thumb = (touching & touch.IS_THUMB[:, None]).any(0)
+    inside = jnp.stack([d.min(0) for d in touch.to_hand(hand, at, target.points.T).values()])
+    depth = jnp.maximum(jnp.maximum(-found.spheres.min(0), -inside.min(0)), 0.0)
+    own = touch.self_depth(hand, at).max(0)
     # Forces again, now only at links that do touch.
-    possible = refinement.contacts_of(found, touching.astype(jnp.float32))
+    possible = touch.contacts(found, touching.astype(jnp.float32))
     force = wrench.balance(
-        possible, jnp.zeros_like(found.p), target.p_centre, friction=0.5, steps=100
+        possible, jnp.zeros_like(found.p), target.p_centre[:, None], friction=0.5, steps=100
     )
-    residual = wrench.residual(possible, force, target.p_centre)
+    residual = wrench.residual(possible, force, target.p_centre[:, None])
     passed = (
         (number >= config.links)
         & thumb

@@ -1,0 +1,238 @@
+"""How a batch of posed hands meets an object: contacts, gaps, depths.
+
+Components first and batch last, so that every operation is elementwise over the batch and
+vectorises; this is the inner loop of refinement.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from realdex_jax import pytree, wrench
+from realdex_jax.geometry import sdf
+from realdex_jax.geometry.sdf import SdfGrid
+from realdex_jax.hand import collision, kinematics
+from realdex_jax.hand.load import HandModel
+from realdex_jax.hand.spheres import spheres
+
+FINGERS: tuple[str, ...] = ("ff", "mf", "rf", "lf")
+CONTACT_LINKS: tuple[str, ...] = (
+    "palm",
+    *(f"{finger}{part}" for finger in FINGERS for part in ("proximal", "middle", "distal")),
+    *("thproximal", "thmiddle", "thdistal"),
+)
+"""Links that may carry a contact."""
+
+IS_PALM = np.array([n == "palm" for n in CONTACT_LINKS])
+IS_THUMB = np.array([n.startswith("th") for n in CONTACT_LINKS])
+IS_TIP = np.array([n.endswith("distal") for n in CONTACT_LINKS])
+
+# Where flexion moves a link: -y in the finger frames, -x in the two thumb frames before the last.
+_PALMAR = np.array(
+    [[-1, 0, 0] if n in ("thproximal", "thmiddle") else [0, -1, 0] for n in CONTACT_LINKS],
+    np.float32,
+)
+_SOFTNESS = 0.0015
+"""Metres over which the choice of a link's contact among its spheres blurs."""
+
+
+@pytree.dataclass
+class Posed:
+    """Hands in the object frame, link by link."""
+
+    columns: list[list[Float[Array, "3 b"]]]
+    """Three columns of each link's orientation."""
+    origins: list[Float[Array, "3 b"]]
+    """Link origins, metres."""
+    centre: dict[int, Float[Array, "3 s b"]]
+    """Sphere centres by link, metres."""
+
+
+@pytree.dataclass
+class Touch:
+    """Possible contacts of each contact link with the object."""
+
+    gap: Float[Array, "k b"]
+    """Distance from the link to the object, metres; negative is penetration."""
+    p: Float[Array, "3 k b"]
+    """Contact points, metres."""
+    normal: Float[Array, "3 k b"]
+    """Outward unit normals of the object there."""
+    facing: Float[Array, "k b"]
+    """Cosine between the link's palmar direction and the inward normal."""
+    spheres: Float[Array, "s b"]
+    """Gap of every sphere of the hand, metres."""
+
+
+def posed(
+    hand: HandModel, R: Float[Array, "3 3 b"], p: Float[Array, "3 b"], q: Float[Array, "22 b"]
+) -> Posed:
+    """Places hands.
+
+    Args:
+        hand: The hand.
+        R: Palm orientations in the object frame.
+        p: Palm positions, metres.
+        q: Joint angles, radians.
+    """
+    cover = spheres(hand)
+    columns, origins = kinematics.chain(hand, q, [R[:, i] for i in range(3)], p)
+    centre = {}
+    for link in np.unique(cover.link):
+        local = cover.p_link[cover.of(int(link))]
+        moved = origins[link][:, None]
+        for i in range(3):
+            moved = moved + local[:, i, None] * columns[link][i][:, None]
+        centre[int(link)] = moved
+    return Posed(columns, origins, centre)
+
+
+def touch(hand: HandModel, at: Posed, grid: SdfGrid) -> Touch:
+    """Contacts of every contact link.
+
+    A link's contact is a soft choice among its spheres, leaning toward those whose palmar side
+    faces the surface.
+
+    Args:
+        hand: The hand.
+        at: Its pose.
+        grid: Distance to the object.
+    """
+    cover = spheres(hand)
+    distance, normal = sdf.first_order(grid, jnp.concatenate(list(at.centre.values()), axis=1))
+    gap = distance - cover.radius[:, None]
+    # Splitting, unlike slicing, has a cheap gradient: one concatenation.
+    ends = np.cumsum([c.shape[1] for c in at.centre.values()])[:-1].tolist()
+    gap_of = dict(zip(at.centre, jnp.split(gap, ends), strict=True))
+    normal_of = dict(zip(at.centre, jnp.split(normal, ends, axis=1), strict=True))
+    point, radius, facing = [], [], []
+    for k, name in enumerate(CONTACT_LINKS):
+        link = hand.link(name)
+        axis = int(np.abs(_PALMAR[k]).argmax())
+        side = float(_PALMAR[k, axis]) * at.columns[link][axis]
+        towards = -(normal_of[link] * side[:, None]).sum(0)
+        score = gap_of[link] + 0.01 * jnp.maximum(0.3 - towards, 0.0)
+        choice = jax.nn.softmax(-score / _SOFTNESS, axis=0)
+        point.append((choice * at.centre[link]).sum(1))
+        radius.append((choice * cover.radius[cover.of(link), None]).sum(0))
+        facing.append((choice * towards).sum(0))
+    centre, reach = jnp.stack(point, axis=1), jnp.stack(radius)
+    # The node normals above are constants to the gradient; force balance needs ones that turn.
+    exact, outward = sdf.trilinear(grid, centre)
+    return Touch(
+        gap=exact - reach,
+        p=centre - reach * outward,
+        normal=outward,
+        facing=jnp.stack(facing),
+        spheres=gap,
+    )
+
+
+def contacts(found: Touch, share: Float[Array, "k b"]) -> wrench.Contacts:
+    """Contacts for the inner force problem.
+
+    Links press with 0.1 to 1 (the thumb's tip at least 0.3, the palm 0 to 2), times their share.
+
+    Args:
+        found: Contacts.
+        share: 1 for links that press, 0 for others.
+    """
+    least = np.where(IS_PALM, 0.0, np.where(IS_THUMB & IS_TIP, 0.3, 0.1)).astype(np.float32)
+    most = np.where(IS_PALM, 2.0, 1.0).astype(np.float32)
+    return wrench.Contacts(
+        p=found.p, normal=found.normal, lower=share * least[:, None], upper=share * most[:, None]
+    )
+
+
+def turned(found: Float[Array, "3 k b"], force: Float[Array, "3 k b"]) -> Float[Array, "3 k b"]:
+    """Forces that keep their parts along and across the normals while those turn.
+
+    Args:
+        found: Normals, differentiable.
+        force: Forces at the present normals.
+    """
+    fixed = jax.lax.stop_gradient(found)
+    outward = (force * fixed).sum(0)
+    return force - outward * fixed + outward * found
+
+
+def to_hand(
+    hand: HandModel, at: Posed, points: Float[Array, "3 n"]
+) -> dict[int, Float[Array, "n b"]]:
+    """Signed distance (m) from object points to each link that has primitives.
+
+    Args:
+        hand: The hand.
+        at: Its pose.
+        points: Object points, metres.
+    """
+    g = hand.geoms
+    out: dict[int, Array] = {}
+    for i in range(len(g.link)):
+        link = int(g.link[i])
+        columns = at.columns[link]
+        offset = (
+            points[:, :, None] - (_along(columns, g.p_link_geom[i]) + at.origins[link])[:, None]
+        )
+        axes = [_along(columns, g.R_link_geom[i][:, j]) for j in range(3)]
+        if g.is_box[i]:
+            local = jnp.stack([(offset * axis[:, None]).sum(0) for axis in axes])
+            over = jnp.abs(local) - g.size[i].reshape(3, 1, 1)
+            outside = jnp.sqrt((jnp.maximum(over, 0.0) ** 2).sum(0) + 1e-12)
+            distance = outside + jnp.minimum(over.max(0), 0.0)
+        else:
+            radius, half = float(g.size[i, 0]), float(g.size[i, 1])
+            height = jnp.clip((offset * axes[2][:, None]).sum(0), -half, half)
+            nearest = offset - height * axes[2][:, None]
+            distance = jnp.sqrt((nearest**2).sum(0) + 1e-12) - radius
+        out[link] = jnp.minimum(out[link], distance) if link in out else distance
+    return out
+
+
+def self_depth(hand: HandModel, at: Posed) -> Float[Array, "pairs b"]:
+    """Deepest overlap (m, >= 0) of each two fingers, and of fingers' outer links with the palm."""
+    g = hand.geoms
+    capsules = []
+    for finger in (*FINGERS, "th"):
+        mine = [
+            i
+            for i in range(len(g.link))
+            if hand.link_names[g.link[i]].startswith(finger) and not g.is_box[i]
+        ]
+        middle = [
+            _along(at.columns[g.link[i]], g.p_link_geom[i]) + at.origins[g.link[i]] for i in mine
+        ]
+        half = [_along(at.columns[g.link[i]], g.R_link_geom[i][:, 2] * g.size[i, 1]) for i in mine]
+        capsules.append((jnp.stack(middle, 1), jnp.stack(half, 1), g.size[mine, 0]))
+    out = []
+    for a in range(len(capsules)):
+        for b in range(a):
+            (ca, ha, ra), (cb, hb, rb) = capsules[a], capsules[b]
+            distance = collision.segment_distance(
+                ca[:, :, None], ha[:, :, None], cb[:, None], hb[:, None], axis=0
+            )
+            depth = (ra[:, None] + rb)[..., None] - distance
+            out.append(jnp.maximum(depth, 0.0).max((0, 1)))
+    cover = spheres(hand)
+    palm = at.columns[0]
+    for finger in (*FINGERS, "th"):
+        outer = [hand.link(f"{finger}middle"), hand.link(f"{finger}distal")]
+        offset = jnp.concatenate([at.centre[link] for link in outer], axis=1)
+        offset = offset - at.origins[0][:, None]
+        local = jnp.stack([(offset * column[:, None]).sum(0) for column in palm])
+        radius = np.concatenate([cover.radius[cover.of(link)] for link in outer])[:, None]
+        for i in np.flatnonzero(g.is_box & (g.link == 0)):
+            turned_back = g.R_link_geom[i].T
+            in_box = jnp.einsum("ij,jsb->isb", turned_back, local)
+            in_box = in_box - (turned_back @ g.p_link_geom[i]).reshape(3, 1, 1)
+            over = jnp.abs(in_box) - g.size[i].reshape(3, 1, 1)
+            outside = jnp.sqrt((jnp.maximum(over, 0.0) ** 2).sum(0) + 1e-12)
+            depth = radius - outside - jnp.minimum(over.max(0), 0.0)
+            out.append(jnp.maximum(depth, 0.0).max(0))
+    return jnp.stack(out)
+
+
+def _along(columns: list[Array], v: Float[np.ndarray, " 3"]) -> Float[Array, "3 b"]:
+    """A link-fixed vector in the object frame."""
+    return sum((float(v[i]) * columns[i] for i in range(1, 3)), start=float(v[0]) * columns[0])
