@@ -35,6 +35,8 @@ _TOUCHED = np.array([0.85, 0.10, 0.12])
 _SKY = np.array([[1.0, 1.0, 1.0], [0.86, 0.89, 0.93]])
 _AMBIENT, _KEY, _FILL = 0.34, 0.62, 0.22
 _EDGE_SAMPLES = np.array([[-0.25, -0.25], [0.25, -0.25], [-0.25, 0.25], [0.25, 0.25]])
+_FINGER = 0.012
+_CONTACT_SAMPLES = 1500
 _VIEWS = 20
 _VIEW_SIZE = (40, 30)
 
@@ -148,7 +150,7 @@ def render_grasp(
     R, p = _posed(hand, phi)
     scene.place(R, p)
     if camera is None:
-        camera = _best_camera(scene, shape)
+        camera = _best_camera(scene, shape, size[0] / size[1])
     width, height = size
     grid = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), axis=-1)
     hits = scene.cast(camera.p_object, camera.rays(grid.reshape(-1, 2), size))
@@ -185,28 +187,51 @@ def contact_sheet(
     return sheet
 
 
-def _best_camera(scene: _Scene, shape: ObjectShape) -> Camera:
-    """The view, object z up, that sees most touched surface, then most object and fingers."""
-    corners = np.concatenate([shape.vertices, scene.p])
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    target = 0.5 * (low + high)
-    radius = 0.5 * np.linalg.norm(high - low)
-    away = 0.92 * radius / np.sin(FIELD_OF_VIEW / 2.0)
+def _best_camera(scene: _Scene, shape: ObjectShape, aspect: float) -> Camera:
+    """The view, object z up, in which most contacts, links and object are seen.
+
+    A contact counts as seen if what is in front of it is less than a finger away: then the picture
+    shows the contact or the finger that makes it.
+    """
+    box = np.stack(np.meshgrid(*[[-_FINGER, _FINGER]] * 3), axis=-1).reshape(-1, 3)
+    everything = np.concatenate([shape.vertices, (scene.p[:, None] + box).reshape(-1, 3)])
+    surface = shape.surface(_CONTACT_SAMPLES).points
+    contacts = surface[np.abs(scene.hand_distance(surface)) < TOUCH]
     columns, rows = np.meshgrid(np.arange(_VIEW_SIZE[0]) + 0.5, np.arange(_VIEW_SIZE[1]) + 0.5)
     pixels = np.stack([columns.ravel(), rows.ravel()], axis=1)
     best, best_score = None, -np.inf
     for direction in _directions():
-        camera = look_at(target + away * direction, target)
+        camera = _fitted(direction, everything, aspect)
         hits = scene.cast(camera.p_object, camera.rays(pixels, _VIEW_SIZE))
-        mine = hits.geom == scene.object_geom
-        p = camera.p_object + hits.distance[mine, None] * camera.rays(pixels, _VIEW_SIZE)[mine]
-        touched = (scene.hand_distance(p) < 2.0 * TOUCH).sum()
-        links = len(set(hits.geom.tolist()) - {-1, scene.object_geom})
-        score = 3.0 * touched + mine.sum() + 4.0 * links
+        mine = (hits.geom == scene.object_geom).sum()
+        hand = (hits.geom >= 0).sum() - mine
+        links = len(set(hits.geom.tolist()) - {-1, scene.object_geom}) / scene.object_geom
+        # Both large: neither hides the other.
+        shown = 2.0 * min(mine, hand) / max(mine + hand, 1)
+        seen = 0.0
+        if len(contacts):
+            offset = contacts - camera.p_object
+            far = np.linalg.norm(offset, axis=1)
+            first = scene.cast(camera.p_object, offset / far[:, None]).distance
+            seen = float((first > far - 2.0 * _FINGER).mean())
+        score = 2.0 * seen + links + shown
         if score > best_score:
             best, best_score = camera, score
     assert best is not None
     return best
+
+
+def _fitted(
+    direction: Float[np.ndarray, " 3"], points: Float[np.ndarray, "n 3"], aspect: float
+) -> Camera:
+    """The camera that looks along `-direction` and whose picture the points (m) just fill."""
+    camera = look_at(direction, np.zeros(3))
+    p = points @ camera.R_object_cam
+    p_middle = 0.5 * (p.min(axis=0) + p.max(axis=0))
+    slope = 0.94 * np.tan(FIELD_OF_VIEW / 2.0) * np.array([aspect, 1.0])
+    away = (np.abs(p - p_middle)[:, :2] / slope).max(axis=1) - (p - p_middle)[:, 2]
+    p_middle[2] -= away.max()
+    return Camera(camera.R_object_cam @ p_middle, camera.R_object_cam)
 
 
 def look_at(p_object: Float[np.ndarray, " 3"], target: Float[np.ndarray, " 3"]) -> Camera:
