@@ -1,0 +1,33 @@
+"""The make targets, as far as they can be tried without installing anything."""
+
+import pathlib
+import shutil
+import subprocess
+
+
+def test_a_missing_python_is_named(repository: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(repository / name, tmp_path)
+    done = subprocess.run(
+        ["make", "PYTHON=", "test"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "Python 3.11 or newer is needed" in done.stderr
+
+
+def test_every_target_installs_first(repository: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    for name in ("Makefile", "requirements.lock", "requirements-bench.lock", "pyproject.toml"):
+        shutil.copy(repository / name, tmp_path)
+    for target in ("demo", "test", "check", "bench", "data"):
+        plan = subprocess.run(
+            ["make", "-n", target], cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout
+        assert plan.index("-r requirements.lock") < plan.index(
+            {"check": "ruff", "test": "pytest"}.get(target, "python -m " + module(target))
+        )
+
+
+def module(target: str) -> str:
+    return {"demo": "experiments.demo", "bench": "benchmarks.run"}.get(
+        target, "experiments.make_dataset"
+    )
