@@ -192,11 +192,15 @@ def prepare(
         normals = None if normals is None else np.asarray(normals)[keep]
     centre = points.mean(axis=0)
     points = points - centre
-    n = implicit.oriented_normals(points) if normals is None else np.asarray(normals, float)
+    if normals is None:
+        surface_points = implicit.orient(points)
+    else:
+        n = np.asarray(normals, np.float64)
+        surface_points = implicit.Oriented(points, n, np.zeros(len(points), bool))
     net_points = points[clouds.resample(points, model.config.points, key_net)]
     map_points = points[clouds.resample(points, config.map_points, key_map)]
     target = Target(
-        grid=implicit.grid(points, n),
+        grid=implicit.grid(surface_points),
         points=jnp.asarray(map_points, jnp.float32),
         p_centre=jnp.asarray((points.min(axis=0) + points.max(axis=0)) / 2, jnp.float32),
         table=jnp.asarray(points[:, 2].min() if config.table else -jnp.inf, jnp.float32),

@@ -5,9 +5,12 @@ points (implicit moving least squares, Kolluri 2005), which averages sensor nois
 is the distance to the nearest tangent disc.
 """
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from realdex_jax.geometry import cloud as clouds
@@ -20,15 +23,33 @@ MARGIN = 0.03
 _MIN_PITCH = 0.0015
 _NEAREST = 8
 _VIEWS = 32
+_HOLE = 3.5
+"""The widest gap in a random sample is narrower than twice this many median spacings."""
+_OPEN = 0.6
+"""Share of two-sided points above which a cloud is suspected to show one side only."""
+_ONE_SIDED = 0.85
+"""Share of the points that one view must show for that."""
 
 
-def grid(points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 3"]) -> SdfGrid:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Oriented:
+    """Points with normals, the ones of thin walls marked."""
+
+    points: Float[np.ndarray, "n 3"]
+    """Metres."""
+    normals: Float[np.ndarray, "n 3"]
+    """Outward unit normals; of a two-sided point one of the two."""
+    two_sided: Bool[np.ndarray, " n"]
+    """Points of walls so thin that the cloud does not tell their sides apart."""
+
+
+def grid(surface: Oriented) -> SdfGrid:
     """Samples the implied distance; about half a second.
 
     Args:
-        points: Surface points, metres; a few thousand for millimetre accuracy.
-        normals: Outward unit normals.
+        surface: A few thousand points for millimetre accuracy.
     """
+    points = surface.points
     low, high = points.min(axis=0) - MARGIN, points.max(axis=0) + MARGIN
     pitch = max(_MIN_PITCH, float(np.cbrt(np.prod(high - low) / CELLS)))
     nodes = np.ceil((high - low) / pitch).astype(int) + 1
@@ -37,7 +58,7 @@ def grid(points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 3"]) ->
         nodes = np.ceil((high - low) / pitch).astype(int) + 1
     axes = [low[i] + pitch * np.arange(nodes[i]) for i in range(3)]
     p = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    d = distance(points, normals, p).reshape(nodes)
+    d = distance(surface, p).reshape(nodes)
     gradient = np.stack(np.gradient(d, pitch), axis=-1)
     gradient /= np.linalg.norm(gradient, axis=-1, keepdims=True) + 1e-9
     cells = np.zeros((CELLS, 4), np.float32)
@@ -50,25 +71,26 @@ def grid(points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 3"]) ->
     )
 
 
-def distance(
-    points: Float[np.ndarray, "n 3"],
-    normals: Float[np.ndarray, "n 3"],
-    p: Float[np.ndarray, "q 3"],
-) -> Float[np.ndarray, " q"]:
+def distance(surface: Oriented, p: Float[np.ndarray, "q 3"]) -> Float[np.ndarray, " q"]:
     """Signed distance (m) of query points to the implied surface, negative inside.
 
+    Two-sided points count as facing the query: a thin wall has no inside, and the distance to its
+    middle is what a hand needs.
+
     Args:
-        points: Surface points, metres.
-        normals: Outward unit normals.
+        surface: The cloud.
         p: Query points, metres.
     """
+    points, normals = surface.points, surface.normals
     tree = cKDTree(points)
     k = min(_NEAREST, len(points))
-    spacing = float(np.median(tree.query(points, k=2)[0][:, 1])) * 1.5 + 1e-4
+    spacing = 1.5 * _spacing(points)
     r, near = tree.query(p, k=k, workers=-1)
     r, near = r.reshape(len(p), k), near.reshape(len(p), k)
     n = normals[near]
     height = ((p[:, None] - points[near]) * n).sum(-1)
+    turn = np.where(surface.two_sided[near] & (height < 0), -1.0, 1.0)
+    height, n = turn * height, turn[..., None] * n
     # The other side of a thin wall is as near as this one and must not be averaged with it.
     same_side = (n * n[:, :1]).sum(-1) > 0.0
     weight = np.exp(-(r**2 - r[:, :1] ** 2) / spacing**2) * same_side
@@ -79,32 +101,60 @@ def distance(
     return (1 - far) * plane + far * np.where(plane < 0, -disc, disc)
 
 
-def oriented_normals(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-    """Estimated normals of a full or partial cloud, turned outward.
+def orient(
+    points: Float[np.ndarray, "n 3"], view: Float[np.ndarray, " 3"] | None = None
+) -> Oriented:
+    """Estimated normals of a full or one-sided cloud, turned outward.
 
-    A point that is seen from outside has its normal toward the viewer; many views vote. That
-    orients handles and concave parts, where "away from the middle" is wrong.
+    Outside is what can be reached from far away without coming near a point. A normal points
+    there; a point with outside on both sides belongs to a wall too thin for the cloud.
 
     Args:
         points: The cloud, metres.
+        view: Where the camera was, if the cloud shows one side only.
     """
-    normals = clouds.estimate_normals(points)
-    votes = np.zeros(len(points))
-    for direction in _sphere(_VIEWS):
-        seen = clouds.partial_view(points, direction)
-        camera = points.mean(axis=0) + 0.8 * direction
-        toward = camera - points[seen]
-        toward /= np.linalg.norm(toward, axis=-1, keepdims=True)
-        votes[seen] += (normals[seen] * toward).sum(-1)
-    known = np.abs(votes) > 1e-6
-    flipped = np.where((votes < 0)[:, None], -normals, normals)
-    if known.all() or not known.any():
-        return flipped
-    # Points that no view saw follow their nearest seen neighbour.
-    _, near = cKDTree(points[known]).query(points[~known])
-    agrees = (flipped[~known] * flipped[known][near]).sum(-1) >= 0
-    flipped[~known] = np.where(agrees[:, None], flipped[~known], -flipped[~known])
-    return flipped
+    normals = clouds.estimate_normals(points, view)
+    if view is not None:
+        return Oriented(points, normals, np.zeros(len(points), bool))
+    band = _HOLE * _spacing(points)
+    free, reach = _Outside(points, band), 1.35 * band
+    above, below = free(points + reach * normals), free(points - reach * normals)
+    normals = np.where((below & ~above)[:, None], -normals, normals)
+    two_sided = above & below
+    if two_sided.mean() > _OPEN:
+        # Nothing is enclosed. If one view shows nearly all points, it is a cloud of one side.
+        seen = [(len(clouds.partial_view(points, v)), *v) for v in _sphere(_VIEWS)]
+        most = np.array(max(seen))
+        if most[0] > _ONE_SIDED * len(points):
+            return orient(points, points.mean(axis=0) + 0.8 * most[1:])
+    return Oriented(points, normals, two_sided)
+
+
+class _Outside:
+    """The space connected to infinity, as a voxel grid."""
+
+    def __init__(self, points: Float[np.ndarray, "n 3"], band: float) -> None:
+        """Floods the space farther than `band` metres from every point."""
+        self._pitch = max(band / 2.5, float(np.ptp(points, axis=0).max()) / 80)
+        self._low = points.min(axis=0) - 4 * band
+        extent = points.max(axis=0) + 4 * band - self._low
+        nodes = np.ceil(extent / self._pitch).astype(int) + 1
+        axes = [self._low[i] + self._pitch * np.arange(nodes[i]) for i in range(3)]
+        p = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+        near, _ = cKDTree(points).query(p, distance_upper_bound=band, workers=-1)
+        region, _ = ndimage.label((near > band).reshape(nodes))
+        self._free = region == region[0, 0, 0]
+
+    def __call__(self, p: Float[np.ndarray, "q 3"]) -> Bool[np.ndarray, " q"]:
+        """Whether points are outside."""
+        index = np.round((p - self._low) / self._pitch).astype(int)
+        index = np.clip(index, 0, np.array(self._free.shape) - 1)
+        return self._free[tuple(index.T)]
+
+
+def _spacing(points: Float[np.ndarray, "n 3"]) -> float:
+    """Median distance (m) to the nearest other point."""
+    return float(np.median(cKDTree(points).query(points, k=2)[0][:, 1])) + 1e-4
 
 
 def _sphere(count: int) -> Float[np.ndarray, "c 3"]:

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import numpy as np
@@ -18,6 +18,7 @@ from jaxtyping import Array
 from realdex_jax.errors import TrainingError
 
 
+@runtime_checkable
 class HasStep(Protocol):
     """A state that knows its step."""
 
