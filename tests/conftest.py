@@ -14,8 +14,15 @@ def pytest_configure() -> None:
     jax.config.update("jax_debug_key_reuse", True)
 
 
+SLOW_SECONDS = 1500
+"""A slow test may take this long before it counts as stuck; others have the limit in pyproject."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips accelerator tests where JAX sees no accelerator."""
+    """Gives slow tests more time; skips accelerator tests where JAX sees no accelerator."""
+    for item in items:
+        if "slow" in item.keywords and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
     wants_gpu = [item for item in items if "gpu" in item.keywords]
     if wants_gpu and jax.default_backend() == "cpu":
         for item in wants_gpu:
