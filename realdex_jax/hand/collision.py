@@ -83,7 +83,7 @@ def self_penetration(hand: HandModel, links: Links) -> Float[Array, "*b pairs"]:
     g = hand.geoms
     both, mixed = _pairs(hand)
     a, b = both[:, 0], both[:, 1]
-    distance = _segment_distance(
+    distance = segment_distance(
         centre[..., a, :],
         R[..., a, :, :][..., 2] * g.size[a, 1, None],
         centre[..., b, :],
@@ -117,9 +117,9 @@ def _pairs(hand: HandModel) -> tuple[np.ndarray, np.ndarray]:
     return np.array(both).reshape(-1, 2), np.array(mixed).reshape(-1, 2)
 
 
-def _safe_norm(x: Array) -> Array:
+def _safe_norm(x: Array, axis: int = -1) -> Array:
     """Euclidean norm whose gradient at zero is zero, not NaN."""
-    square = (x * x).sum(-1)
+    square = (x * x).sum(axis)
     tiny = square < 1e-16
     return jnp.where(tiny, 0.0, jnp.sqrt(jnp.where(tiny, 1.0, square)))
 
@@ -130,16 +130,28 @@ def _box_distance(local: Array, half: np.ndarray) -> Array:
     return _safe_norm(jnp.maximum(over, 0.0)) + jnp.minimum(over.max(-1), 0.0)
 
 
-def _segment_distance(ca: Array, ha: Array, cb: Array, hb: Array) -> Array:
-    """Distance between segments `c +- h` (Ericson, Real-Time Collision Detection, 5.1.9)."""
+def segment_distance(ca: Array, ha: Array, cb: Array, hb: Array, axis: int = -1) -> Array:
+    """Distance between segments `c +- h` (Ericson, Real-Time Collision Detection, 5.1.9).
+
+    Args:
+        ca: Midpoints of the first segments, metres; components along `axis`, shapes broadcast.
+        ha: Half vectors of the first segments, metres.
+        cb: Midpoints of the second segments.
+        hb: Half vectors of the second segments.
+        axis: Axis of the components.
+    """
     tiny = 1e-12
+
+    def dot(x: Array, y: Array) -> Array:
+        return (x * y).sum(axis)
+
     da, db, r = 2 * ha, 2 * hb, (ca - ha) - (cb - hb)
-    a, e, f = (da * da).sum(-1), (db * db).sum(-1), (db * r).sum(-1)
-    b, c = (da * db).sum(-1), (da * r).sum(-1)
+    a, e, f = dot(da, da), dot(db, db), dot(db, r)
+    b, c = dot(da, db), dot(da, r)
     denominator = a * e - b * b
     s = jnp.where(denominator > tiny, (b * f - c * e) / jnp.maximum(denominator, tiny), 0.0)
     s = jnp.clip(s, 0.0, 1.0)
     t = (b * s + f) / jnp.maximum(e, tiny)
     s = jnp.where(t < 0, -c, jnp.where(t > 1, b - c, s * a)) / jnp.maximum(a, tiny)
     s, t = jnp.clip(s, 0.0, 1.0), jnp.clip(t, 0.0, 1.0)
-    return _safe_norm(r + s[..., None] * da - t[..., None] * db)
+    return _safe_norm(r + jnp.expand_dims(s, axis) * da - jnp.expand_dims(t, axis) * db, axis)

@@ -4,6 +4,7 @@ The tree has 23 links and never changes, so the loop is unrolled at trace time: 
 over the batch, which measures faster than a scan and than a general engine (`make bench`).
 """
 
+import jax
 import jax.numpy as jnp
 import jaxlie
 import numpy as np
@@ -25,22 +26,22 @@ class Links:
 
 def chain(
     hand: HandModel,
-    q: Float[Array, "*b 22"],
+    q: Float[Array, "22 *b"],
     R_frame_hand: list[Array],
-    p_frame_hand: Float[Array, "*b 3"],
+    p_frame_hand: Float[Array, "3 *b"],
 ) -> tuple[list[list[Array]], list[Array]]:
-    """Link poses as separate columns and origins, for code that works link by link without gathers.
+    """Link poses, components first and batch last: every operation is elementwise over the batch and vectorises.
 
     Args:
         hand: The hand; a constant of the trace.
         q: Joint angles, radians.
-        R_frame_hand: Three columns (*b 3) of the palm's orientation in the wanted frame.
+        R_frame_hand: Three columns (3 *b) of the palm's orientation in the wanted frame.
         p_frame_hand: Palm origin in that frame, metres.
 
     Returns:
-        Per link the three columns of its orientation, and per link its origin; both in the wanted frame.
+        Per link the three columns (3 *b) of its orientation, and per link its origin (3 *b); in the wanted frame.
     """
-    sin, cos = jnp.sin(q), jnp.cos(q)
+    sin, cos = jnp.unstack(jnp.sin(q)), jnp.unstack(jnp.cos(q))
     columns: list[list[Array]] = [R_frame_hand]
     origins: list[Array] = [p_frame_hand]
     for link in range(1, len(hand.parents)):
@@ -51,7 +52,7 @@ def chain(
         if not np.allclose(fixed, np.eye(3), atol=1e-7):
             R_parent = [_combine(R_parent, fixed[:, i]) for i in range(3)]
         j = hand.joint[link]
-        columns.append(_rotate(R_parent, hand.axis[link], sin[..., j, None], cos[..., j, None]))
+        columns.append(_rotate(R_parent, hand.axis[link], sin[j], cos[j]))
     return columns, origins
 
 
@@ -66,10 +67,15 @@ def forward(hand: HandModel, q: Float[Array, "*b 22"]) -> Links:
         Poses of `hand.link_names` in the palm frame.
     """
     batch = q.shape[:-1]
-    identity = [jnp.broadcast_to(jnp.eye(3, dtype=q.dtype)[:, i], (*batch, 3)) for i in range(3)]
-    columns, origins = chain(hand, q, identity, jnp.zeros((*batch, 3), q.dtype))
-    R = jnp.stack([jnp.stack(c, axis=-1) for c in columns], axis=-3)
-    return Links(R=R, p=jnp.stack(origins, axis=-2))
+    ones = jnp.ones(batch, q.dtype)
+    identity = [jnp.stack([ones * e for e in row]) for row in np.eye(3)]
+    posed = chain(hand, jnp.moveaxis(q, -1, 0), identity, jnp.zeros((3, *batch), q.dtype))
+    # Without the barrier XLA fuses the chain into the copies below and computes it several times over.
+    columns, origins = jax.lax.optimization_barrier(posed)
+    R = jnp.stack([jnp.stack(c, axis=1) for c in columns])
+    order = [*range(3, R.ndim), 0, 1, 2]
+    p = jnp.stack(origins)
+    return Links(R=R.transpose(order), p=p.transpose([*range(2, p.ndim), 0, 1]))
 
 
 def _combine(columns: list[Array], weights: np.ndarray) -> Array:

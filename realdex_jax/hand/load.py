@@ -109,7 +109,9 @@ def from_mjcf(path: Path, name: str) -> HandModel:
     axis = [np.zeros(3)]
     for b in range(2, model.nbody):
         if model.body_jntnum[b] != 1:
-            raise HandError(f"{path}: link {names[b - 1]!r} has {model.body_jntnum[b]} joints, not 1")
+            raise HandError(
+                f"{path}: link {names[b - 1]!r} has {model.body_jntnum[b]} joints, not 1"
+            )
         j = model.body_jntadr[b]
         if model.joint(j).name not in joints.NAMES:
             raise HandError(f"{path}: unknown joint {model.joint(j).name!r}; known: {joints.NAMES}")

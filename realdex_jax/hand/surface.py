@@ -81,7 +81,9 @@ def pose_points(
     for link in np.unique(surface.link):
         mine = surface.link == link
         R = links.R[..., link, :, :]
-        p.append(jnp.einsum("...ij,mj->...mi", R, surface.p_link[mine]) + links.p[..., None, link, :])
+        p.append(
+            jnp.einsum("...ij,mj->...mi", R, surface.p_link[mine]) + links.p[..., None, link, :]
+        )
         normal.append(jnp.einsum("...ij,mj->...mi", R, surface.normal_link[mine]))
     return jnp.concatenate(p, axis=-2), jnp.concatenate(normal, axis=-2)
 

@@ -1,0 +1,57 @@
+"""A cover of the hand by spheres, for code that looks the hand up in an object's distance grid."""
+
+import dataclasses
+import functools
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from realdex_jax.hand.load import HandModel
+
+_CAPSULE_SPACING = 0.0075
+"""Metres along a capsule; the envelope of 9 mm spheres then dips by less than 0.9 mm."""
+_BOX_SPACING = 1.5
+"""Box spheres stand this many radii apart."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Spheres:
+    """Spheres fixed to links, sorted by link."""
+
+    link: Int[np.ndarray, " s"]
+    p_link: Float[np.ndarray, "s 3"]
+    """Centres in the link frame, metres."""
+    radius: Float[np.ndarray, " s"]
+
+    def of(self, link: int) -> slice:
+        """The run of spheres on one link."""
+        mine = np.flatnonzero(self.link == link)
+        return slice(int(mine[0]), int(mine[-1]) + 1) if len(mine) else slice(0, 0)
+
+
+@functools.cache
+def spheres(hand: HandModel) -> Spheres:
+    """Spheres inscribed in each primitive: along the axis of capsules, on a lattice in boxes."""
+    link, centre, radius = [], [], []
+    for i in np.argsort(hand.geoms.link, kind="stable"):
+        size = hand.geoms.size[i].astype(float)
+        if hand.geoms.is_box[i]:
+            r = size.min()
+            steps = [np.linspace(-(h - r), h - r, _count(h - r, _BOX_SPACING * r)) for h in size]
+            local = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 3)
+        else:
+            r = size[0]
+            z = np.linspace(-size[1], size[1], _count(size[1], _CAPSULE_SPACING))
+            local = z[:, None] * np.array([0.0, 0.0, 1.0])
+        centre.append(local @ hand.geoms.R_link_geom[i].T + hand.geoms.p_link_geom[i])
+        link.append(np.full(len(local), hand.geoms.link[i]))
+        radius.append(np.full(len(local), r))
+    return Spheres(
+        link=np.concatenate(link).astype(np.int32),
+        p_link=np.concatenate(centre).astype(np.float32),
+        radius=np.concatenate(radius).astype(np.float32),
+    )
+
+
+def _count(half: float, spacing: float) -> int:
+    return 1 if half < 1e-4 else int(np.ceil(2 * half / spacing)) + 1

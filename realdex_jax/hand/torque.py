@@ -1,0 +1,74 @@
+"""Joint torques of contact forces, and the pre-grasp and squeeze postures they give."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from realdex_jax.hand import joints, kinematics
+from realdex_jax.hand.load import HandModel
+
+SQUEEZE_GAIN = 20.0
+"""Squeeze targets add this many times the torque of unit-scale forces over the position gain."""
+STIFFNESS = 5.0
+"""Position gain (N m / rad) the squeeze is meant for; the strict test's actuators."""
+OPENING = 0.1
+"""Radians by which the busiest joint backs off before the grasp."""
+
+
+def joint_torque(
+    hand: HandModel,
+    q: Float[Array, "*b 22"],
+    links: Sequence[int],
+    p_hand: Float[Array, "*b k 3"],
+    force_hand: Float[Array, "*b k 3"],
+) -> Float[Array, "*b 22"]:
+    """Torques with which the hand exerts `force_hand` at points fixed to links: J^T f.
+
+    Args:
+        hand: The hand.
+        q: Joint angles, radians.
+        links: Link of each of the k points.
+        p_hand: Points in the palm frame, metres.
+        force_hand: Forces on the object, in the palm frame, newtons.
+
+    Returns:
+        Torques, N m, order `joints.NAMES`.
+    """
+    at = list(links)
+
+    def power(q: Array) -> Array:
+        posed = kinematics.forward(hand, q)
+        fixed = kinematics.forward(hand, jax.lax.stop_gradient(q))
+        R = fixed.R[..., at, :, :]
+        p_link = jnp.einsum("...kji,...kj->...ki", R, p_hand - fixed.p[..., at, :])
+        p = jnp.einsum("...kij,...kj->...ki", posed.R[..., at, :, :], p_link) + posed.p[..., at, :]
+        return (p * force_hand).sum()
+
+    return jax.grad(power)(q)
+
+
+def squeeze(q: Float[Array, "*b 22"], torque: Float[Array, "*b 22"]) -> Float[Array, "*b 22"]:
+    """Joint targets (rad) beyond the grasp that press with `SQUEEZE_GAIN` times the given torques."""
+    return jnp.clip(q + SQUEEZE_GAIN * torque / STIFFNESS, joints.LOWER, joints.UPPER)
+
+
+def pregrasp(q: Float[Array, "*b 22"], torque: Float[Array, "*b 22"]) -> Float[Array, "*b 22"]:
+    """Joint angles (rad) from which the hand closes: every joint backed off against its torque.
+
+    The joint with the largest torque opens by `OPENING`, the others in proportion; J1 stays below J2.
+    """
+    largest = jnp.abs(torque).max(-1, keepdims=True)
+    return within_limits(q - OPENING * torque / jnp.maximum(largest, 1e-9))
+
+
+def within_limits(q: Float[Array, "*b 22"]) -> Float[Array, "*b 22"]:
+    """Joint angles clipped to the limits, with J1 <= J2 on the coupled fingers."""
+    q = jnp.clip(q, joints.LOWER, joints.UPPER)
+    # A maximum over a static permutation instead of an indexed update: no scatter in the gradient.
+    bound = np.arange(len(joints.NAMES))
+    for j2, j1 in joints.COUPLED:
+        bound[j1] = j2
+    return jnp.minimum(q, q[..., bound])

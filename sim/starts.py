@@ -1,0 +1,96 @@
+"""Initial hand poses for grasp synthesis: a relaxed hand in front of a graspable place."""
+
+import numpy as np
+from jaxtyping import Float
+
+from realdex_jax.geometry.shape import ObjectShape
+from realdex_jax.hand import joints
+
+MAX_WIDTH = 0.10
+"""Metres of object along the opening of the hand that a start may have in front of its palm."""
+REACH = 0.12
+"""Metres in front of the palm that a closing hand sweeps."""
+_CANDIDATES = 8
+_OVERSAMPLE = 4
+_GRASP_CENTRE = np.array([0.0, 0.0, 0.085])
+"""Point of the palm frame that is put in front of the aimed surface point."""
+
+
+def sample(
+    shape: ObjectShape,
+    count: int,
+    seed: int,
+    *,
+    distance: tuple[float, float],
+    on_table: bool = True,
+) -> tuple[Float[np.ndarray, "n 3 3"], Float[np.ndarray, "n 3"], Float[np.ndarray, "n 22"]]:
+    """Draws hand poses around an object.
+
+    A surface point and its normal give place and approach; of several rolls about the approach the one with the
+    least object across the hand's opening is kept, so that large and thin objects are taken where a hand fits.
+
+    Args:
+        shape: The object, standing on a table at its lowest point if `on_table`.
+        count: Number of poses.
+        seed: Seed; the same arguments give the same poses.
+        distance: Range (m) of the palm's distance from the surface point.
+        on_table: Approach from above the table, with the forearm not below it.
+
+    Returns:
+        `R_object_hand`, `p_object_hand` (m), joint angles (rad).
+    """
+    rng = np.random.default_rng(seed)
+    surface = shape.surface(count * _OVERSAMPLE, seed=int(rng.integers(1 << 30)))
+    points, normals = surface.points, surface.normals
+    if on_table:
+        height = np.ptp(shape.bounds[:, 2])
+        above = (normals[:, 2] > -0.3) & (
+            points[:, 2] > shape.bounds[0, 2] + min(0.02, 0.3 * height)
+        )
+        points, normals = points[above], normals[above]
+    if not len(points):
+        raise ValueError(f"{shape.name}: no surface to approach from above the table")
+    order = rng.permutation(np.resize(rng.permutation(len(points)), count * 2))
+    points, normals = points[order], normals[order]
+    approach = _unit(-normals + 0.2 * rng.normal(size=normals.shape))
+    cloud = shape.surface(600, seed=0).points
+
+    best_R = np.zeros((len(points), 3, 3))
+    best_cost = np.full(len(points), np.inf)
+    for _ in range(_CANDIDATES):
+        z = rng.normal(size=approach.shape)
+        z = _unit(z - (z * approach).sum(-1, keepdims=True) * approach)
+        R = np.stack([np.cross(-approach, z), -approach, z], axis=-1)
+        cost = _width(R, points, cloud)
+        if on_table:
+            cost = cost + np.where(
+                z[:, 2] > 0.5, 1.0, 0.0
+            )  # fingers up means a forearm in the table
+        better = cost < best_cost
+        best_R[better], best_cost[better] = R[better], cost[better]
+    # Of twice as many places keep the half that a hand spans best, with some luck for diversity.
+    keep = np.argsort(np.maximum(best_cost, MAX_WIDTH) + 0.02 * rng.random(len(points)))[:count]
+    R, points, approach = best_R[keep], points[keep], approach[keep]
+    away = rng.uniform(*distance, size=(count, 1))
+    centre = _GRASP_CENTRE + rng.normal(size=(count, 3)) * [0.01, 0.0, 0.015]
+    p = points - approach * away - np.einsum("nij,nj->ni", R, centre)
+    spread = 0.1 * (joints.UPPER - joints.LOWER)
+    q = np.clip(joints.REST + rng.normal(size=(count, 22)) * spread, joints.LOWER, joints.UPPER)
+    for j2, j1 in joints.COUPLED:
+        q[:, j1] = np.minimum(q[:, j1], q[:, j2])
+    return R.astype(np.float32), p.astype(np.float32), q.astype(np.float32)
+
+
+def _width(R: np.ndarray, points: np.ndarray, cloud: np.ndarray) -> np.ndarray:
+    """Extent (m) of the object along the fingers, within the volume that the closing hand sweeps."""
+    local = np.einsum("nji,nmj->nmi", R, cloud[None] - points[:, None])
+    swept = (
+        (np.abs(local[..., 0]) < 0.04) & (local[..., 1] > -REACH) & (np.abs(local[..., 2]) < 0.15)
+    )
+    high = np.where(swept, local[..., 2], 0.0).max(-1)
+    low = np.where(swept, local[..., 2], 0.0).min(-1)
+    return high - low
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)

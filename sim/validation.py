@@ -1,0 +1,201 @@
+"""From optimised grasps to a dataset's grasps: strict test, settling, still-hand test, distinctness."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.spatial.transform import Rotation
+
+from realdex_jax.data import schema
+from realdex_jax.data.schema import GraspSet
+from realdex_jax.geometry import sdf
+from realdex_jax.geometry.sdf import SdfGrid
+from realdex_jax.geometry.shape import ObjectShape
+from realdex_jax.hand import joints, torque
+from realdex_jax.hand.load import HandModel
+from sim.displacement import displacement
+from sim.physics import Physics, StrictPhysics
+from sim.robustness import robustness
+from sim.synthesis import Optimised, SynthesisConfig, optimise
+
+MAX_DEPTH = 0.001
+"""Metres a stored grasp may be inside the object after settling."""
+MAX_SHORT_DISPLACEMENT_CM = 0.5
+"""Most a stored grasp lets its object move in the still hand by the short horizon."""
+SETTLE_SHARE = 0.45
+"""Part of the squeeze that presses while settling: more sinks the fingers too deep, less lets heavy pulls slip."""
+COUPLING_TOLERANCE = 0.03
+"""Radians by which J1 may pass J2: the simulated stop is a little soft."""
+
+DISTINCT_METRES = 0.01
+DISTINCT_TURN = np.deg2rad(10.0)
+DISTINCT_JOINT = 0.2
+"""Two grasps are the same if palm place, palm turn and every joint are all nearer than these."""
+_PALM_CENTRE = np.array([0.0, -0.02, 0.06])
+
+
+@dataclasses.dataclass(frozen=True)
+class Tally:
+    """What became of the starts of one object; the record behind every rate that is printed."""
+
+    starts: int = 0
+    promising: int = 0
+    """Passed the cheap filter of the optimiser."""
+    settled: int = 0
+    """Came to rest in the closed hand, shallow and within the hand's limits."""
+    valid: int = 0
+    """Passed the strict test as settled."""
+    kept: int = 0
+    """Also held by the still hand in all six directions."""
+    seconds_optimise: float = 0.0
+    seconds_physics: float = 0.0
+
+    def __add__(self, other: "Tally") -> "Tally":
+        """Sums every field."""
+        mine, theirs = dataclasses.astuple(self), dataclasses.astuple(other)
+        return Tally(*(a + b for a, b in zip(mine, theirs, strict=True)))
+
+
+def synthesise(
+    hand: HandModel,
+    shape: ObjectShape,
+    seed: int,
+    *,
+    grid: SdfGrid | None = None,
+    config: SynthesisConfig | None = None,
+    threads: int | None = None,
+) -> tuple[GraspSet, Tally]:
+    """One batch of starts for an object, optimised and validated.
+
+    Args:
+        hand: The hand.
+        shape: Any object, standing on its lowest point.
+        seed: Seed of the batch.
+        grid: The object's distance grid, if already built.
+        config: Constants of the optimisation.
+        threads: Physics threads; the number of cores if None.
+
+    Returns:
+        Settled, strictly valid grasps (not yet thinned to distinct ones) and the tally.
+    """
+    config = config or SynthesisConfig()
+    began = time.perf_counter()
+    grid = sdf.build(shape) if grid is None else grid
+    optimised = jax.block_until_ready(optimise(hand, shape, grid, seed, config))
+    middle = time.perf_counter()
+    grasps, tally = validate(hand, shape, optimised, config, threads=threads)
+    took = Tally(seconds_optimise=middle - began, seconds_physics=time.perf_counter() - middle)
+    return grasps, tally + took
+
+
+def validate(
+    hand: HandModel,
+    shape: ObjectShape,
+    optimised: Optimised,
+    config: SynthesisConfig,
+    *,
+    threads: int | None = None,
+) -> tuple[GraspSet, Tally]:
+    """Keeps what holds: settled in physics, then the strict test, then the still hand in six directions."""
+    promising = np.flatnonzero(optimised.promising(config))
+    tried = GraspSet(
+        phi=np.asarray(optimised.phi)[promising],
+        q_pregrasp=np.asarray(optimised.q_pregrasp)[promising],
+        q_squeeze=np.asarray(optimised.q_squeeze)[promising],
+        columns={"template": np.asarray(optimised.template)[promising].astype(np.int8)},
+    )
+    tally = Tally(starts=len(optimised.phi), promising=len(promising))
+    settled = settle(hand, shape, tried, threads=threads)
+    if not len(settled):
+        return settled, tally
+    strict = robustness(hand, shape, settled, StrictPhysics(), threads=threads)
+    columns = {
+        "shift_mm": (1e3 * strict.shift_m).astype(np.float16),
+        "turn_deg": np.rad2deg(strict.turn_rad).astype(np.float16),
+        "contacts": strict.contacts.astype(np.int8),
+    }
+    valid = np.flatnonzero(strict.success)
+    tally += Tally(settled=len(settled), valid=len(valid))
+    settled = dataclasses.replace(settled, columns={**settled.columns, **columns})
+    settled = schema.take(settled, valid)
+    if not len(settled):
+        return settled, tally
+    still = displacement(hand, shape, np.asarray(settled.phi), Physics(), threads=threads)
+    short = np.asarray(still.d_0146_cm)
+    keep = np.flatnonzero(np.asarray(still.held_six) & (short <= MAX_SHORT_DISPLACEMENT_CM))
+    columns = {**settled.columns, "still_disp_0146_cm": short.astype(np.float16)}
+    settled = dataclasses.replace(settled, columns=columns)
+    return schema.take(settled, keep), tally + Tally(kept=len(keep))
+
+
+def settle(
+    hand: HandModel, shape: ObjectShape, grasps: GraspSet, *, threads: int | None = None
+) -> GraspSet:
+    """Closes the actuated hand on the object and takes the pose at rest as the grasp.
+
+    The contact is that of the still-hand test: at rest the fingers are as deep in the soft contact as the forces that
+    hold the object need, so a hand frozen there keeps holding. Grasps that fling the object, end deeper than
+    `MAX_DEPTH` or bend the hand beyond what it can do are left out; the rest get a column `depth_mm`.
+    """
+    physics = dataclasses.replace(StrictPhysics(), contact=Physics().contact, push_duration=0.0)
+    q = np.asarray(grasps.phi)[:, :22]
+    gentle = q + SETTLE_SHARE * (np.asarray(grasps.q_squeeze) - q)
+    closing = dataclasses.replace(grasps, q_squeeze=gentle)
+    rest = robustness(hand, shape, closing, physics, threads=threads)
+    phi = rest.phi_settled.astype(np.float32)
+    sound = rest.success & (rest.penetration_m <= MAX_DEPTH) & possible(phi[:, :22])
+    phi[:, :22] = np.asarray(torque.within_limits(jnp.asarray(phi[:, :22])))
+    depth = (1e3 * rest.penetration_m).astype(np.float16)
+    settled = dataclasses.replace(grasps, phi=phi, columns={**grasps.columns, "depth_mm": depth})
+    return schema.take(settled, np.flatnonzero(sound))
+
+
+def possible(q: Float[np.ndarray, "n 22"]) -> Bool[np.ndarray, " n"]:
+    """Whether joint angles (rad) are ones the real hand can take, a little softness of stops allowed."""
+    within = (q > joints.LOWER - COUPLING_TOLERANCE) & (q < joints.UPPER + COUPLING_TOLERANCE)
+    coupled = [q[:, j1] <= q[:, j2] + COUPLING_TOLERANCE for j2, j1 in joints.COUPLED]
+    return within.all(-1) & np.all(coupled, axis=0)
+
+
+def distinct(
+    phi: Float[np.ndarray, "n 28"], symmetry: str, taken: Sequence[int] = ()
+) -> Int[np.ndarray, " k"]:
+    """Indices of grasps no two of which are the same, in order of first appearance.
+
+    On a solid of revolution, grasps that differ by a turn about its axis count as one.
+
+    Args:
+        phi: Poses in the object frame.
+        symmetry: The object's symmetry, "axial" or "none".
+        taken: Indices already known to be distinct; they come first.
+    """
+    phi = np.asarray(phi, np.float64)
+    R = Rotation.from_rotvec(phi[:, 25:28])
+    p = phi[:, 22:25] + R.apply(_PALM_CENTRE)
+    if symmetry == "axial":
+        # Bring the palm to azimuth zero; where it sits on the axis, bring the fingers there.
+        radius = np.hypot(p[:, 0], p[:, 1])
+        fingers = R.apply([0.0, 0.0, 1.0])
+        guide = np.where((radius > 0.01)[:, None], p[:, :2], fingers[:, :2])
+        turn = Rotation.from_rotvec(
+            -np.arctan2(guide[:, 1], guide[:, 0])[:, None] * np.array([0.0, 0.0, 1.0])
+        )
+        R, p = turn * R, turn.apply(p)
+    quaternion = R.as_quat()
+    order = [*taken, *np.setdiff1d(np.arange(len(phi)), taken)]
+    kept: list[int] = list(taken)
+    for i in order[len(kept) :]:
+        if kept:
+            k = np.array(kept)
+            near = np.linalg.norm(p[k] - p[i], axis=-1) < DISTINCT_METRES
+            cosine = np.clip(np.abs(quaternion[k] @ quaternion[i]), 0.0, 1.0)
+            near &= 2 * np.arccos(cosine) < DISTINCT_TURN
+            near &= (np.abs(phi[k, :22] - phi[i, :22]) < DISTINCT_JOINT).all(-1)
+            if near.any():
+                continue
+        kept.append(int(i))
+    return np.array(kept, int)
