@@ -197,7 +197,8 @@ def check_shapes(expected: PyTree, found: Mapping[str, tuple[int, ...]], where: 
     wanted = {k: tuple(v.shape) for k, v in flat(expected).items()}
     lines = [
         f"{k}: file {found.get(k, 'nothing')}, model {wanted.get(k, 'nothing')}"
-        for k in sorted({*wanted, *found})
+        # Parameters before the optimiser's copies of them.
+        for k in sorted({*wanted, *found}, key=lambda k: (k.startswith("optimiser"), k))
         if wanted.get(k) != (tuple(found[k]) if k in found else None)
     ]
     if lines:

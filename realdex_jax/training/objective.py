@@ -194,7 +194,7 @@ def make_step(
             perturbation=perturbation,
             ramp=ramp,
         )
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         updates, optimiser = update.update(gradient, state.optimiser, state.params)
         params = optax.apply_updates(state.params, updates)

@@ -97,7 +97,7 @@ def test_gradient_is_the_finite_difference():
         h = 1e-6
         _, derivative = along(0.0)
         numeric = (along(h)[0] - along(-h)[0]) / (2 * h)
-        assert bool((jnp.abs(derivative) > 1e-4).all())
+        assert int((jnp.abs(derivative) > 1e-4).sum()) >= 3  # the test would be empty otherwise
         np.testing.assert_allclose(derivative, numeric, rtol=1e-4, atol=1e-7)
 
 

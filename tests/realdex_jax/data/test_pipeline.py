@@ -1,0 +1,96 @@
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from realdex_jax import pose
+from realdex_jax.data import pipeline, store
+from realdex_jax.data.pipeline import Item, Sampling
+from realdex_jax.data.schema import GraspSet
+from realdex_jax.errors import DatasetError
+from realdex_jax.hand import joints
+
+
+def item(seed: int) -> Item:
+    rng = np.random.default_rng(seed)
+    normal = rng.normal(size=(400, 3))
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    q = rng.uniform(joints.LOWER, joints.UPPER, (20, 22))
+    phi = np.concatenate([q, rng.normal(0, 0.08, (20, 3)), rng.normal(0, 1, (20, 3))], axis=1)
+    points = normal * [0.03, 0.04, 0.08] + [0.1, 0.0, 0.05]
+    return Item(f"ball{seed}", points, normal, phi.astype(np.float32))
+
+
+ITEMS = tuple(item(i) for i in range(5))
+SAMPLING = Sampling(objects=2, grasps=3, points=64)
+
+
+def test_batches_follow_from_seed_and_index_alone():
+    a, b = (pipeline.batches(ITEMS, SAMPLING, 7) for _ in range(2))
+    later = b[11]  # asked out of order on purpose
+    for i in range(12):
+        batch = a[i]
+    np.testing.assert_array_equal(batch.points, later.points)
+    np.testing.assert_array_equal(batch.phi, later.phi)
+    assert not np.array_equal(batch.points, pipeline.batches(ITEMS, SAMPLING, 8)[11].points)
+    assert batch.points.shape == (2, 64, 3)
+    assert batch.phi.shape == (2, 3, 28)
+
+
+def test_an_epoch_shows_every_object_and_epochs_differ():
+    data = pipeline.batches(ITEMS, dataclasses.replace(SAMPLING, objects=5), 0)
+    first, second = data[0].item, data[1].item
+    assert sorted(first) == sorted(second) == list(range(5))
+    assert not np.array_equal(first, second)
+
+
+def test_clouds_are_centred():
+    batch = pipeline.batches(ITEMS, SAMPLING, 0)[0]
+    np.testing.assert_allclose(batch.points.mean(axis=1), 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("tilt", [0.2, np.inf])
+def test_augmentation_moves_hand_and_object_together(tilt):
+    sampling = Sampling(points=400, grasps=20, jitter=0.0, partial=0.0, tilt=tilt)
+    source = ITEMS[0]
+    # Without replacement all points and grasps come back, in some order: compare what does not
+    # depend on the frame, the distances of palms to the nearest and farthest point.
+    points, phi = pipeline.draw(source, sampling, np.random.default_rng(0))
+
+    def ranges(p, t):
+        d = np.linalg.norm(p[None] - t[:, None], axis=-1)
+        return np.sort(d.min(1)), np.sort(d.max(1))
+
+    for a, b in zip(
+        ranges(points, phi[:, 22:25]), ranges(source.points, source.phi[:, 22:25]), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_transform_is_the_group_action():
+    R = Rotation.from_rotvec([0.3, -0.8, 1.9])
+    phi = ITEMS[1].phi
+    _, T = pose.split(jnp.asarray(phi))
+    _, T_moved = pose.split(jnp.asarray(pipeline.transform(phi, R), jnp.float32))
+    expected = np.einsum("ij,kjl->kil", R.as_matrix(), T.as_matrix()[:, :3])
+    np.testing.assert_allclose(T_moved.as_matrix()[:, :3], expected, atol=1e-5)
+
+
+def test_items_name_unknown_and_empty_parts(tmp_path):
+    phi = ITEMS[0].phi
+    data = store.write_dataset(
+        tmp_path / "d",
+        name="tiny",
+        version="1",
+        grasps={"a": GraspSet(phi, phi[:, :22], phi[:, :22])},
+        splits={"train": ["a"], "val": [], "test": []},
+        recipe={},
+        surfaces={"a": store.Surface(ITEMS[0].points, ITEMS[0].normals)},
+    )
+    assert [i.name for i in pipeline.items(data, "train")] == ["a"]
+    with pytest.raises(DatasetError, match="known: train, val, test"):
+        pipeline.items(data, "dev")
+    with pytest.raises(DatasetError, match="no object"):
+        pipeline.items(data, "val")

@@ -1,0 +1,214 @@
+import dataclasses
+import errno
+import json
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import train_pose
+from realdex_jax.data import store
+from realdex_jax.data.pipeline import Sampling
+from realdex_jax.data.schema import GraspSet
+from realdex_jax.errors import CheckpointError, TrainingError
+from realdex_jax.hand import joints
+from realdex_jax.models import grasp_model
+from realdex_jax.models.contact_net import ContactNetConfig
+from realdex_jax.models.cvae import CvaeConfig
+from realdex_jax.models.grasp_model import NetworkConfig
+from realdex_jax.training import checkpoint, loop
+from realdex_jax.training import state as states
+from realdex_jax.training.loop import Hooks, Schedule, StopRequest
+from realdex_jax.training.state import Optimisation
+
+TINY = NetworkConfig(
+    contact=ContactNetConfig((8, 16), (8, 16), (16, 8)),
+    cvae=CvaeConfig(
+        latent=4,
+        object_encoder=(8, 16),
+        hand_encoder=(8, 16),
+        posterior=(16,),
+        decoder=16,
+        blocks=1,
+    ),
+    points=32,
+    hand_points=64,
+)
+RECIPE = train_pose.Recipe(
+    network=TINY,
+    sampling=Sampling(objects=2, grasps=2, points=32),
+    optimisation=Optimisation(steps=10, warmup=2),
+    log_every=1,
+    save_every=5,
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    grasps, surfaces = {}, {}
+    for name in ("a", "b", "c"):
+        normal = rng.normal(size=(200, 3))
+        normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+        surfaces[name] = store.Surface(normal * 0.04, normal)
+        q = rng.uniform(joints.LOWER, joints.UPPER, (6, 22))
+        phi = np.concatenate([q, rng.normal(0, 0.06, (6, 3)), rng.normal(0, 1, (6, 3))], axis=1)
+        grasps[name] = GraspSet(phi.astype(np.float32), phi[:, :22], phi[:, :22])
+    path = tmp_path_factory.mktemp("data") / "tiny"
+    store.write_dataset(
+        path,
+        name="tiny",
+        version="1",
+        grasps=grasps,
+        splits={"train": ["a", "b", "c"], "val": [], "test": []},
+        recipe={},
+        surfaces=surfaces,
+    )
+    return str(path)
+
+
+def equal(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+def test_resume_is_bit_exact_and_a_term_signal_stops_cleanly(data, tmp_path, monkeypatch, capsys):
+    whole = train_pose.train(RECIPE, data, tmp_path / "whole")
+
+    original = loop.run
+
+    def interrupted(state, step, batch_at, *args, **kwargs):
+        def batch_then_signal(i):
+            if i == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return batch_at(i)
+
+        return original(state, step, batch_then_signal, *args, **kwargs)
+
+    monkeypatch.setattr(loop, "run", interrupted)
+    train_pose.train(RECIPE, data, tmp_path / "parts")
+    assert "stopped by SIGTERM at step 5" in capsys.readouterr().out
+    assert checkpoint.latest(tmp_path / "parts") == 5
+    monkeypatch.undo()
+    resumed = train_pose.train(RECIPE, data, tmp_path / "parts")
+    assert "at step 5" in capsys.readouterr().out
+    equal(whole.params, resumed.params)
+
+    # The logs of both runs say the same, and the run's folder says how it was made.
+    lines = [
+        [
+            {k: v for k, v in json.loads(line).items() if k not in ("time", "steps_per_second")}
+            for line in (tmp_path / run / "scalars.jsonl").read_text().splitlines()
+        ]
+        for run in ("whole", "parts")
+    ]
+    assert lines[0] == lines[1]
+    described = json.loads((tmp_path / "whole" / "config.json").read_text())
+    assert described["config"]["network"]["points"] == 32
+    assert {"commit", "data_digest", "versions"} <= set(described)
+    model = grasp_model.load_model(tmp_path / "whole" / "model.safetensors")
+    assert model.config == TINY
+
+    other = dataclasses.replace(RECIPE, seed=1)
+    with pytest.raises(TrainingError, match="another config"):
+        train_pose.train(other, data, tmp_path / "whole")
+
+
+@dataclasses.dataclass(frozen=True)
+class Counter:
+    step: jax.Array
+
+
+def counting(bad_at: int):
+    def step(state, batch):
+        del batch
+        good = float(int(state.step) != bad_at)
+        value = jnp.nan if not good else 1.0
+        scalars = {
+            "finite": jnp.asarray(good),
+            "loss": jnp.asarray(value),
+            "kl": jnp.asarray(value),
+        }
+        return Counter(state.step + int(good)), scalars
+
+    return step
+
+
+def test_a_loss_that_is_not_finite_stops_at_once_and_keeps_the_state_before():
+    saved = []
+    with pytest.raises(TrainingError, match=r"step 4: kl not finite \(batch: mug, can\)"):
+        loop.run(
+            Counter(jnp.asarray(0)),
+            counting(bad_at=3),
+            lambda i: i,
+            Schedule(steps=10, save_every=2),
+            Hooks(save=lambda step, state: saved.append((step, int(state.step)))),
+            stop=StopRequest(),
+            names_of=lambda _: "mug, can",
+        )
+    assert saved == [(2, 2), (3, 3)]
+
+
+def test_bad_numbers_never_enter_the_state():
+    old = states.create({"w": jnp.ones(2)}, Optimisation(steps=10, warmup=1), jax.random.key(0))
+    new = dataclasses.replace(old, params={"w": jnp.full(2, jnp.nan)}, step=old.step + 1)
+    kept = states.keep_finite(new, old, jnp.asarray(False))
+    equal(kept.params, old.params)
+    assert int(kept.step) == 0
+    taken = states.keep_finite(dataclasses.replace(old, step=old.step + 1), old, jnp.asarray(True))
+    assert int(taken.step) == 1
+
+
+def state_of(width: int):
+    params = {"w": jnp.arange(float(width)), "b": jnp.ones((width, 2))}
+    return states.create(params, Optimisation(steps=10, warmup=1), jax.random.key(width))
+
+
+def test_checkpoints_round_trip_and_old_ones_go(tmp_path):
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, step, state_of(4))
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["00000002", "00000003"]
+    back = checkpoint.restore(tmp_path, jax.tree.map(jnp.zeros_like, state_of(4)))
+    equal(back.params, state_of(4).params)
+    assert bool((jax.random.key_data(back.key) == jax.random.key_data(state_of(4).key)).all())
+
+
+def test_a_checkpoint_of_another_architecture_names_the_differences(tmp_path):
+    checkpoint.save(tmp_path, 1, state_of(4))
+    with pytest.raises(
+        CheckpointError, match=r"another architecture.*params\.w: file \(4,\), model \(6,\)"
+    ):
+        checkpoint.restore(tmp_path, state_of(6))
+    with pytest.raises(CheckpointError, match="known steps: none"):
+        checkpoint.restore(tmp_path / "nothing", state_of(4))
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, 1, state_of(4))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for broken in ("_save_tree", "write_json"):  # while writing arrays, and at the very end
+        monkeypatch.setattr(checkpoint, broken, full)
+        with pytest.raises(CheckpointError, match=r"No space left.*older checkpoints are whole"):
+            checkpoint.save(tmp_path, 2, state_of(4))
+        monkeypatch.undo()
+    assert checkpoint.latest(tmp_path) == 1
+    equal(checkpoint.restore(tmp_path, state_of(4)).params, state_of(4).params)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["00000001"]
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    folder = checkpoint.save(tmp_path, 1, state_of(4))
+    (folder / "shapes.json").write_text("{")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        checkpoint.restore(tmp_path, state_of(4))
+
+
+def test_warmup_longer_than_the_run_is_refused():
+    with pytest.raises(TrainingError, match="warm-up of 100 steps in a run of 20"):
+        states.transformation(Optimisation(steps=20, warmup=100))
