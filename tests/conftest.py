@@ -5,6 +5,7 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
@@ -48,3 +49,22 @@ def shared() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip("the folder of real samples is not beside this repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def open_palm():  # the type is a record of the package: imported late, after the shape hook
+    """Makes rough grasps: an upright object before the half-open hand, a little different each."""
+    from realdex_jax.data.schema import GraspSet
+    from realdex_jax.hand import joints
+
+    def make(count: int) -> GraspSet:
+        rng = np.random.default_rng(0)
+        phi = np.zeros((count, 28), np.float32)
+        spread = 0.05 * rng.normal(size=(count, 22))
+        phi[:, :22] = np.clip(joints.REST + spread, joints.LOWER, joints.UPPER)
+        R_object_hand = Rotation.from_matrix([[0, 1, 0], [0, 0, 1], [1, 0, 0]])
+        phi[:, 22:25] = -R_object_hand.apply([0.0, -0.045, 0.085])
+        phi[:, 25:] = R_object_hand.as_rotvec()
+        return GraspSet(phi=phi, q_pregrasp=phi[:, :22], q_squeeze=phi[:, :22])
+
+    return make
