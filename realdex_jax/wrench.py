@@ -1,7 +1,8 @@
 """Contact forces that balance each other, and what they ask of the joints.
 
-A grasp holds if contact forces inside their friction cones can add up to no net wrench. Finding those forces is the
-inner problem of grasp synthesis and a cheap judge of a grasp that needs no physics engine.
+A grasp holds if contact forces inside their friction cones can add up to no net wrench. Finding
+those forces is the inner problem of grasp synthesis and a cheap judge of a grasp that needs no
+physics engine.
 """
 
 import jax
@@ -16,7 +17,9 @@ ARM = 0.04
 
 @pytree.dataclass
 class Contacts:
-    """Possible contacts of grasps in the object frame; components first, then contacts, batch last."""
+    """Possible contacts of grasps in the object frame; components first, then contacts, batch
+    last.
+    """
 
     p: Float[Array, "3 k *b"]
     """Contact points, metres."""
@@ -29,7 +32,7 @@ class Contacts:
 
 
 def net_wrench(
-    contacts: Contacts, force: Float[Array, "3 k *b"], p_centre: Float[Array, "3 *b"]
+    contacts: Contacts, force: Float[Array, "3 k *b"], p_centre: Float[Array, "3 *#b"]
 ) -> Float[Array, "6 *b"]:
     """Sum of the forces on the object, then sum of their moments about `p_centre` over `ARM`."""
     lever = (contacts.p - p_centre[:, None]) / ARM
@@ -51,13 +54,14 @@ def project(
 def balance(
     contacts: Contacts,
     force: Float[Array, "3 k *b"],
-    p_centre: Float[Array, "3 *b"],
+    p_centre: Float[Array, "3 *#b"],
     *,
     friction: float,
     steps: int,
-    load: Float[Array, "6 *b"] | float = 0.0,
+    load: Float[Array, "6 *#b"] | float = 0.0,
 ) -> Float[Array, "3 k *b"]:
-    """Projected gradient steps on the squared net wrench (plus an external `load`), from a warm start.
+    """Projected gradient steps on the squared net wrench (plus an external `load`), from a warm
+    start.
 
     Args:
         contacts: Points, normals and bounds.
@@ -72,10 +76,11 @@ def balance(
     """
     lever = (contacts.p - p_centre[:, None]) / ARM
     active = (contacts.upper > 0).astype(force.dtype)
-    # Bounds the largest eigenvalue of the squared grasp map; half again of its inverse still converges.
+    # Bounds the largest eigenvalue of the squared grasp map; half again of its inverse still
+    # converges.
     rate = 1.5 / ((active * (1.0 + (lever**2).sum(0))).sum(0) + 1e-6)
 
-    def step(_: int, force: Array) -> Array:
+    def step(_: int | Array, force: Array) -> Array:
         wrench = net_wrench(contacts, force, p_centre) + load
         gradient = wrench[:3, None] + _cross(wrench[3:, None], lever)
         return project(contacts, force - rate * gradient * active, friction)
@@ -90,8 +95,8 @@ def balance(
 def residual(
     contacts: Contacts,
     force: Float[Array, "3 k *b"],
-    p_centre: Float[Array, "3 *b"],
-    load: Float[Array, "6 *b"] | float = 0.0,
+    p_centre: Float[Array, "3 *#b"],
+    load: Float[Array, "6 *#b"] | float = 0.0,
 ) -> Float[Array, "*b"]:
     """Length of the remaining wrench over the sum of normal forces: 0 is balance, about 1 a push."""
     pressure = jnp.maximum(-(force * contacts.normal).sum(0), 0.0).sum(0)
@@ -100,7 +105,9 @@ def residual(
 
 
 def _cross(a: Array, b: Array) -> Array:
-    """Cross product along the first axis; `jnp.cross` moves axes, which breaks fusion in hot loops."""
+    """Cross product along the first axis; `jnp.cross` moves axes, which breaks fusion in hot
+    loops.
+    """
     return jnp.stack(
         [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
     )
