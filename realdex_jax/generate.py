@@ -114,6 +114,7 @@ def generate(
     config: GenerateConfig | None = None,
     *,
     normals: np.ndarray | None = None,
+    view: np.ndarray | None = None,
     hand: HandModel | None = None,
 ) -> Candidates:
     """Generates grasps for an object given as points.
@@ -125,6 +126,7 @@ def generate(
         key: Randomness; the same key gives the same grasps.
         config: Settings; defaults if left out.
         normals: Outward normals of the points; estimated if left out.
+        view: Where the camera was, if the cloud shows one side only; guessed if left out.
         hand: The hand; ours by default.
 
     Returns:
@@ -139,7 +141,7 @@ def generate(
         raise CloudError(f"{count} grasps asked; at least one is needed")
     padded = -(-count // _PAD) * _PAD
     key_cloud, key_latent = jax.random.split(key)
-    target, points, centre = prepare(cloud, normals, model, config, key_cloud)
+    target, points, centre = prepare(cloud, normals, model, config, key_cloud, view)
     raw, predicted = sample(hand, model, points, target.points, key_latent, padded, config)
     refined = refine(hand, target, raw, predicted, config.refine)
     q_pre, q_squeeze = closing(hand, refined)
@@ -173,6 +175,7 @@ def prepare(
     model: GraspModel,
     config: GenerateConfig,
     key: PRNGKeyArray,
+    view: np.ndarray | None = None,
 ) -> tuple[Target, Float[Array, "n 3"], Float[np.ndarray, " 3"]]:
     """Checks a cloud and builds what the stages need; runs on the host, under a second.
 
@@ -193,7 +196,9 @@ def prepare(
     centre = points.mean(axis=0)
     points = points - centre
     if normals is None:
-        surface_points = implicit.orient(points)
+        surface_points = implicit.orient(
+            points, None if view is None else np.asarray(view) - centre
+        )
     else:
         n = np.asarray(normals, np.float64)
         surface_points = implicit.Oriented(points, n, np.zeros(len(points), bool))
@@ -231,39 +236,28 @@ def sample(
     Returns:
         Poses, and predicted contact values at `map_points`.
     """
-    skin = _Skin(hand, model.config.hand_points)
-    return _sample(model, points, map_points, key, skin, count, config.temperature)
+    return _sample(hand, model, points, map_points, key, count, jnp.asarray(config.temperature))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Skin:
-    """Static argument that stands for a hand and its surface points."""
-
-    hand: HandModel
-    count: int
-
-    @functools.cached_property
-    def points(self) -> surface.SurfacePoints:
-        return surface.points(self.hand, self.count)
-
-
-@functools.partial(jax.jit, static_argnames=("skin", "count"))
+@functools.partial(jax.jit, static_argnames=("hand", "count"))
 def _sample(
+    hand: HandModel,
     model: GraspModel,
     points: Float[Array, "n 3"],
     map_points: Float[Array, "p 3"],
     key: PRNGKeyArray,
-    skin: _Skin,
     count: int,
-    temperature: float,
+    temperature: Float[Array, ""],
 ) -> tuple[Array, Array]:
     nets = networks(model.config)
     z = temperature * jax.random.normal(key, (1, count, model.config.cvae.latent))
     out = nets.cvae.decode(model.params.cvae, points[None], z, model.statistics)
     phi = out.phi()[0]
     q, T = pose.split(phi)
-    links = kinematics.place(kinematics.forward(skin.hand, q), T)
-    hand_points, _ = surface.pose_points(skin.points, links)
+    links = kinematics.place(kinematics.forward(hand, q), T)
+    with jax.ensure_compile_time_eval():
+        skin = surface.points(hand, model.config.hand_points)
+    hand_points, _ = surface.pose_points(skin, links)
     logits = nets.contact.apply(model.params.contact, map_points[None], hand_points[None])
     return phi, contact.expectation(logits[0])
 
@@ -309,7 +303,7 @@ def judge(hand: HandModel, target: Target, refined: Refined, config: FilterConfi
     touching = found.gap < config.touching
     number = touching.sum(0)
     thumb = (touching & touch.IS_THUMB[:, None]).any(0)
-    inside = jnp.stack([d.min(0) for d in touch.to_hand(hand, at, target.points.T).values()])
+    inside = touch.to_hand(hand, at, target.points.T).min(1)
     depth = jnp.maximum(jnp.maximum(-found.spheres.min(0), -inside.min(0)), 0.0)
     own = touch.self_depth(hand, at).max(0)
     # Forces again, now only at links that do touch.

@@ -191,8 +191,9 @@ def wanted_links(
     A link is meant to touch if it is within reach and the predicted map is high at the object
     points nearest to it. The thumb's tip and the nearest fingertip always are: less cannot hold.
     """
-    by_link = touch.to_hand(hand, touch.posed(hand, R, p, q), target.points.T)
-    d = jnp.stack([by_link[hand.link(name)] for name in CONTACT_LINKS])  # (c n b)
+    by_geom = touch.to_hand(hand, touch.posed(hand, R, p, q), target.points.T)
+    carried = [np.flatnonzero(hand.geoms.link == hand.link(name)) for name in CONTACT_LINKS]
+    d = jnp.stack([by_geom[mine].min(0) for mine in carried])  # (c n b)
     nearest = d.min(1)
     under = jax.nn.softmax(-d / 0.003, axis=1)
     expected = (under * predicted).sum(1)
@@ -222,7 +223,7 @@ def _energy(
     state = _move(state, update)
     at = touch.posed(hand, state.R, state.p, state.q)
     found = touch.touch(hand, at, task.target.grid)
-    distance = jnp.stack(list(touch.to_hand(hand, at, task.target.points.T).values())).min(0)
+    distance = touch.to_hand(hand, at, task.target.points.T).min(0)
 
     possible = touch.contacts(found, task.wanted)
     centre = task.target.p_centre[:, None]

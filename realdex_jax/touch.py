@@ -56,7 +56,7 @@ class Touch:
     gap: Float[Array, "k b"]
     """Distance from the link to the object, metres; negative is penetration."""
     p: Float[Array, "3 k b"]
-    """Contact points, metres."""
+    """Points of the links nearest to the object, metres."""
     normal: Float[Array, "3 k b"]
     """Outward unit normals of the object there."""
     facing: Float[Array, "k b"]
@@ -157,10 +157,10 @@ def turned(found: Float[Array, "3 k b"], force: Float[Array, "3 k b"]) -> Float[
     return force - outward * fixed + outward * found
 
 
-def to_hand(
-    hand: HandModel, at: Posed, points: Float[Array, "3 n"]
-) -> dict[int, Float[Array, "n b"]]:
-    """Signed distance (m) from object points to each link that has primitives.
+def to_hand(hand: HandModel, at: Posed, points: Float[Array, "3 n"]) -> Float[Array, "g n b"]:
+    """Signed distance (m) from object points to each primitive of the hand, negative inside.
+
+    Squares are expanded as in `losses.contact.hand_distance`, for the same reasons.
 
     Args:
         hand: The hand.
@@ -168,26 +168,38 @@ def to_hand(
         points: Object points, metres.
     """
     g = hand.geoms
-    out: dict[int, Array] = {}
-    for i in range(len(g.link)):
-        link = int(g.link[i])
-        columns = at.columns[link]
-        offset = (
-            points[:, :, None] - (_along(columns, g.p_link_geom[i]) + at.origins[link])[:, None]
-        )
+    axis = jnp.stack(
+        [_along(at.columns[i], v) for i, v in zip(g.link, g.R_link_geom[..., 2], strict=True)]
+    )
+    middle = jnp.stack(
+        [
+            _along(at.columns[i], v) + at.origins[i]
+            for i, v in zip(g.link, g.p_link_geom, strict=True)
+        ]
+    )  # both (g 3 b)
+    radius, half = g.size[:, 0, None, None], g.size[:, 1, None, None]
+    along = _product(points, axis) - (axis * middle).sum(1)[:, None]
+    square = (
+        (points**2).sum(0)[:, None] - 2.0 * _product(points, middle) + (middle**2).sum(1)[:, None]
+    )
+    inner = jnp.clip(along, -half, half)
+    square = square - 2.0 * inner * along + inner**2
+    capsule = jnp.sqrt(jnp.maximum(square, 1e-10)) - radius
+    out = list(capsule)
+    for i in np.flatnonzero(g.is_box):
+        columns = at.columns[g.link[i]]
+        offset = points[:, :, None] - middle[i][:, None]
         axes = [_along(columns, g.R_link_geom[i][:, j]) for j in range(3)]
-        if g.is_box[i]:
-            local = jnp.stack([(offset * axis[:, None]).sum(0) for axis in axes])
-            over = jnp.abs(local) - g.size[i].reshape(3, 1, 1)
-            outside = jnp.sqrt((jnp.maximum(over, 0.0) ** 2).sum(0) + 1e-12)
-            distance = outside + jnp.minimum(over.max(0), 0.0)
-        else:
-            radius, half = float(g.size[i, 0]), float(g.size[i, 1])
-            height = jnp.clip((offset * axes[2][:, None]).sum(0), -half, half)
-            nearest = offset - height * axes[2][:, None]
-            distance = jnp.sqrt((nearest**2).sum(0) + 1e-12) - radius
-        out[link] = jnp.minimum(out[link], distance) if link in out else distance
-    return out
+        local = jnp.stack([(offset * a[:, None]).sum(0) for a in axes])
+        over = jnp.abs(local) - g.size[i].reshape(3, 1, 1)
+        outside = jnp.sqrt((jnp.maximum(over, 0.0) ** 2).sum(0) + 1e-12)
+        out[i] = outside + jnp.minimum(over.max(0), 0.0)
+    return jnp.stack(out)
+
+
+def _product(points: Float[Array, "3 n"], v: Float[Array, "g 3 b"]) -> Float[Array, "g n b"]:
+    # Full precision: accelerators would round the factors to ten bits, and differences follow.
+    return jnp.einsum("in,gib->gnb", points, v, precision=jax.lax.Precision.HIGHEST)
 
 
 def self_depth(hand: HandModel, at: Posed) -> Float[Array, "pairs b"]:

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 from realdex_jax.hand import collision
 from realdex_jax.hand.kinematics import Links
 from realdex_jax.hand.load import HandModel
+from realdex_jax.losses import contact
 
 
 def in_hand(hand: HandModel, links: Links, points: Float[Array, "*b n 3"]) -> Float[Array, "*b"]:
@@ -16,7 +17,12 @@ def in_hand(hand: HandModel, links: Links, points: Float[Array, "*b n 3"]) -> Fl
         links: Its links in the object frame.
         points: Object points, metres.
     """
-    return jnp.maximum(-collision.signed_distance(hand, links, points), 0.0).mean(-1)
+    return depth(contact.hand_distance(hand, links, points))
+
+
+def depth(distance: Float[Array, "*b n"]) -> Float[Array, "*b"]:
+    """Mean depth (m) of points at signed distances to the hand."""
+    return jnp.maximum(-distance, 0.0).mean(-1)
 
 
 def in_itself(hand: HandModel, links: Links) -> Float[Array, "*b"]:

@@ -119,17 +119,21 @@ def loss(
     nets = networks(config)
     key_latent, key_noise = jax.random.split(key)
     points, phi = jnp.asarray(batch.points), jnp.asarray(batch.phi)
-    cloud = points[:, None]  # (b 1 n 3): one cloud for k hands
 
     q, T = pose.split(phi)
     R, t = T.rotation().as_matrix(), T.translation()
-    true_links = posed(hand, q, t, R)
-    true_points, _ = surface.pose_points(skin, true_links)
-    true_map = contact.contact_map(hand, true_links, _repeat(cloud, phi))
-
     q_moved, T_moved = pose.split(perturbed(key_noise, phi, perturbation))
-    moved_links = kinematics.place(kinematics.forward(hand, q_moved), T_moved)
-    moved_points, _ = surface.pose_points(skin, moved_links)
+    # One pass through the hand for both given poses: compiling it is most of the wait.
+    given = posed(
+        hand,
+        jnp.stack([q, q_moved]),
+        jnp.stack([t, T_moved.translation()]),
+        jnp.stack([R, T_moved.rotation().as_matrix()]),
+    )
+    true_links = jax.tree.map(lambda x: x[0], given)
+    (true_points, moved_points), _ = surface.pose_points(skin, given)
+    clouds = _repeat(points, phi)
+    true_map = contact.contact_map(hand, true_links, clouds)
     logits = nets.contact.apply(params.contact, points, moved_points)
     predicted_map = jax.lax.stop_gradient(contact.expectation(logits))
 
@@ -138,6 +142,7 @@ def loss(
     decoded = nets.cvae.decode(params.cvae, points, z, statistics)
     links = posed(hand, decoded.q, decoded.t, decoded.R)
     hand_points, _ = surface.pose_points(skin, links)
+    distance = contact.hand_distance(hand, links, clouds)
 
     terms = {
         "kl": pose_loss.kl(mean, log_variance),
@@ -145,10 +150,8 @@ def loss(
         "translation": pose_loss.translation(decoded.t, t),
         "rotation": pose_loss.rotation(decoded.R, R),
         "hand_points": pose_loss.chamfer(hand_points, true_points).mean(),
-        "contact_map": contact.map_error(
-            contact.contact_map(hand, links, _repeat(cloud, phi)), predicted_map
-        ),
-        "penetration": penetration.in_hand(hand, links, _repeat(cloud, phi)).mean(),
+        "contact_map": contact.map_error(contact.contact_value(distance), predicted_map),
+        "penetration": penetration.depth(distance).mean(),
         "self_penetration": penetration.in_itself(hand, links).mean(),
         "contact_net": contact.cross_entropy(logits, true_map),
     }
@@ -205,6 +208,7 @@ def make_step(
     return jax.jit(step, donate_argnums=0)
 
 
-def _repeat(cloud: Float[Array, "b 1 n 3"], phi: Float[Array, "b k 28"]) -> Array:
+def _repeat(points: Float[Array, "b n 3"], phi: Float[Array, "b k 28"]) -> Float[Array, "b k n 3"]:
+    """Each cloud once per grasp."""
     b, k = phi.shape[:2]
-    return jnp.broadcast_to(cloud, (b, k, *cloud.shape[2:]))
+    return jnp.broadcast_to(points[:, None], (b, k, *points.shape[1:]))

@@ -75,6 +75,19 @@ def equal(a, b):
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
 
 
+@pytest.fixture
+def compiled_once(tmp_path):
+    """Three runs of one recipe need one compilation, which is nearly all of their time."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    for name, value in zip(names, (str(tmp_path / "cache"), 1.0), strict=True):
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.mark.usefixtures("compiled_once")
 def test_resume_is_bit_exact_and_a_term_signal_stops_cleanly(data, tmp_path, monkeypatch, capsys):
     whole = train_pose.train(RECIPE, data, tmp_path / "whole")
 

@@ -1,0 +1,121 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from realdex_jax import generate as generation
+from realdex_jax.data import schema
+from realdex_jax.errors import CloudError
+from realdex_jax.generate import GenerateConfig
+from realdex_jax.hand import joints
+from realdex_jax.models import grasp_model
+from realdex_jax.models.contact_net import ContactNetConfig
+from realdex_jax.models.cvae import CvaeConfig, Statistics
+from realdex_jax.models.grasp_model import GraspModel, NetworkConfig
+from realdex_jax.refine import RefineConfig
+
+CONFIG = GenerateConfig(refine=RefineConfig(steps=40), map_points=64)
+
+
+@pytest.fixture(scope="module")
+def model():
+    network = NetworkConfig(
+        contact=ContactNetConfig((8, 16), (8, 16), (16, 8)),
+        cvae=CvaeConfig(
+            latent=4,
+            object_encoder=(8, 16),
+            hand_encoder=(8, 16),
+            posterior=(16,),
+            decoder=16,
+            blocks=1,
+        ),
+        points=64,
+        hand_points=64,
+    )
+    params = grasp_model.init(network, jax.random.key(0))
+    # An untrained decoder puts the palm into the object; this mean puts the object in front of it.
+    mean = np.array([0.0, 0.06, -0.08], np.float32)
+    return GraspModel(network, params, Statistics(mean, np.full(3, 0.01, np.float32)))
+
+
+def can(n: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    angle, z = rng.uniform(0, 2 * np.pi, n), rng.uniform(-0.06, 0.06, n)
+    side = np.stack([0.033 * np.cos(angle), 0.033 * np.sin(angle), z], axis=-1)
+    r = 0.033 * np.sqrt(rng.uniform(size=n // 4))
+    lid = np.stack([r * np.cos(angle[: n // 4]), r * np.sin(angle[: n // 4])], axis=-1)
+    height = np.where(np.arange(n // 4) % 2 == 0, 0.06, -0.06)[:, None]
+    return np.concatenate([side[: n - n // 4], np.concatenate([lid, height], axis=1)])
+
+
+def test_a_cloud_of_any_count_gives_ranked_grasps(model):
+    offset = np.array([0.4, -0.2, 0.9])
+    cloud = can(3000) + offset
+    out = generation.generate(model, cloud, 10, jax.random.key(1), CONFIG)
+    assert len(out.raw) == len(out.refined) == 10
+    schema.validate(out.raw)
+    schema.validate(out.refined)
+    # In the frame of the cloud, not in the centred one.
+    assert np.linalg.norm(np.asarray(out.refined.phi)[:, 22:25] - offset, axis=1).max() < 0.3
+    scores = out.refined.columns["score"][out.order]
+    assert (np.diff(scores) >= 0).all()
+    assert out.passed[out.order].tolist() == sorted(out.passed, reverse=True)
+    assert len(out.filtered()) == out.passed.sum()
+    assert len(out.filtered(4)) == 4
+    for j2, j1 in joints.COUPLED:
+        q = np.asarray(out.refined.phi)
+        assert (q[:, j1] <= q[:, j2] + 1e-5).all()
+    # Refinement brings hands to the surface: less penetration, more links in contact.
+    start, _, centre = generation.prepare(
+        cloud, None, model, CONFIG, jax.random.split(jax.random.key(1))[0]
+    )
+    raw = jnp.asarray(out.raw.phi).at[:, 22:25].add(-jnp.asarray(centre, jnp.float32))
+    raw = jnp.concatenate([raw, jnp.tile(raw[:1], (22, 1))])
+    before = generation.judge(
+        generation.load.load("shadow"),
+        start,
+        generation.Refined(
+            phi=raw,
+            p=jnp.zeros((32, 16, 3)),
+            force=jnp.zeros((32, 16, 3)),
+            wanted=jnp.ones((32, 16)),
+        ),
+        CONFIG.filter,
+    )
+    assert out.refined.columns["links"].mean() > float(before.links[:10].mean())
+    assert out.refined.columns["penetration"].max() < 0.01
+
+    again = generation.generate(model, cloud, 10, jax.random.key(1), CONFIG)
+    np.testing.assert_array_equal(out.refined.phi, again.refined.phi)
+    # Few points and one side only go the same way, through the same compiled functions.
+    half = cloud[(cloud - offset) @ [1.0, 0.5, 0.3] > 0][:200]
+    few = generation.generate(
+        model, half, 5, jax.random.key(2), CONFIG, view=offset + np.array([1.0, 0.5, 0.3])
+    )
+    assert len(few.refined) == 5
+    schema.validate(few.refined)
+
+
+@pytest.mark.parametrize(
+    ("cloud", "message"),
+    [
+        (np.zeros((0, 3)), "empty"),
+        (np.zeros((3, 3)), "distinct"),
+        (np.full((100, 3), np.nan), "not finite"),
+        (can(500) * 1000, "0.001 if it is in mm"),
+    ],
+    ids=["empty", "three", "nan", "millimetres"],
+)
+def test_bad_clouds_are_refused(model, cloud, message):
+    with pytest.raises(CloudError, match=message):
+        generation.generate(model, cloud, 4, jax.random.key(0), CONFIG)
+
+
+def test_bad_settings_are_refused(model):
+    with pytest.raises(CloudError, match="0 grasps"):
+        generation.generate(model, can(500), 0, jax.random.key(0), CONFIG)
+    with pytest.raises(CloudError, match="normals have shape"):
+        generation.generate(model, can(500), 4, jax.random.key(0), CONFIG, normals=np.zeros((4, 3)))
+    assert dataclasses.replace(CONFIG, table=True).table
