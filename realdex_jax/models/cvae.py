@@ -2,7 +2,8 @@
 
 RealDex, section 4.1: PointNet encoders of object and hand, a latent of 64, a decoder to the pose.
 Ours decodes the orientation as two columns of the rotation matrix (Zhou et al. 2019), squashes
-joints into their limits with J1 <= J2, and feeds the condition to residual blocks.
+joints into their limits with J1 <= J2, and feeds the condition to residual blocks. The posterior also
+sees the pose itself: a maximum over hand points keeps too little to learn orientations quickly.
 """
 
 import dataclasses
@@ -70,8 +71,9 @@ class Cvae:
 
     init: Callable[[PRNGKeyArray, Float[Array, "b n 3"], Float[Array, "b k m 3"]], Params]
     """(key, points, hand points) -> parameters."""
-    encode: Callable[[Params, Array, Array], tuple[Array, Array]]
-    """(parameters, points (b n 3), hand points (b k m 3)) -> mean and log variance (b k z)."""
+    encode: Callable[[Params, Array, Array, Decoded, Statistics], tuple[Array, Array]]
+    """(parameters, points (b n 3), hand points (b k m 3), poses (b k), statistics)
+    -> mean and log variance (b k z)."""
     decode: Callable[[Params, Array, Array, Statistics], Decoded]
     """(parameters, points (b n 3), latents (b k z), statistics) -> poses (b k)."""
 
@@ -80,8 +82,11 @@ def cvae(config: CvaeConfig) -> Cvae:
     """Makes the network's functions."""
     module = _Module(config)
 
-    def encode(params: Params, points: Array, hand_points: Array) -> tuple[Array, Array]:
-        mean, log_variance = module.apply(params, points, hand_points, method="encode")
+    def encode(
+        params: Params, points: Array, hand_points: Array, given: Decoded, statistics: Statistics
+    ) -> tuple[Array, Array]:
+        numbers = from_pose(given, statistics)
+        mean, log_variance = module.apply(params, points, hand_points, numbers, method="encode")
         return jnp.asarray(mean), jnp.asarray(log_variance)
 
     def decode(params: Params, points: Array, z: Array, statistics: Statistics) -> Decoded:
@@ -104,6 +109,14 @@ def to_pose(raw: Float[Array, "*b 31"], statistics: Statistics) -> Decoded:
     q = q.at[..., _J1].set(share[..., _J1] * q[..., _J2])
     t = raw[..., 22:25] * statistics.t_std + statistics.t_mean
     return Decoded(q=q, t=t, R=_rotation(raw[..., 25:31]))
+
+
+def from_pose(given: Decoded, statistics: Statistics) -> Float[Array, "*b 31"]:
+    """A pose as numbers of order one for the posterior, in the order of `to_pose`."""
+    q = 2.0 * (given.q - joints.LOWER) / (joints.UPPER - joints.LOWER) - 1.0
+    t = (given.t - statistics.t_mean) / statistics.t_std
+    columns = jnp.swapaxes(given.R[..., :2], -1, -2).reshape(*given.R.shape[:-2], 6)
+    return jnp.concatenate([q, t, columns], axis=-1)
 
 
 def _rotation(columns: Float[Array, "*b 6"]) -> Float[Array, "*b 3 3"]:
@@ -130,16 +143,20 @@ class _Module(nn.Module):
 
     def __call__(self, points: Array, hand_points: Array) -> tuple[Array, Array]:
         """Touches every parameter, for `init`."""
-        mean, log_variance = self.encode(points, hand_points)
+        numbers = jnp.zeros((*hand_points.shape[:2], 31))
+        mean, log_variance = self.encode(points, hand_points, numbers)
         return self.decode(points, mean), log_variance
 
     def encode(
-        self, points: Float[Array, "b n 3"], hand_points: Float[Array, "b k m 3"]
+        self,
+        points: Float[Array, "b n 3"],
+        hand_points: Float[Array, "b k m 3"],
+        numbers: Float[Array, "b k 31"],
     ) -> tuple[Float[Array, "b k z"], Float[Array, "b k z"]]:
         whole, _ = self.object(points)
         hand, _ = self.hand(hand_points)
         whole = jnp.broadcast_to(whole[:, None, :], (*hand.shape[:2], whole.shape[-1]))
-        x = self.posterior(jnp.concatenate([hand, whole], axis=-1))
+        x = self.posterior(jnp.concatenate([hand, whole, numbers], axis=-1))
         z = self.config.latent
         # Bounds keep an early, wild encoder from overflowing the exponential.
         return x[..., :z], jnp.clip(x[..., z:], -10.0, 4.0)

@@ -22,7 +22,7 @@ from realdex_jax.hand.load import HandModel
 from realdex_jax.hand.surface import SurfacePoints
 from realdex_jax.losses import contact, penetration
 from realdex_jax.losses import pose as pose_loss
-from realdex_jax.models.cvae import Statistics
+from realdex_jax.models.cvae import Decoded, Statistics
 from realdex_jax.models.grasp_model import NetworkConfig, Params, networks
 from realdex_jax.training.state import (
     Optimisation,
@@ -137,7 +137,9 @@ def loss(
     logits = nets.contact.apply(params.contact, points, moved_points)
     predicted_map = jax.lax.stop_gradient(contact.expectation(logits))
 
-    mean, log_variance = nets.cvae.encode(params.cvae, points, true_points)
+    mean, log_variance = nets.cvae.encode(
+        params.cvae, points, true_points, Decoded(q=q, t=t, R=R), statistics
+    )
     z = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key_latent, mean.shape)
     decoded = nets.cvae.decode(params.cvae, points, z, statistics)
     links = posed(hand, decoded.q, decoded.t, decoded.R)
