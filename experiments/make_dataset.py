@@ -1,10 +1,11 @@
 """Makes RealDex-Sim: grasps for the 52 objects, synthesised, settled and strictly tested.
 
-    python -m experiments.make_dataset                   # the shipped set: 200 / 60 / 60 distinct grasps per object
-    python -m experiments.make_dataset --preset small    # a few grasps of six objects, about two minutes
+    python -m experiments.make_dataset                 # the shipped set: 200 / 60 / 60 per object
+    python -m experiments.make_dataset --preset small  # a few grasps of six objects, minutes
 
-One process per core, each with one object at a time; every batch is saved, so an interrupted run goes on where it
-stopped and gives the same grasps. On an accelerator use one process and a larger batch.
+One process per core, each with one object at a time; every batch is saved, so an interrupted run
+goes on where it stopped and gives the same grasps. On an accelerator use one process and a larger
+batch.
 """
 
 import concurrent.futures
@@ -134,7 +135,7 @@ def run(config: MakeDataset) -> dict[str, Any]:
         recipe=recipe,
         surfaces={n: _surface(n, config.points) for n in names},
     )
-    _print(console, recipe, results)
+    _print(console, results)
     short = [n for n in names if len(kept[n]) < quota[n]]
     if short:
         console.print(f"[red]below quota: {', '.join(short)}[/red]")
@@ -166,7 +167,7 @@ def make_object(name: str, quota: int, config: MakeDataset, parts: Path) -> dict
         fresh, counts = synthesise(hand, shape, seed, grid=grid, config=settings, threads=1)
         both = fresh if grasps is None else schema.concatenate([grasps, fresh])
         known = range(0 if grasps is None else len(grasps))
-        grasps = schema.take(both, distinct(both.phi, shape.symmetry, tuple(known)))
+        grasps = schema.take(both, distinct(np.asarray(both.phi), shape.symmetry, tuple(known)))
         tally, batches = tally + counts, batches + 1
         _save(path, grasps)
         _write(note, json.dumps({"tally": dataclasses.asdict(tally), "batches": batches}).encode())
@@ -239,7 +240,7 @@ def _write(path: Path, content: bytes) -> None:
     fresh.replace(path)
 
 
-def _print(console: Console, recipe: dict[str, Any], results: dict[str, Any]) -> None:
+def _print(console: Console, results: dict[str, Any]) -> None:
     table = Table(title="RealDex-Sim synthesis")
     for column in ("object", "starts", "promising", "settled", "valid", "kept", "distinct"):
         table.add_column(column, justify="left" if column == "object" else "right")
@@ -258,8 +259,8 @@ def _print(console: Console, recipe: dict[str, Any], results: dict[str, Any]) ->
     busy = sum(r["seconds_optimise"] + r["seconds_physics"] for r in results.values())
     mean = np.mean([r["valid"] / max(r["starts"], 1) for r in results.values()])
     console.print(
-        f"{valid} strictly valid of {starts} starts ({valid / max(starts, 1):.2f}; mean over objects {mean:.2f}), "
-        f"{valid / max(busy, 1e-9):.1f} per process-second, {valid / recipe['wall_seconds']:.1f}/s overall"
+        f"{valid} strictly valid of {starts} starts ({valid / max(starts, 1):.2f}; mean over "
+        f"objects {mean:.2f}), {valid / max(busy, 1e-9):.1f} per process-second"
     )
 
 

@@ -1,4 +1,4 @@
-"""The pose vector phi: 22 joint angles, palm translation, palm orientation as axis-angle (28 numbers).
+"""The pose vector phi: 22 joint angles, palm translation, palm orientation as axis-angle.
 
 Translation (m) and orientation (rad) are those of the palm in the object frame, so that
 `p_object = T_object_hand @ p_hand`.
@@ -19,7 +19,7 @@ def split(phi: Float[Array, "*b 28"]) -> tuple[Float[Array, "*b 22"], jaxlie.SE3
 
 
 def join(q: Float[Array, "*b 22"], T_object_hand: jaxlie.SE3) -> Float[Array, "*b 28"]:
-    """Joins joint angles (rad) and `T_object_hand` into a pose; inverse of `split` below half turns."""
+    """Joins joint angles (rad) and `T_object_hand`: `split` undone, below half turns."""
     return jnp.concatenate(
         [q, T_object_hand.translation(), T_object_hand.rotation().log()], axis=-1
     )

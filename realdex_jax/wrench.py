@@ -17,23 +17,21 @@ ARM = 0.04
 
 @pytree.dataclass
 class Contacts:
-    """Possible contacts of grasps in the object frame; components first, then contacts, batch
-    last.
-    """
+    """Possible contacts in the object frame; components first, then contacts, batch last."""
 
     p: Float[Array, "3 k *b"]
     """Contact points, metres."""
     normal: Float[Array, "3 k *b"]
     """Outward unit normals of the object there; the hand pushes against them."""
-    lower: Float[Array, "k *b"]
+    lower: Float[Array, " k *b"]
     """Least normal force of each contact (any unit, one for all)."""
-    upper: Float[Array, "k *b"]
+    upper: Float[Array, " k *b"]
     """Greatest normal force; zero switches a contact off."""
 
 
 def net_wrench(
-    contacts: Contacts, force: Float[Array, "3 k *b"], p_centre: Float[Array, "3 *#b"]
-) -> Float[Array, "6 *b"]:
+    contacts: Contacts, force: Float[Array, "3 k *b"], p_centre: Float[Array, " 3 *#b"]
+) -> Float[Array, " 6 *b"]:
     """Sum of the forces on the object, then sum of their moments about `p_centre` over `ARM`."""
     lever = (contacts.p - p_centre[:, None]) / ARM
     return jnp.concatenate([force.sum(1), _cross(lever, force).sum(1)])
@@ -42,7 +40,7 @@ def net_wrench(
 def project(
     contacts: Contacts, force: Float[Array, "3 k *b"], friction: float
 ) -> Float[Array, "3 k *b"]:
-    """Forces brought into their bounds and cones: first the normal part, then the tangential one."""
+    """Forces brought into their bounds and cones: the normal part, then the tangential one."""
     outward = (force * contacts.normal).sum(0)
     pressure = jnp.clip(-outward, contacts.lower, contacts.upper)
     tangential = force - outward * contacts.normal
@@ -54,14 +52,13 @@ def project(
 def balance(
     contacts: Contacts,
     force: Float[Array, "3 k *b"],
-    p_centre: Float[Array, "3 *#b"],
+    p_centre: Float[Array, " 3 *#b"],
     *,
     friction: float,
     steps: int,
-    load: Float[Array, "6 *#b"] | float = 0.0,
+    load: Float[Array, " 6 *#b"] | float = 0.0,
 ) -> Float[Array, "3 k *b"]:
-    """Projected gradient steps on the squared net wrench (plus an external `load`), from a warm
-    start.
+    """Projected gradient steps on the squared net wrench (plus a `load`), from a warm start.
 
     Args:
         contacts: Points, normals and bounds.
@@ -95,19 +92,17 @@ def balance(
 def residual(
     contacts: Contacts,
     force: Float[Array, "3 k *b"],
-    p_centre: Float[Array, "3 *#b"],
-    load: Float[Array, "6 *#b"] | float = 0.0,
+    p_centre: Float[Array, " 3 *#b"],
+    load: Float[Array, " 6 *#b"] | float = 0.0,
 ) -> Float[Array, "*b"]:
-    """Length of the remaining wrench over the sum of normal forces: 0 is balance, about 1 a push."""
+    """Remaining wrench over the sum of normal forces: 0 is balance, about 1 a push."""
     pressure = jnp.maximum(-(force * contacts.normal).sum(0), 0.0).sum(0)
     wrench = net_wrench(contacts, force, p_centre) + load
     return jnp.sqrt((wrench**2).sum(0) + 1e-12) / jnp.maximum(pressure, 1e-6)
 
 
 def _cross(a: Array, b: Array) -> Array:
-    """Cross product along the first axis; `jnp.cross` moves axes, which breaks fusion in hot
-    loops.
-    """
+    """Cross product along the first axis; `jnp.cross` moves axes, which breaks fusion."""
     return jnp.stack(
         [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
     )

@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
+from realdex_jax.errors import MeshError
 from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand import joints
 
@@ -26,8 +27,9 @@ def sample(
 ) -> tuple[Float[np.ndarray, "n 3 3"], Float[np.ndarray, "n 3"], Float[np.ndarray, "n 22"]]:
     """Draws hand poses around an object.
 
-    A surface point and its normal give place and approach; of several rolls about the approach the one with the
-    least object across the hand's opening is kept, so that large and thin objects are taken where a hand fits.
+    A surface point and its normal give place and approach; of several rolls about the approach the
+    one with the least object across the hand's opening is kept, so that large and thin objects are
+    taken where a hand fits.
 
     Args:
         shape: The object, standing on a table at its lowest point if `on_table`.
@@ -35,6 +37,9 @@ def sample(
         seed: Seed; the same arguments give the same poses.
         distance: Range (m) of the palm's distance from the surface point.
         on_table: Approach from above the table, with the forearm not below it.
+
+    Raises:
+        MeshError: The object has no surface above the table.
 
     Returns:
         `R_object_hand`, `p_object_hand` (m), joint angles (rad).
@@ -49,13 +54,13 @@ def sample(
         )
         points, normals = points[above], normals[above]
     if not len(points):
-        raise ValueError(f"{shape.name}: no surface to approach from above the table")
+        raise MeshError(f"{shape.name}: no surface can be approached from above the table")
     order = rng.permutation(np.resize(rng.permutation(len(points)), count * 2))
     points, normals = points[order], normals[order]
     approach = _unit(-normals + 0.2 * rng.normal(size=normals.shape))
     cloud = shape.surface(600, seed=0).points
 
-    best_R = np.zeros((len(points), 3, 3))
+    R_best = np.zeros((len(points), 3, 3))
     best_cost = np.full(len(points), np.inf)
     for _ in range(_CANDIDATES):
         z = rng.normal(size=approach.shape)
@@ -63,14 +68,12 @@ def sample(
         R = np.stack([np.cross(-approach, z), -approach, z], axis=-1)
         cost = _width(R, points, cloud)
         if on_table:
-            cost = cost + np.where(
-                z[:, 2] > 0.5, 1.0, 0.0
-            )  # fingers up means a forearm in the table
+            cost = cost + (z[:, 2] > 0.5)  # fingers up means a forearm in the table
         better = cost < best_cost
-        best_R[better], best_cost[better] = R[better], cost[better]
+        R_best[better], best_cost[better] = R[better], cost[better]
     # Of twice as many places keep the half that a hand spans best, with some luck for diversity.
     keep = np.argsort(np.maximum(best_cost, MAX_WIDTH) + 0.02 * rng.random(len(points)))[:count]
-    R, points, approach = best_R[keep], points[keep], approach[keep]
+    R, points, approach = R_best[keep], points[keep], approach[keep]
     away = rng.uniform(*distance, size=(count, 1))
     centre = _GRASP_CENTRE + rng.normal(size=(count, 3)) * [0.01, 0.0, 0.015]
     p = points - approach * away - np.einsum("nij,nj->ni", R, centre)
@@ -82,7 +85,7 @@ def sample(
 
 
 def _width(R: np.ndarray, points: np.ndarray, cloud: np.ndarray) -> np.ndarray:
-    """Extent (m) of the object along the fingers, within the volume that the closing hand sweeps."""
+    """Extent (m) of the object along the fingers, within what the closing hand sweeps."""
     local = np.einsum("nji,nmj->nmi", R, cloud[None] - points[:, None])
     swept = (
         (np.abs(local[..., 0]) < 0.04) & (local[..., 1] > -REACH) & (np.abs(local[..., 2]) < 0.15)

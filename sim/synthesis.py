@@ -1,10 +1,11 @@
-"""Grasp synthesis for any object: contact templates with an inner force problem, optimised in batches.
+"""Grasp synthesis for any object: contact templates with an inner force problem.
 
-Every start is a relaxed hand in front of the object and a template that names the links which shall touch. Adam then
-moves palm and joints so that those links reach the surface, nothing penetrates, and contact forces inside their
-friction cones can balance. The forces are an inner problem solved by a few projected-gradient steps, warm-started
-over the iterations, their gradient stopped; the energy sees the wrench they leave. `sim.validation` then tests the
-result in physics. In the manner of DexGraspNet and BODex (see the datasets reference, sections 1.1 and 1.5).
+Every start is a relaxed hand in front of the object and a template that names the links which
+shall touch. Adam then moves palm and joints so that those links reach the surface, nothing
+penetrates, and contact forces inside their friction cones can balance. The forces are an inner
+problem solved by a few projected-gradient steps, warm-started over the iterations, their gradient
+stopped; the energy sees the wrench they leave. `sim.validation` then tests the result in physics.
+In the manner of DexGraspNet and BODex (see the datasets reference, sections 1.1 and 1.5).
 """
 
 import dataclasses
@@ -43,7 +44,7 @@ def _links(parts: dict[str, tuple[str, ...]], *more: str) -> tuple[str, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Template:
-    """Which links hold: the required ones must touch, the optional ones may carry force where they come near."""
+    """Which links hold: required ones must touch, optional ones help where they come near."""
 
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()
@@ -89,7 +90,7 @@ _PALMAR = np.array(
 
 @dataclasses.dataclass(frozen=True)
 class SynthesisConfig:
-    """Constants of the optimisation; the weights are those of the trial that found half of all starts valid."""
+    """Constants of the optimisation."""
 
     iterations: int = 200
     batch: int = 256
@@ -133,7 +134,8 @@ class Optimised:
     template: Int[Array, " b"]
     """Index into `TEMPLATE_NAMES`."""
     terms: Float[Array, "b 5"]
-    """Squared net wrench, largest contact gap, penetration, self-penetration (m), depth under the table (m)."""
+    """Squared net wrench, largest contact gap, penetration, self-penetration (m), depth under the
+    table (m)."""
 
     def promising(self, config: SynthesisConfig) -> np.ndarray:
         """(b,) bool: good enough to spend physics on."""
@@ -146,7 +148,8 @@ class Optimised:
                 config.max_table,
             ]
         )
-        return (np.asarray(self.terms) < limits).all(-1) & np.isfinite(self.phi).all(-1)
+        finite = np.isfinite(np.asarray(self.phi)).all(axis=-1)
+        return np.logical_and((np.asarray(self.terms) < limits).all(axis=-1), finite)
 
 
 def optimise(
@@ -254,12 +257,12 @@ def _optimise(
     zero = jnp.zeros((28, config.batch))
     (state, _, _), _ = jax.lax.scan(step, (state, zero, zero), jnp.arange(config.iterations))
 
-    def settle(state: _State, _: None) -> tuple[_State, Array]:
+    def settle(state: _State, _: Array) -> tuple[_State, Array]:
         _, (force, terms) = _energy(hand, config, world, state, zero)
         return _State(state.R, state.p, state.q, force), terms
 
     # Let the inner forces converge at the final pose.
-    state, terms = jax.lax.scan(settle, state, None, length=4)
+    state, terms = jax.lax.scan(settle, state, jnp.arange(4))
     return _finish(hand, world, state, terms[-1].T)
 
 
@@ -295,7 +298,7 @@ def _finish(hand: HandModel, world: _World, state: _State, terms: Array) -> Opti
 
 
 def _move(state: _State, update: Float[Array, "28 b"]) -> _State:
-    """Applies tangent steps (translation, rotation vector, joints); joints may leave their limits."""
+    """Applies tangent steps (translation, rotation vector, joints) without joint limits."""
     w = update[3:6]
     square = (w**2).sum(0) + 1e-12
     angle = jnp.sqrt(square)
@@ -335,7 +338,8 @@ def _contacts(
     centre = {}
     for link in np.unique(cover.link):
         local = cover.p_link[cover.of(int(link))]
-        moved = sum(local[:, i, None] * columns[link][i][:, None] for i in range(3))
+        c = [column[:, None] for column in columns[link]]
+        moved = local[:, 0, None] * c[0] + local[:, 1, None] * c[1] + local[:, 2, None] * c[2]
         centre[int(link)] = moved + origins[link][:, None]
     distance, normal = sdf.first_order(world.grid, jnp.concatenate(list(centre.values()), axis=1))
     gap = distance - cover.radius[:, None]
@@ -347,7 +351,7 @@ def _contacts(
     point, radius, palmar = [], [], []
     for k, name in enumerate(CONTACT_LINKS):
         link = hand.link(name)
-        side = sum(_PALMAR[k, i] * columns[link][i] for i in range(3) if _PALMAR[k, i])
+        side = kinematics.combine(columns[link], _PALMAR[k])
         facing = -(normal_of[link] * side[:, None]).sum(0)
         # Soft choice of the sphere that touches, biased toward surface the gripping side looks at.
         choice = jax.nn.softmax(
@@ -420,8 +424,8 @@ def _energy(
 def _turned(contacts: wrench.Contacts, force: Array) -> Array:
     """Forces that keep their parts along and across the normal while the normal turns.
 
-    Without this the wrench would not feel that moving a contact turns its force, and the optimiser could not find
-    where forces balance.
+    Without this the wrench would not feel that moving a contact turns its force, and the optimiser
+    could not find where forces balance.
     """
     fixed = jax.lax.stop_gradient(contacts.normal)
     outward = (force * fixed).sum(0)
@@ -430,7 +434,7 @@ def _turned(contacts: wrench.Contacts, force: Array) -> Array:
 
 
 def _self_penetration(hand: HandModel, posed: _Posed) -> Float[Array, "pairs b"]:
-    """Deepest overlap (m) of every two fingers, and of every finger's outer links with the palm's boxes."""
+    """Deepest overlap (m) of every two fingers, and of each finger's outer links with the palm."""
     g = hand.geoms
     fingers = [
         [
@@ -481,5 +485,5 @@ def _capsule(hand: HandModel, posed: _Posed, i: int) -> tuple[Array, Array]:
     g = hand.geoms
     columns = posed.columns[g.link[i]]
     axis = g.R_link_geom[i][:, 2] * g.size[i, 1]
-    middle = sum(float(g.p_link_geom[i, j]) * columns[j] for j in range(3))
-    return middle + posed.origins[g.link[i]], sum(float(axis[j]) * columns[j] for j in range(3))
+    middle = kinematics.combine(columns, g.p_link_geom[i]) + posed.origins[g.link[i]]
+    return middle, kinematics.combine(columns, axis)

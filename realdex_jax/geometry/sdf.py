@@ -1,7 +1,8 @@
 """Signed distance of an object on a grid, for batched look-ups in JAX.
 
-The distance is to the surface of the union of the object's convex pieces, which is what physics collides with.
-Cells store distance and unit gradient, so that one gather gives a first-order value.
+The distance is to the surface of the union of the object's convex pieces, which is what physics
+collides with. Cells store distance and unit gradient, so that one gather gives a first-order
+value.
 """
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import trimesh
 from jaxtyping import Array, Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from realdex_jax import pytree
 from realdex_jax.geometry.shape import ObjectShape
@@ -28,7 +29,8 @@ class SdfGrid:
     """Distance grid of one object in its frame."""
 
     cells: Float[Array, "c 4"]
-    """Signed distance (m, negative inside) and its unit gradient, row-major over x, y, z; padded to `CELLS`."""
+    """Signed distance (m, negative inside) and its unit gradient, row-major over x, y, z; padded
+    to `CELLS`."""
     shape: Int[Array, " 3"]
     """Number of nodes along each axis."""
     origin: Float[Array, " 3"]
@@ -48,7 +50,7 @@ def build(shape: ObjectShape) -> SdfGrid:
     axes = [low[i] + pitch * np.arange(nodes[i]) for i in range(3)]
     p = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
     d = exact_distance(shape, p).reshape(nodes)
-    gradient = np.stack(np.gradient(d, pitch), axis=-1)
+    gradient = np.stack([np.gradient(d, pitch, axis=i) for i in range(3)], axis=-1)
     gradient /= np.linalg.norm(gradient, axis=-1, keepdims=True) + 1e-9
     cells = np.zeros((CELLS, 4), np.float32)
     cells[: nodes.prod()] = np.concatenate([d[..., None], gradient], axis=-1).reshape(-1, 4)
@@ -66,7 +68,7 @@ def exact_distance(shape: ObjectShape, p: Float[np.ndarray, "n 3"]) -> Float[np.
     The nearest of dense surface samples names candidate triangles; the distance to those is exact.
     """
     corners, samples, triangle = _union_surface(shape)
-    _, near = cKDTree(samples).query(p, k=_NEAREST, workers=-1)
+    near = np.asarray(KDTree(samples).query(p, k=_NEAREST, workers=-1)[1])
     distance = np.full(len(p), np.inf)
     for k in range(_NEAREST):
         closest = trimesh.triangles.closest_point(corners[triangle[near[:, k]]], p)
@@ -86,7 +88,7 @@ def _union_surface(shape: ObjectShape) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return corners, samples[outer], triangle[outer]
 
 
-def first_order(grid: SdfGrid, p: Float[Array, "3 *b"]) -> tuple[Array, Array]:
+def first_order(grid: SdfGrid, p: Float[Array, " 3 *b"]) -> tuple[Array, Array]:
     """Signed distance extrapolated from the nearest node: one gather a point.
 
     Args:
@@ -94,7 +96,8 @@ def first_order(grid: SdfGrid, p: Float[Array, "3 *b"]) -> tuple[Array, Array]:
         p: Points in the object frame, metres; components first.
 
     Returns:
-        Distance (*b), metres, and the node's unit normal (3 *b). Only the distance is differentiable.
+        Distance (*b), metres, and the node's unit normal (3 *b). Only the distance is
+        differentiable.
     """
     u, outside = _to_grid(grid, p)
     index = jnp.round(jax.lax.stop_gradient(u))
@@ -103,8 +106,11 @@ def first_order(grid: SdfGrid, p: Float[Array, "3 *b"]) -> tuple[Array, Array]:
     return value[0] + ((u - index) * normal).sum(0) * grid.pitch + outside, normal
 
 
-def trilinear(grid: SdfGrid, p: Float[Array, "3 *b"]) -> tuple[Array, Array]:
-    """Signed distance (*b) and unit normal (3 *b), both interpolated and differentiable: eight gathers a point."""
+def trilinear(grid: SdfGrid, p: Float[Array, " 3 *b"]) -> tuple[Array, Array]:
+    """Signed distance (*b) and unit normal (3 *b), both interpolated: eight gathers a point.
+
+    Distance and normal are differentiable.
+    """
     u, outside = _to_grid(grid, p)
     index = jnp.floor(jax.lax.stop_gradient(u))
     fraction = u - index

@@ -1,0 +1,1 @@
+"""The Shadow Hand: joints, kinematics, surface, distances, torques."""

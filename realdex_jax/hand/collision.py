@@ -1,7 +1,7 @@
 """Analytic signed distances of the posed hand, and its self-penetration.
 
-The hand is a union of capsules and boxes. Distances are exact per primitive outside and inside; the union's
-distance is the minimum, exact outside and a lower bound on the depth inside.
+The hand is a union of capsules and boxes. Distances are exact per primitive outside and inside;
+the union's distance is the minimum, exact outside and a lower bound on the depth inside.
 """
 
 import functools

@@ -1,7 +1,7 @@
 """The joint table of the right Shadow Hand without its wrist: names, order, limits, signs.
 
-This is the only copy. Names, order and signs are Shadow's own (as in ROS, and in RealDex files): index 1 is the
-joint nearest the tip, positive closes the finger. Facts: Shadow's published URDF.
+This is the only copy. Names, order and signs are Shadow's own (as in ROS, and in RealDex files):
+index 1 is the joint nearest the tip, positive closes the finger. Facts: Shadow's published URDF.
 """
 
 from collections.abc import Sequence
@@ -45,15 +45,11 @@ FINGERS: tuple[str, ...] = ("FF", "MF", "RF", "LF", "TH")
 COUPLED: tuple[tuple[int, int], ...] = tuple(
     (NAMES.index(f"{finger}J2"), NAMES.index(f"{finger}J1")) for finger in FINGERS[:4]
 )
-"""(index of J2, index of J1) of the fingers whose last two joints share one tendon: J1 <= J2 on the real hand."""
+"""(index of J2, index of J1) of the fingers whose last two joints share one tendon: J1 <= J2 on
+the real hand."""
 
-FLEXION: tuple[int, ...] = tuple(
-    NAMES.index(f"{finger}J{k}") for finger in FINGERS[:4] for k in (3, 2, 1)
-) + (NAMES.index("THJ2"), NAMES.index("THJ1"))
-"""Joints that close the hand when they grow."""
-
-# DexGraspNet names its joints from 0 at the tip and turns four of them the other way. Verified by comparing
-# fingertips of both hands over the released grasps (datasets reference, section 0).
+# DexGraspNet names its joints from 0 at the tip and turns four of them the other way. Verified by
+# comparing fingertips of both hands over the released grasps (datasets reference, section 0).
 DEXGRASPNET_NAMES: tuple[str, ...] = tuple(f"robot0:{n[:3]}{int(n[3]) - 1}" for n in NAMES)
 _DEXGRASPNET_SIGN = np.array(
     [-1.0 if name in ("FFJ4", "MFJ4", "THJ2", "THJ1") else 1.0 for name in NAMES], np.float32
@@ -74,7 +70,7 @@ def from_dexgraspnet(q: Float[np.ndarray, "*b 22"]) -> Float[np.ndarray, "*b 22"
 
 
 def to_dexgraspnet(q: Float[np.ndarray, "*b 22"]) -> Float[np.ndarray, "*b 22"]:
-    """Our joint angles to DexGraspNet's order and signs (rad); the inverse of `from_dexgraspnet`."""
+    """Our joint angles to DexGraspNet's order and signs (rad): `from_dexgraspnet` undone."""
     return np.asarray(q) * _DEXGRASPNET_SIGN
 
 

@@ -1,7 +1,8 @@
 """Forward kinematics, unrolled over the links of a fixed hand.
 
-The tree has 23 links and never changes, so the loop is unrolled at trace time: XLA fuses it into elementwise work
-over the batch, which measures faster than a scan and than a general engine (`make bench`).
+The tree has 23 links and never changes, so the loop is unrolled at trace time: XLA fuses it into
+elementwise work over the batch, which measures faster than a scan and than a general engine (`make
+bench`).
 """
 
 import jax
@@ -26,11 +27,13 @@ class Links:
 
 def chain(
     hand: HandModel,
-    q: Float[Array, "22 *b"],
+    q: Float[Array, " 22 *b"],
     R_frame_hand: list[Array],
-    p_frame_hand: Float[Array, "3 *b"],
+    p_frame_hand: Float[Array, " 3 *b"],
 ) -> tuple[list[list[Array]], list[Array]]:
-    """Link poses, components first and batch last: every operation is elementwise over the batch and vectorises.
+    """Link poses, components first and batch last.
+
+    Every operation is elementwise over the batch and vectorises.
 
     Args:
         hand: The hand; a constant of the trace.
@@ -39,7 +42,8 @@ def chain(
         p_frame_hand: Palm origin in that frame, metres.
 
     Returns:
-        Per link the three columns (3 *b) of its orientation, and per link its origin (3 *b); in the wanted frame.
+        Per link the three columns (3 *b) of its orientation, and per link its origin (3 *b); in
+        the wanted frame.
     """
     sin, cos = jnp.unstack(jnp.sin(q)), jnp.unstack(jnp.cos(q))
     columns: list[list[Array]] = [R_frame_hand]
@@ -47,10 +51,10 @@ def chain(
     for link in range(1, len(hand.parents)):
         parent = hand.parents[link]
         R_parent = columns[parent]
-        origins.append(origins[parent] + _combine(R_parent, hand.p_parent_link[link]))
+        origins.append(origins[parent] + combine(R_parent, hand.p_parent_link[link]))
         fixed = hand.R_parent_link[link]
         if not np.allclose(fixed, np.eye(3), atol=1e-7):
-            R_parent = [_combine(R_parent, fixed[:, i]) for i in range(3)]
+            R_parent = [combine(R_parent, fixed[:, i]) for i in range(3)]
         j = hand.joint[link]
         columns.append(_rotate(R_parent, hand.axis[link], sin[j], cos[j]))
     return columns, origins
@@ -70,7 +74,8 @@ def forward(hand: HandModel, q: Float[Array, "*b 22"]) -> Links:
     ones = jnp.ones(batch, q.dtype)
     identity = [jnp.stack([ones * e for e in row]) for row in np.eye(3)]
     posed = chain(hand, jnp.moveaxis(q, -1, 0), identity, jnp.zeros((3, *batch), q.dtype))
-    # Without the barrier XLA fuses the chain into the copies below and computes it several times over.
+    # Without the barrier XLA fuses the chain into the copies below and computes it several times
+    # over.
     columns, origins = jax.lax.optimization_barrier(posed)
     R = jnp.stack([jnp.stack(c, axis=1) for c in columns])
     order = [*range(3, R.ndim), 0, 1, 2]
@@ -78,8 +83,8 @@ def forward(hand: HandModel, q: Float[Array, "*b 22"]) -> Links:
     return Links(R=R.transpose(order), p=p.transpose([*range(2, p.ndim), 0, 1]))
 
 
-def _combine(columns: list[Array], weights: np.ndarray) -> Array:
-    """`sum_i weights[i] columns[i]`, leaving out zero weights."""
+def combine(columns: list[Array], weights: np.ndarray) -> Array:
+    """A fixed vector turned by a rotation given as columns: `sum_i weights[i] columns[i]`."""
     terms = [float(w) * c for c, w in zip(columns, weights, strict=True) if abs(float(w)) > 1e-9]
     return sum(terms[1:], start=terms[0]) if terms else jnp.zeros_like(columns[0])
 
@@ -94,9 +99,9 @@ def _rotate(columns: list[Array], axis: np.ndarray, sin: Array, cos: Array) -> l
     for i in range(3):
         column = columns[i]
         if np.abs(K[:, i]).max() > 1e-9:
-            column = column + sin * _combine(columns, K[:, i])
+            column = column + sin * combine(columns, K[:, i])
         if np.abs(K2[:, i]).max() > 1e-9:
-            column = column + (1 - cos) * _combine(columns, K2[:, i])
+            column = column + (1 - cos) * combine(columns, K2[:, i])
         out.append(column)
     return out
 
@@ -112,7 +117,10 @@ def place(links: Links, T_frame_hand: jaxlie.SE3) -> Links:
 
 
 def keypoints(hand: HandModel, links: Links) -> Float[Array, "*b 27 3"]:
-    """22 joint origins in the order of `joints.NAMES`, then the fingertips FF MF RF LF TH, in the frame of `links`."""
+    """Joint origins in the order of `joints.NAMES`, then fingertips FF MF RF LF TH (m).
+
+    All are in the frame of `links`.
+    """
     order = np.argsort(np.array(hand.joint[1:])) + 1
     tips = np.array(hand.tip_link)
     p_tip = links.p[..., tips, :] + jnp.einsum(

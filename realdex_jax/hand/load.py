@@ -1,14 +1,13 @@
 """Hand models as plain constants, read from MJCF by MuJoCo's compiler.
 
-The only file of the core that imports mujoco. A `HandModel` holds numpy constants and is hashed by identity, so
-kinematics can unroll over it and jitted functions can take it as a static argument.
+The only file of the core that imports mujoco. A `HandModel` holds numpy constants and is hashed by
+identity, so kinematics can unroll over it and jitted functions can take it as a static argument.
 """
 
 import dataclasses
 import functools
 from importlib import resources
 from pathlib import Path
-from typing import Literal, get_args
 
 import mujoco
 import numpy as np
@@ -17,7 +16,6 @@ from jaxtyping import Float, Int
 from realdex_jax.errors import HandError
 from realdex_jax.hand import joints
 
-HandName = Literal["shadow", "dexgraspnet"]
 _FILES: dict[str, str] = {"shadow": "shadow_hand.xml", "dexgraspnet": "dexgraspnet_hand.xml"}
 
 
@@ -81,18 +79,18 @@ class HandModel:
 
 
 @functools.cache
-def load(name: HandName = "shadow") -> HandModel:
+def load(name: str = "shadow") -> HandModel:
     """Loads a hand by name.
 
     Args:
-        name: "shadow" is ours (the default everywhere); "dexgraspnet" has the link offsets and primitives of that
-            dataset's hand, under the same joint vector, and is for replaying its grasps.
+        name: "shadow" is ours (the default everywhere); "dexgraspnet" has the link offsets and
+            primitives of that dataset's hand, under the same joint vector, to replay its grasps.
 
     Raises:
         HandError: Unknown name.
     """
-    if name not in get_args(HandName):
-        raise HandError(f"no hand {name!r}; known: {', '.join(get_args(HandName))}")
+    if name not in _FILES:
+        raise HandError(f"no hand {name!r}; known: {', '.join(_FILES)}")
     path = Path(str(resources.files("realdex_jax") / "assets" / _FILES[name]))
     return from_mjcf(path, name)
 
@@ -101,7 +99,8 @@ def from_mjcf(path: Path, name: str) -> HandModel:
     """Reads a hand whose root body is the palm and whose hinges carry Shadow's names.
 
     Raises:
-        HandError: The joints differ from `joints.NAMES` or a geometry is neither box, capsule nor sphere.
+        HandError: The joints differ from `joints.NAMES`, or a geometry is neither box, capsule
+            nor sphere.
     """
     model = mujoco.MjModel.from_xml_path(str(path))
     names = tuple(model.body(b).name for b in range(1, model.nbody))

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -31,8 +32,9 @@ class SurfacePoints:
 def points(hand: HandModel, count: int = 1024) -> SurfacePoints:
     """Spreads points evenly over the outer surface of the hand.
 
-    Area-weighted candidates on every primitive, those buried in another primitive at the rest posture left out,
-    thinned by farthest-point sampling. The same count always gives the same points.
+    Area-weighted candidates on every primitive, those buried in another primitive at the rest
+    posture left out, thinned by farthest-point sampling. The same count always gives the same
+    points.
 
     Args:
         hand: The hand.
@@ -56,9 +58,11 @@ def points(hand: HandModel, count: int = 1024) -> SurfacePoints:
         link.append(np.full(n, g.link[i]))
         geom.append(np.full(n, i))
     link, p, normal, geom = (np.concatenate(x) for x in (link, p, normal, geom))
-    links = kinematics.forward(hand, jnp.asarray(joints.REST))
-    p_hand = np.asarray(jnp.einsum("mij,mj->mi", links.R[link], p) + links.p[link])
-    others = np.array(collision.signed_distance_per_geom(hand, links, jnp.asarray(p_hand)))
+    # Constants even when first asked for inside a traced function.
+    with jax.ensure_compile_time_eval():
+        links = kinematics.forward(hand, jnp.asarray(joints.REST))
+        p_hand = np.asarray(jnp.einsum("mij,mj->mi", links.R[link], p) + links.p[link])
+        others = np.array(collision.signed_distance_per_geom(hand, links, jnp.asarray(p_hand)))
     others[np.arange(len(geom)), geom] = np.inf
     outside = np.flatnonzero(others.min(-1) > -1e-4)
     if len(outside) < count:
@@ -77,7 +81,8 @@ def pose_points(
 ) -> tuple[Float[Array, "*b m 3"], Float[Array, "*b m 3"]]:
     """Positions (m) and outward normals of surface points in the frame of `links`."""
     p, normal = [], []
-    # Points are sorted by link: one small product per link, no gather (its gradient would be a scatter).
+    # Points are sorted by link: one small product per link, no gather (its gradient would be a
+    # scatter).
     for link in np.unique(surface.link):
         mine = surface.link == link
         R = links.R[..., link, :, :]

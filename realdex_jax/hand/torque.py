@@ -51,14 +51,15 @@ def joint_torque(
 
 
 def squeeze(q: Float[Array, "*b 22"], torque: Float[Array, "*b 22"]) -> Float[Array, "*b 22"]:
-    """Joint targets (rad) beyond the grasp that press with `SQUEEZE_GAIN` times the given torques."""
+    """Joint targets (rad) that press with `SQUEEZE_GAIN` times the given torques."""
     return jnp.clip(q + SQUEEZE_GAIN * torque / STIFFNESS, joints.LOWER, joints.UPPER)
 
 
 def pregrasp(q: Float[Array, "*b 22"], torque: Float[Array, "*b 22"]) -> Float[Array, "*b 22"]:
     """Joint angles (rad) from which the hand closes: every joint backed off against its torque.
 
-    The joint with the largest torque opens by `OPENING`, the others in proportion; J1 stays below J2.
+    The joint with the largest torque opens by `OPENING`, the others in proportion; J1 stays below
+    J2.
     """
     largest = jnp.abs(torque).max(-1, keepdims=True)
     return within_limits(q - OPENING * torque / jnp.maximum(largest, 1e-9))

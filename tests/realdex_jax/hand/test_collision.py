@@ -1,0 +1,134 @@
+"""Signed distances, self-penetration and surface points against C MuJoCo's collision functions."""
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import pytest
+
+from realdex_jax.errors import HandError
+from realdex_jax.hand import collision, joints, kinematics, surface
+from realdex_jax.hand.load import load
+from realdex_jax.hand.spheres import spheres
+
+DISTANCE_ATOL = 2e-5
+"""Metres; MuJoCo's own box-sphere distance differs by about 1e-5 near edges."""
+PROBE_RADIUS = 1e-4
+
+
+def _with_probe(hand):
+    """The hand's model with a tiny free sphere to measure distances from."""
+    spec = mujoco.MjSpec.from_file(str(hand.mjcf))
+    body = spec.worldbody.add_body(name="probe")
+    body.add_freejoint(name="probe")
+    body.explicitinertial = True
+    body.mass, body.inertia = 0.01, [1e-6, 1e-6, 1e-6]
+    sphere = mujoco.mjtGeom.mjGEOM_SPHERE
+    body.add_geom(name="probe", type=sphere, size=[PROBE_RADIUS, 0, 0], mass=0.001)
+    return spec.compile()
+
+
+def test_signed_distance_agrees_with_mujoco_outside_and_inside():
+    hand = load()
+    model = _with_probe(hand)
+    data = mujoco.MjData(model)
+    rng = np.random.default_rng(0)
+    q = rng.uniform(joints.LOWER, joints.UPPER, 22).astype(np.float32)
+    links = kinematics.forward(hand, jnp.asarray(q))
+    cover = spheres(hand)
+    centres = np.einsum("sij,sj->si", links.R[cover.link], cover.p_link) + links.p[cover.link]
+    p = (centres + rng.normal(size=centres.shape) * 0.01).astype(np.float32)
+    ours = np.asarray(collision.signed_distance(hand, links, jnp.asarray(p)))
+    data.qpos[[model.joint(n).qposadr[0] for n in joints.NAMES]] = q
+    start = model.joint("probe").qposadr[0]
+    probe = model.geom("probe").id
+    theirs = np.zeros(len(p))
+    for i in range(len(p)):
+        data.qpos[start : start + 3] = p[i]
+        mujoco.mj_kinematics(model, data)
+        theirs[i] = PROBE_RADIUS + min(
+            mujoco.mj_geomDistance(model, data, g, probe, 1.0, None)
+            for g in range(model.ngeom)
+            if g != probe
+        )
+    assert (theirs < -0.002).sum() > 10
+    assert (theirs > 0.002).sum() > 10
+    np.testing.assert_allclose(ours, theirs, atol=DISTANCE_ATOL)
+
+
+def test_self_penetration_agrees_with_mujoco_on_capsules():
+    hand = load()
+    model = mujoco.MjModel.from_xml_path(str(hand.mjcf))
+    data = mujoco.MjData(model)
+    rng = np.random.default_rng(1)
+    q = rng.uniform(joints.LOWER, joints.UPPER, (30, 22)).astype(np.float32)
+    ours = np.asarray(collision.self_penetration(hand, kinematics.forward(hand, jnp.asarray(q))))
+    address = [model.joint(n).qposadr[0] for n in joints.NAMES]
+    capsules, _ = collision._pairs(hand)
+    worst = 0.0
+    for i in range(len(q)):
+        data.qpos[address] = q[i]
+        mujoco.mj_kinematics(model, data)
+        for pair, (a, b) in enumerate(capsules):
+            expected = max(0.0, -mujoco.mj_geomDistance(model, data, int(a), int(b), 1.0, None))
+            worst = max(worst, expected)
+            np.testing.assert_allclose(ours[i, pair], expected, atol=1e-5)
+    assert worst > 0.003  # some of these poses do overlap
+
+
+def test_the_open_and_the_resting_hand_do_not_penetrate_themselves():
+    for name in ("shadow", "dexgraspnet"):
+        hand = load(name)
+        q = jnp.stack([jnp.zeros(22), jnp.asarray(joints.REST)])
+        assert float(collision.self_penetration(hand, kinematics.forward(hand, q)).max()) == 0.0
+
+
+def test_per_link_distance_has_the_union_as_its_minimum_and_no_infinities():
+    hand = load()
+    links = kinematics.forward(hand, jnp.asarray(np.tile(joints.REST, (3, 1))))
+    p = jax.random.uniform(jax.random.key(0), (3, 50, 3), minval=-0.1, maxval=0.1)
+    per_link = collision.signed_distance_per_link(hand, links, p)
+    assert per_link.shape == (3, 50, 23)
+    assert bool(jnp.isfinite(per_link).all())
+    np.testing.assert_allclose(
+        per_link.min(-1), collision.signed_distance(hand, links, p), atol=1e-7
+    )
+
+
+def test_gradient_of_distance_is_finite_on_axes_and_unit_outside():
+    hand = load()
+    links = kinematics.forward(hand, jnp.zeros(22))
+    on_axis = links.p[hand.link("ffmiddle")] + jnp.array([0.0, 0.0, 0.01])
+    distance = jax.grad(lambda p: collision.signed_distance(hand, links, p[None])[0])
+    assert bool(jnp.isfinite(distance(on_axis)).all())
+    far = jnp.array([0.3, -0.2, 0.1])
+    np.testing.assert_allclose(jnp.linalg.norm(distance(far)), 1.0, atol=1e-5)
+
+
+def test_surface_points_lie_on_the_hand_with_outward_normals_every_time():
+    hand = load()
+    skin = surface.points(hand, 1024)
+    assert len(skin.link) == 1024
+    links = kinematics.forward(hand, jnp.asarray(joints.REST))
+    p, normal = surface.pose_points(skin, links)
+    assert float(jnp.abs(collision.signed_distance(hand, links, p)).max()) < 2e-4
+    outside = collision.signed_distance(hand, links, p + 0.002 * normal)
+    assert float((outside > 0.0015).mean()) > 0.95  # near joints a normal may meet the next link
+    again = surface.points.__wrapped__(hand, 1024)
+    np.testing.assert_array_equal(again.p_link, skin.p_link)
+    with_geometry = {int(link) for link in hand.geoms.link}
+    assert set(skin.link.tolist()) == with_geometry
+
+
+def test_too_few_surface_points_are_refused():
+    with pytest.raises(HandError, match="at least 64"):
+        surface.points(load(), 10)
+
+
+def test_spheres_are_inside_the_hand_and_reach_its_surface():
+    hand = load()
+    cover = spheres(hand)
+    links = kinematics.forward(hand, jnp.asarray(joints.REST))
+    centre = np.einsum("sij,sj->si", links.R[cover.link], cover.p_link) + links.p[cover.link]
+    depth = -np.asarray(collision.signed_distance(hand, links, jnp.asarray(centre)))
+    assert (depth >= cover.radius - 1e-5).all()
