@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from realdex_jax import pose, pytree, touch, wrench
+from realdex_jax import descent, pose, pytree, touch, wrench
 from realdex_jax import refine as refinement
 from realdex_jax.data import schema
 from realdex_jax.data.schema import GraspSet
@@ -297,7 +297,7 @@ def judge(hand: HandModel, target: Target, refined: Refined, config: FilterConfi
         refined: Refined grasps.
         config: Limits.
     """
-    state = refinement.start(refined.phi)
+    state = descent.start(refined.phi, len(touch.CONTACT_LINKS))
     at = touch.posed(hand, state.R, state.p, state.q)
     found = touch.touch(hand, at, target.grid)
     touching = found.gap < config.touching

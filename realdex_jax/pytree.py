@@ -1,8 +1,9 @@
 """Frozen records that JAX can carry.
 
-`jax.tree_util.register_dataclass` rebuilds records through `__init__`, where a runtime shape checker sees the
-placeholders JAX puts in the fields and fails. Here unflattening skips `__init__`, so a record survives
-`tree.map`, `vmap` axes and `eval_shape` unchanged, and the type checker still sees a frozen dataclass.
+`jax.tree_util.register_dataclass` rebuilds records through `__init__`, where a runtime shape
+checker sees the placeholders JAX puts in the fields and fails. Here unflattening skips `__init__`,
+so a record survives `tree.map`, `vmap` axes and `eval_shape` unchanged, and the type checker still
+sees a frozen dataclass.
 """
 
 import dataclasses

@@ -11,13 +11,13 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import jaxlie
 import numpy as np
 from jaxtyping import Array, Float
 
-from realdex_jax import pose, pytree, touch, wrench
+from realdex_jax import descent, pytree, touch, wrench
+from realdex_jax.descent import State
 from realdex_jax.geometry.sdf import SdfGrid
-from realdex_jax.hand import joints, torque
+from realdex_jax.hand import joints
 from realdex_jax.hand.load import HandModel
 from realdex_jax.hand.spheres import spheres
 from realdex_jax.losses import contact
@@ -82,16 +82,6 @@ class Refined:
 
 
 @pytree.dataclass
-class _State:
-    """A batch of grasps, batch last."""
-
-    R: Float[Array, "3 3 b"]
-    p: Float[Array, "3 b"]
-    q: Float[Array, "22 b"]
-    force: Float[Array, "3 c b"]
-
-
-@pytree.dataclass
 class _Task:
     """What the energy compares with."""
 
@@ -117,37 +107,20 @@ def refine(
         predicted: Predicted contact value of each of `target.points` for each pose.
         config: Settings.
     """
-    state = start(phi)
+    state = descent.start(phi, len(CONTACT_LINKS))
     wanted = wanted_links(hand, state.R, state.p, state.q, target, predicted.T, config)
     task = _Task(target, predicted.T, wanted, state.q)
     gradient_of = jax.grad(
         lambda update, state: _summed(hand, config, task, state, update), has_aux=True
     )
-    steps = np.array([config.translation_step, config.rotation_step, config.joint_step])
-    size = np.repeat(steps, [3, 3, 22])[:, None].astype(np.float32)
-
-    def step(
-        carry: tuple[_State, Array, Array], i: Array
-    ) -> tuple[tuple[_State, Array, Array], None]:
-        state, first, second = carry
-        gradient, force = gradient_of(jnp.zeros_like(first), state)
-        gradient = jnp.nan_to_num(gradient)
-        norm = jnp.sqrt((gradient**2).sum(0))
-        gradient = gradient * jnp.minimum(1.0, 100.0 / (norm + 1e-9))
-        first = 0.9 * first + 0.1 * gradient
-        second = 0.98 * second + 0.02 * gradient**2
-        done = i / config.steps
-        # Full steps at first, half from 40 %, a cosine to nearly nothing over the last 30 %.
-        scale = jnp.where(done < 0.4, 1.0, 0.5) * jnp.where(
-            done < 0.7, 1.0, 0.02 + 0.98 * jnp.cos((done - 0.7) / 0.3 * jnp.pi / 2)
-        )
-        spread = jnp.sqrt(second / (1 - 0.98 ** (i + 1))) + 1e-4
-        moved = _move(state, -scale * size * (first / (1 - 0.9 ** (i + 1))) / spread)
-        q = torque.within_limits(moved.q.T).T
-        return (_State(moved.R, moved.p, q, force), first, second), None
-
-    zero = jnp.zeros((28, phi.shape[0]))
-    (state, _, _), _ = jax.lax.scan(step, (state, zero, zero), jnp.arange(config.steps))
+    state = descent.minimise(
+        gradient_of,
+        state,
+        steps=config.steps,
+        translation=config.translation_step,
+        rotation=config.rotation_step,
+        joint=config.joint_step,
+    )
     found = touch.touch(hand, touch.posed(hand, state.R, state.p, state.q), target.grid)
     force = wrench.balance(
         touch.contacts(found, wanted),
@@ -156,24 +129,11 @@ def refine(
         friction=config.friction,
         steps=60,
     )
-    R, p = jnp.moveaxis(state.R, -1, 0), state.p.T
-    T = jaxlie.SE3.from_rotation_and_translation(jaxlie.SO3.from_matrix(R), p)
     return Refined(
-        phi=pose.join(state.q.T, T),
+        phi=descent.poses(state),
         p=found.p.transpose(2, 1, 0),
         force=force.transpose(2, 1, 0),
         wanted=wanted.T,
-    )
-
-
-def start(phi: Float[Array, "k 28"]) -> _State:
-    """Poses as a batch-last state with no forces; joints are brought within their limits."""
-    q, T = pose.split(phi)
-    return _State(
-        R=jnp.moveaxis(T.rotation().as_matrix(), 0, -1),
-        p=T.translation().T,
-        q=torque.within_limits(q).T,
-        force=jnp.zeros((3, len(CONTACT_LINKS), phi.shape[0])),
     )
 
 
@@ -206,7 +166,7 @@ def wanted_links(
 
 
 def _summed(
-    hand: HandModel, config: RefineConfig, task: _Task, state: _State, update: Array
+    hand: HandModel, config: RefineConfig, task: _Task, state: State, update: Array
 ) -> tuple[Array, Array]:
     energy, force = _energy(hand, config, task, state, update)
     return energy.sum(), force
@@ -216,11 +176,11 @@ def _energy(
     hand: HandModel,
     config: RefineConfig,
     task: _Task,
-    state: _State,
+    state: State,
     update: Float[Array, "28 b"],
 ) -> tuple[Float[Array, " b"], Float[Array, "3 c b"]]:
     """Energies after tangent steps, and the updated contact forces."""
-    state = _move(state, update)
+    state = descent.move(state, update)
     at = touch.posed(hand, state.R, state.p, state.q)
     found = touch.touch(hand, at, task.target.grid)
     distance = touch.to_hand(hand, at, task.target.points.T).min(0)
@@ -257,21 +217,3 @@ def _energy(
         + config.table * under.sum(0)
     )
     return energy, force
-
-
-def _move(state: _State, update: Float[Array, "28 b"]) -> _State:
-    """Applies tangent steps (translation, rotation vector in the object frame, joints)."""
-    w = update[3:6]
-    square = (w**2).sum(0) + 1e-12
-    angle = jnp.sqrt(square)
-    a, b = jnp.sin(angle) / angle, (1 - jnp.cos(angle)) / square
-    # Rodrigues on each column: R' = R + a w x R + b w x (w x R).
-    once = _cross_columns(w, state.R)
-    R = state.R + a * once + b * _cross_columns(w, once)
-    return _State(R, state.p + update[:3], state.q + update[6:], state.force)
-
-
-def _cross_columns(w: Float[Array, "3 b"], R: Float[Array, "3 3 b"]) -> Float[Array, "3 3 b"]:
-    return jnp.stack(
-        [w[1] * R[2] - w[2] * R[1], w[2] * R[0] - w[0] * R[2], w[0] * R[1] - w[1] * R[0]]
-    )

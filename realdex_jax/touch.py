@@ -129,19 +129,23 @@ def touch(hand: HandModel, at: Posed, grid: SdfGrid) -> Touch:
     )
 
 
-def contacts(found: Touch, share: Float[Array, "k b"]) -> wrench.Contacts:
+def contacts(
+    found: Touch, lower: Float[Array, "k b"], upper: Float[Array, "k b"] | None = None
+) -> wrench.Contacts:
     """Contacts for the inner force problem.
 
-    Links press with 0.1 to 1 (the thumb's tip at least 0.3, the palm 0 to 2), times their share.
+    Links press with 0.1 to 1 (the thumb with at least 0.3, the palm 0 to 2), times their share.
 
     Args:
         found: Contacts.
-        share: 1 for links that press, 0 for others.
+        lower: Share of the least force: 1 for links that must press, 0 for others.
+        upper: Share of the greatest force; as `lower` if left out.
     """
-    least = np.where(IS_PALM, 0.0, np.where(IS_THUMB & IS_TIP, 0.3, 0.1)).astype(np.float32)
+    least = np.where(IS_PALM, 0.0, np.where(IS_THUMB, 0.3, 0.1)).astype(np.float32)
     most = np.where(IS_PALM, 2.0, 1.0).astype(np.float32)
+    upper = lower if upper is None else upper
     return wrench.Contacts(
-        p=found.p, normal=found.normal, lower=share * least[:, None], upper=share * most[:, None]
+        p=found.p, normal=found.normal, lower=lower * least[:, None], upper=upper * most[:, None]
     )
 
 

@@ -3,8 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from realdex_jax import pose, touch
-from realdex_jax import refine as refinement
+from realdex_jax import descent, pose, touch
 from realdex_jax.geometry import implicit, sdf
 from realdex_jax.hand import collision, joints, kinematics, load
 from realdex_jax.losses import contact
@@ -29,7 +28,7 @@ def test_distances_agree_with_the_exact_form_in_both_layouts(poses):
     q, T = pose.split(poses)
     links = kinematics.place(kinematics.forward(HAND, q), T)
     exact = collision.signed_distance_per_geom(HAND, links, jnp.broadcast_to(points, (3, 60, 3)))
-    state = refinement.start(poses)
+    state = descent.start(poses, len(touch.CONTACT_LINKS))
     at = touch.posed(HAND, state.R, state.p, state.q)
     last = touch.to_hand(HAND, at, points.T)
     # Only where it matters: deep inside a capsule the expanded square cancels.
@@ -47,7 +46,7 @@ def test_distances_agree_with_the_exact_form_in_both_layouts(poses):
 def test_self_depth_sees_what_the_exact_pairs_see(poses):
     q, _ = pose.split(poses)
     exact = collision.self_penetration(HAND, kinematics.forward(HAND, q)).max(-1)
-    state = refinement.start(poses)
+    state = descent.start(poses, len(touch.CONTACT_LINKS))
     depth = touch.self_depth(HAND, touch.posed(HAND, state.R, state.p, state.q)).max(0)
     np.testing.assert_allclose(depth, exact, atol=1.5e-3)
 
@@ -59,7 +58,8 @@ def test_contacts_at_a_ball_lie_a_gap_off_it_and_face_outward(poses):
     surface = implicit.Oriented(0.04 * normal, normal, np.zeros(3000, bool))
     grid = implicit.grid(surface)
     # The ball lies in the hollow of the hand.
-    state = refinement.start(poses.at[:, 22:].set(jnp.array([0.0, 0.055, -0.085, 0.0, 0.0, 0.0])))
+    lifted = poses.at[:, 22:].set(jnp.array([0.0, 0.055, -0.085, 0.0, 0.0, 0.0]))
+    state = descent.start(lifted, len(touch.CONTACT_LINKS))
     found = touch.touch(HAND, touch.posed(HAND, state.R, state.p, state.q), grid)
     near = np.asarray(jnp.abs(found.gap)) < 0.01
     assert near.any()
