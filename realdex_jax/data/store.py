@@ -281,7 +281,8 @@ def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
         if value.dtype.kind not in "fiub":
             raise DatasetError(f"column {name!r} has type {value.dtype}; only numbers are stored")
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{k: np.asarray(v) for k, v in arrays.items()})
+    named: dict[str, Any] = {k: np.asarray(v) for k, v in arrays.items()}
+    np.savez_compressed(buffer, **named)
     return buffer.getvalue()
 
 

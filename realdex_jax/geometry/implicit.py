@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from realdex_jax.geometry import cloud as clouds
 from realdex_jax.geometry.sdf import SdfGrid
@@ -58,8 +58,8 @@ def grid(surface: Oriented) -> SdfGrid:
         nodes = np.ceil((high - low) / pitch).astype(int) + 1
     axes = [low[i] + pitch * np.arange(nodes[i]) for i in range(3)]
     p = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    d = distance(surface, p).reshape(nodes)
-    gradient = np.stack(np.gradient(d, pitch), axis=-1)
+    d = distance(surface, p).reshape(tuple(nodes))
+    gradient = np.stack(list(np.gradient(d, pitch)), axis=-1)
     gradient /= np.linalg.norm(gradient, axis=-1, keepdims=True) + 1e-9
     cells = np.zeros((CELLS, 4), np.float32)
     cells[: nodes.prod()] = np.concatenate([d[..., None], gradient], axis=-1).reshape(-1, 4)
@@ -82,7 +82,7 @@ def distance(surface: Oriented, p: Float[np.ndarray, "q 3"]) -> Float[np.ndarray
         p: Query points, metres.
     """
     points, normals = surface.points, surface.normals
-    tree = cKDTree(points)
+    tree = KDTree(points)
     k = min(_NEAREST, len(points))
     spacing = 1.5 * _spacing(points)
     r, near = tree.query(p, k=k, workers=-1)
@@ -141,8 +141,9 @@ class _Outside:
         nodes = np.ceil(extent / self._pitch).astype(int) + 1
         axes = [self._low[i] + self._pitch * np.arange(nodes[i]) for i in range(3)]
         p = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-        near, _ = cKDTree(points).query(p, distance_upper_bound=band, workers=-1)
-        region, _ = ndimage.label((near > band).reshape(nodes))
+        near, _ = KDTree(points).query(p, distance_upper_bound=band, workers=-1)
+        region = np.zeros(tuple(nodes), np.int32)
+        ndimage.label((near > band).reshape(region.shape), output=region)
         self._free = region == region[0, 0, 0]
 
     def __call__(self, p: Float[np.ndarray, "q 3"]) -> Bool[np.ndarray, " q"]:
@@ -154,7 +155,7 @@ class _Outside:
 
 def _spacing(points: Float[np.ndarray, "n 3"]) -> float:
     """Median distance (m) to the nearest other point."""
-    return float(np.median(cKDTree(points).query(points, k=2)[0][:, 1])) + 1e-4
+    return float(np.median(KDTree(points).query(points, k=2)[0][:, 1])) + 1e-4
 
 
 def _sphere(count: int) -> Float[np.ndarray, "c 3"]:

@@ -2,8 +2,8 @@
 
 RealDex, section 4.1: PointNet encoders of object and hand, a latent of 64, a decoder to the pose.
 Ours decodes the orientation as two columns of the rotation matrix (Zhou et al. 2019), squashes
-joints into their limits with J1 <= J2, and feeds the condition to residual blocks. The posterior also
-sees the pose itself: a maximum over hand points keeps too little to learn orientations quickly.
+joints into their limits with J1 <= J2, and feeds the condition to residual blocks. The posterior
+also sees the pose itself: a maximum over hand points keeps too little to learn orientations soon.
 """
 
 import dataclasses

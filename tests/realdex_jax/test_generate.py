@@ -50,6 +50,7 @@ def can(n: int) -> np.ndarray:
     return np.concatenate([side[: n - n // 4], np.concatenate([lid, height], axis=1)])
 
 
+@pytest.mark.slow
 def test_a_cloud_of_any_count_gives_ranked_grasps(model):
     offset = np.array([0.4, -0.2, 0.9])
     cloud = can(3000) + offset

@@ -87,6 +87,7 @@ def compiled_once(tmp_path):
         jax.config.update(name, value)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compiled_once")
 def test_resume_is_bit_exact_and_a_term_signal_stops_cleanly(data, tmp_path, monkeypatch, capsys):
     whole = train_pose.train(RECIPE, data, tmp_path / "whole")
