@@ -198,7 +198,7 @@ def _recipe(
         "synthesis": dataclasses.asdict(SynthesisConfig(batch=config.batch)),
         "physics": {"still": Physics().describe(), "strict": StrictPhysics().describe()},
         "processes": workers,
-        "wall_seconds": round(wall, 1),
+        "last_run_seconds": round(wall, 1),
         "objects": results,
     }
 

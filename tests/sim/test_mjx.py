@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from realdex_jax.data import dexgraspnet
+from realdex_jax.data import store
 from realdex_jax.hand import joints
 from realdex_jax.hand.load import load
-from sim import native
+from sim import native, objects
 from sim.displacement import displacement, link_poses
 from sim.physics import Physics
 from sim.scene import still_scene
@@ -15,13 +15,23 @@ from sim.scene import still_scene
 pytestmark = pytest.mark.filterwarnings("ignore:Mesh .* has a coplanar face:UserWarning")
 
 
-def poses_around(count, rng):
-    """Half-closed hands whose palms press on a block of 4 cm from all sides."""
-    phi = np.zeros((count, 28), np.float32)
-    phi[:, :22] = joints.REST + rng.normal(0.0, 0.15, (count, 22))
-    phi[:, :22] = np.clip(phi[:, :22], joints.LOWER, joints.UPPER)
-    phi[:, 22:25] = rng.uniform((-0.02, 0.025, -0.11), (0.01, 0.04, -0.06), (count, 3))
+def mixed_grasps(name, count):
+    """Grasps of the shipped data, every second one shaken so that it may let go."""
+    rng = np.random.default_rng(0)
+    phi = np.array(store.open_dataset("realdex-sim").grasps(name).phi[:count])
+    shaken = slice(1, None, 2)
+    phi[shaken, :22] += rng.normal(0.0, 0.06, phi[shaken, :22].shape)
+    phi[shaken, :22] = np.clip(phi[shaken, :22], joints.LOWER, joints.UPPER)
+    phi[shaken, 22:25] += rng.normal(0.0, 0.004, phi[shaken, 22:25].shape)
     return phi
+
+
+def agreement(name, count):
+    """Share of grasps that both backends call held, or both not held; share held."""
+    hand, shape, phi = load("shadow"), objects.make(name), mixed_grasps(name, count)
+    a = displacement(hand, shape, phi, directions=1)
+    b = displacement(hand, shape, phi, backend="mjx", directions=1)
+    return (a.held == b.held).mean(), a.held.mean()
 
 
 @pytest.mark.slow
@@ -40,27 +50,14 @@ def test_free_fall_is_that_of_the_native_backend(cube):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.xfail(
-    reason="0.953 on these random, partly deep poses, of which 16 % hold; 0.97 is asked of grasps",
-    strict=False,
-)
-def test_backends_agree_on_a_box(cube, rng):
-    phi = poses_around(128, rng)
-    a = displacement(load("shadow"), cube, phi, directions=1)
-    b = displacement(load("shadow"), cube, phi, backend="mjx", directions=1)
-    assert 0.05 < a.held.mean() < 0.95
-    assert (a.held == b.held).mean() >= 0.97
+def test_backends_agree_on_a_box():
+    agree, held = agreement("magic_cube", 128)
+    assert 0.3 < held < 0.95
+    assert agree >= 0.97
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_backends_agree_on_convex_pieces(dexgraspnet_root):
-    code = next(c for c in dexgraspnet.codes(dexgraspnet_root) if "Bottle" in c)
-    agree = []
-    for scaled in dexgraspnet.read(dexgraspnet_root, code)[1:4:2]:
-        phi = np.asarray(scaled.grasps.phi[:64])
-        a = displacement(load("dexgraspnet"), scaled.shape, phi, directions=1)
-        b = displacement(load("dexgraspnet"), scaled.shape, phi, backend="mjx", directions=1)
-        agree.append(a.held == b.held)
-    assert np.concatenate(agree).mean() >= 0.95
+def test_backends_agree_on_convex_pieces():
+    agree, held = agreement("yogurt", 60)
+    assert 0.3 < held < 0.95
+    assert agree >= 0.95
