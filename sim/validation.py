@@ -25,8 +25,8 @@ from sim.synthesis import Optimised, SynthesisConfig, optimise
 MAX_DEPTH = 0.001
 """Metres a stored grasp may be inside the object after settling."""
 STILL = dataclasses.replace(Physics(), long_horizon=0.4, held=0.003)
-"""The still-hand test as a filter: three millimetres in 0.4 s. An object that slips speeds up, so
-it is about two centimetres in a second, at two fifths of the cost. Tables always use `Physics()`."""
+"""The still-hand test as a filter: three millimetres in 0.4 s. An object that slips speeds up: that
+is about two centimetres in a second, at two fifths of the cost. Tables always use `Physics()`."""
 MAX_SHORT_DISPLACEMENT_CM = 0.5
 """Most a stored grasp lets its object move in the still hand by the short horizon."""
 SETTLE_SHARE = 0.45
