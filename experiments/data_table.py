@@ -1,0 +1,72 @@
+"""Copies how a dataset was made from its recipe into a document, so that no number is typed.
+
+    python -m experiments.data_table --into docs/dataset.md
+
+The marks are `<!-- data:begin -->` and `<!-- data:end -->`; without `--into` the table is printed.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import tyro
+
+from experiments.report_table import insert
+from realdex_jax.data import store
+from realdex_jax.data.store import Dataset
+from realdex_jax.errors import RealdexError
+from realdex_jax.evaluation import results
+
+
+@dataclasses.dataclass(frozen=True)
+class DataTable:
+    """Command line of this script."""
+
+    data: str = "realdex-sim"
+    """Name or folder of a dataset made by `experiments.make_dataset`."""
+    into: Path | None = None
+    """Document to update."""
+
+
+def main() -> None:
+    """Prints the table or puts it into a document."""
+    config = tyro.cli(DataTable, description=__doc__)
+    try:
+        text = table(store.open_dataset(config.data))
+        if config.into is None:
+            print(text)
+        else:
+            document = insert(config.into.read_text(encoding="utf-8"), text, "data")
+            results.write_whole(config.into, document)
+    except (RealdexError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def table(dataset: Dataset) -> str:
+    """Markdown: totals and rates, then the counts of every object."""
+    rows = dataset.recipe["objects"]
+    starts = sum(row["starts"] for row in rows.values())
+    valid = sum(row["valid"] for row in rows.values())
+    busy = sum(row["seconds_optimise"] + row["seconds_physics"] for row in rows.values())
+    mean = sum(row["valid"] / row["starts"] for row in rows.values()) / len(rows)
+    stored = sum(len(dataset.grasps(name)) for name in dataset.objects)
+    lines = [
+        f"{dataset.name} {dataset.version}, made by `{dataset.recipe['command']}` at commit "
+        f"`{dataset.recipe['commit'][:10]}`, seed {dataset.recipe['settings']['seed']}: {stored} "
+        f"grasps stored. {valid} of {starts} starts were strictly valid ({valid / starts:.2f}; "
+        f"mean over objects {mean:.2f}), {valid / busy:.1f} a second and process.",
+        "",
+        "| object | split | starts | promising | settled | strictly valid | kept | distinct |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for split, names in dataset.splits.items():
+        for name in sorted(names):
+            row = rows[name]
+            shares = (row[k] / row["starts"] for k in ("promising", "settled", "valid", "kept"))
+            cells = " | ".join(f"{share:.2f}" for share in shares)
+            lines.append(f"| {name} | {split} | {row['starts']} | {cells} | {row['distinct']} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
