@@ -138,19 +138,7 @@ def load_model(source: str | Path) -> GraspModel:
         CheckpointError: No such model, a damaged file, or weights that do not fit their
             configuration.
     """
-    path = Path(source)
-    if str(source) in EMBEDDED:
-        path = Path(__file__).parent.parent / "assets" / EMBEDDED[str(source)]
-    if not path.is_file():
-        raise CheckpointError(f"no model {str(source)!r}; known: {', '.join(EMBEDDED)}, or a file")
-    try:
-        with safetensors.safe_open(path, framework="numpy") as f:
-            header = f.metadata() or {}
-            tensors = {k: np.asarray(f.get_tensor(k), np.float32) for k in f.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
-    if header.get("format") != _FORMAT:
-        raise CheckpointError(f"{path} has format {header.get('format')!r}; needed: {_FORMAT!r}")
+    path, header, tensors = _read(source)
     try:
         config = config_from_dict(json.loads(header["config"]))
         statistics = Statistics(
@@ -163,6 +151,40 @@ def load_model(source: str | Path) -> GraspModel:
     leaves = [jnp.asarray(tensors[k]) for k in flat(shapes)]
     params = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
     return GraspModel(config=config, params=params, statistics=statistics)
+
+
+def load_recipe(source: str | Path) -> dict[str, Any]:
+    """How a model was trained: configuration, revision, data digest, versions.
+
+    Raises:
+        CheckpointError: No such model, or a damaged file.
+    """
+    path, header, _ = _read(source)
+    try:
+        return dict(json.loads(header["recipe"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: unreadable recipe: {error!r}") from error
+
+
+def embedded_path(name: str) -> Path:
+    """File of a shipped model."""
+    return Path(__file__).parent.parent / "assets" / EMBEDDED[name]
+
+
+def _read(source: str | Path) -> tuple[Path, dict[str, str], dict[str, np.ndarray]]:
+    """Path, header and float32 tensors of a model file."""
+    path = embedded_path(str(source)) if str(source) in EMBEDDED else Path(source)
+    if not path.is_file():
+        raise CheckpointError(f"no model {str(source)!r}; known: {', '.join(EMBEDDED)}, or a file")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as f:
+            header = dict(f.metadata() or {})
+            tensors = {k: np.asarray(f.get_tensor(k), np.float32) for k in f.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
+    if header.get("format") != _FORMAT:
+        raise CheckpointError(f"{path} has format {header.get('format')!r}; needed: {_FORMAT!r}")
+    return path, header, tensors
 
 
 def config_from_dict(values: Mapping[str, Any]) -> NetworkConfig:
