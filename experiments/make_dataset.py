@@ -149,17 +149,29 @@ def make_object(name: str, quota: int, config: MakeDataset, parts: Path) -> dict
     from realdex_jax.geometry import sdf
     from realdex_jax.hand.load import load
     from sim import objects
+    from sim.physics import Physics
     from sim.synthesis import SynthesisConfig
-    from sim.validation import Tally, distinct, synthesise
+    from sim.validation import Tally, distinct, holds, synthesise
 
     hand, shape = load("shadow"), objects.make(name)
     settings = SynthesisConfig(batch=config.batch)
     path, note = parts / f"{name}.npz", parts / f"{name}.json"
+    gate = Physics().describe()
+
+    def save(grasps: Any) -> None:
+        _save(path, grasps)
+        state = {"tally": dataclasses.asdict(tally), "batches": batches, "gate": gate}
+        _write(note, json.dumps(state).encode())
+
     tally, batches, grasps = Tally(), 0, None
     if note.exists():
         old = json.loads(note.read_text())
         tally, batches = Tally(**old["tally"]), old["batches"]
         grasps = _grasp_set(store.read_npz(path), schema)
+        if old.get("gate") != gate:  # made under another last gate: test again
+            held, _ = holds(hand, shape, grasps, threads=1)
+            grasps = schema.take(grasps, np.flatnonzero(held))
+            save(grasps)
     grid = None
     while batches < config.max_batches and (grasps is None or len(grasps) < quota):
         grid = sdf.build(shape) if grid is None else grid
@@ -169,8 +181,7 @@ def make_object(name: str, quota: int, config: MakeDataset, parts: Path) -> dict
         known = range(0 if grasps is None else len(grasps))
         grasps = schema.take(both, distinct(np.asarray(both.phi), shape.symmetry, tuple(known)))
         tally, batches = tally + counts, batches + 1
-        _save(path, grasps)
-        _write(note, json.dumps({"tally": dataclasses.asdict(tally), "batches": batches}).encode())
+        save(grasps)
     count = 0 if grasps is None else len(grasps)
     return {**dataclasses.asdict(tally), "batches": batches, "distinct": count, "quota": quota}
 

@@ -24,9 +24,6 @@ from sim.synthesis import Optimised, SynthesisConfig, optimise
 
 MAX_DEPTH = 0.001
 """Metres a stored grasp may be inside the object after settling."""
-STILL = dataclasses.replace(Physics(), long_horizon=0.4, held=0.003)
-"""The still-hand test as a filter: three millimetres in 0.4 s. An object that slips speeds up: that
-is about two centimetres in a second, at two fifths of the cost. Tables always use `Physics()`."""
 MAX_SHORT_DISPLACEMENT_CM = 0.5
 """Most a stored grasp lets its object move in the still hand by the short horizon."""
 SETTLE_SHARE = 0.45
@@ -128,12 +125,23 @@ def validate(
     settled = schema.take(settled, valid)
     if not len(settled):
         return settled, tally
-    still = displacement(hand, shape, np.asarray(settled.phi), STILL, threads=threads)
-    short = np.asarray(still.d_0146_cm)
-    keep = np.flatnonzero(np.asarray(still.held_six) & (short <= MAX_SHORT_DISPLACEMENT_CM))
+    keep, short = holds(hand, shape, settled, threads=threads)
     columns = {**settled.columns, "still_disp_0146_cm": short.astype(np.float16)}
     settled = dataclasses.replace(settled, columns=columns)
-    return schema.take(settled, keep), tally + Tally(kept=len(keep))
+    return schema.take(settled, np.flatnonzero(keep)), tally + Tally(kept=int(keep.sum()))
+
+
+def holds(
+    hand: HandModel, shape: ObjectShape, grasps: GraspSet, *, threads: int | None = None
+) -> tuple[Bool[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """The last gate: the still hand holds the object six ways, without a start.
+
+    Returns:
+        Whether each grasp passes, and its displacement (cm) at the short horizon.
+    """
+    still = displacement(hand, shape, np.asarray(grasps.phi), Physics(), threads=threads)
+    short = np.asarray(still.d_0146_cm)
+    return np.asarray(still.held_six) & (short <= MAX_SHORT_DISPLACEMENT_CM), short
 
 
 def settle(

@@ -15,12 +15,15 @@ from sim.physics import StrictPhysics
 from sim.robustness import Reason, robustness
 from sim.scene import actuated_scene
 
+FLEXION = [i for i, n in enumerate(joints.NAMES) if n[-1] in "123" and n != "THJ3"]
+"""Joints that close the hand when they grow."""
+
 
 def closing(phi, squeeze=0.15, opening=0.1):
     """Grasps whose flexion joints open and press by fixed angles."""
     q_pregrasp, q_squeeze = phi[:, :22].copy(), phi[:, :22].copy()
-    q_pregrasp[:, list(joints.FLEXION)] -= opening
-    q_squeeze[:, list(joints.FLEXION)] += squeeze
+    q_pregrasp[:, FLEXION] -= opening
+    q_squeeze[:, FLEXION] += squeeze
     return SimpleNamespace(phi=phi, q_pregrasp=q_pregrasp, q_squeeze=q_squeeze)
 
 
