@@ -96,6 +96,16 @@ def test_model_file_round_trip(tmp_path):
         np.testing.assert_allclose(a, b, atol=2e-3)
 
 
+def test_the_shipped_model_is_small_and_says_how_it_was_made():
+    path = grasp_model.embedded_path("realdex-sim-small")
+    assert path.stat().st_size <= 10_000_000
+    shipped = grasp_model.load_model("realdex-sim-small")
+    assert grasp_model.parameter_count(shipped.params) <= 2_000_000
+    recipe = grasp_model.load_recipe("realdex-sim-small")
+    assert len(recipe["data_digest"]) == 64
+    assert {"commit", "config", "versions"} <= set(recipe)
+
+
 def test_a_full_disk_keeps_the_old_model(tmp_path, monkeypatch):
     path = tmp_path / "m.safetensors"
     grasp_model.save_model(path, model(), {})
