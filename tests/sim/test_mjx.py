@@ -49,14 +49,15 @@ def test_free_fall_is_that_of_the_native_backend(cube):
     assert mjx.simulate(*args) == pytest.approx(native.simulate(*args), rel=1e-3)
 
 
-@pytest.mark.slow
+# Minutes of compilation and of stepping on a CPU: where JAX sees an accelerator only.
+@pytest.mark.gpu
 def test_backends_agree_on_a_box():
     agree, held = agreement("magic_cube", 128)
     assert 0.3 < held < 0.95
     assert agree >= 0.97
 
 
-@pytest.mark.slow
+@pytest.mark.gpu
 def test_backends_agree_on_convex_pieces():
     agree, held = agreement("yogurt", 60)
     assert 0.3 < held < 0.95
