@@ -10,6 +10,7 @@ batch.
 
 import concurrent.futures
 import dataclasses
+import io
 import json
 import multiprocessing
 import os
@@ -31,6 +32,16 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+from realdex_jax.data import schema, store
+from realdex_jax.data.schema import GraspSet
+from realdex_jax.data.store import Surface
+from realdex_jax.geometry import sdf
+from realdex_jax.hand.load import load
+from sim import objects
+from sim.physics import Physics, StrictPhysics
+from sim.synthesis import SynthesisConfig
+from sim.validation import Tally, distinct, holds, synthesise
 
 OUT = Path("runs/realdex_sim")
 
@@ -81,9 +92,6 @@ def main(preset: Literal["full", "small"] = "full", config: MakeDataset | None =
 
 def run(config: MakeDataset) -> dict[str, Any]:
     """Synthesises all objects and writes the dataset folder; returns its recipe."""
-    from realdex_jax.data import schema, store
-    from sim import objects
-
     console = Console()
     split_of = {name: split for split, names in objects.SPLITS.items() for name in names}
     names = config.objects or objects.names()
@@ -125,7 +133,7 @@ def run(config: MakeDataset) -> dict[str, Any]:
             progress.advance(task)
     wall = time.perf_counter() - began
     recipe = _recipe(config, results, workers, wall)
-    kept = {n: _first(store.read_npz(parts / f"{n}.npz"), quota[n], schema) for n in names}
+    kept = {n: _first(store.read_npz(parts / f"{n}.npz"), quota[n]) for n in names}
     store.write_dataset(
         config.out,
         name="realdex-sim",
@@ -145,20 +153,12 @@ def run(config: MakeDataset) -> dict[str, Any]:
 
 def make_object(name: str, quota: int, config: MakeDataset, parts: Path) -> dict[str, Any]:
     """Synthesises one object until its quota of distinct grasps; resumes from its part file."""
-    from realdex_jax.data import schema, store
-    from realdex_jax.geometry import sdf
-    from realdex_jax.hand.load import load
-    from sim import objects
-    from sim.physics import Physics
-    from sim.synthesis import SynthesisConfig
-    from sim.validation import Tally, distinct, holds, synthesise
-
     hand, shape = load("shadow"), objects.make(name)
     settings = SynthesisConfig(batch=config.batch)
     path, note = parts / f"{name}.npz", parts / f"{name}.json"
     gate = Physics().describe()
 
-    def save(grasps: Any) -> None:
+    def save(grasps: GraspSet) -> None:
         _save(path, grasps)
         state = {"tally": dataclasses.asdict(tally), "batches": batches, "gate": gate}
         _write(note, json.dumps(state).encode())
@@ -167,7 +167,7 @@ def make_object(name: str, quota: int, config: MakeDataset, parts: Path) -> dict
     if note.exists():
         old = json.loads(note.read_text())
         tally, batches = Tally(**old["tally"]), old["batches"]
-        grasps = _grasp_set(store.read_npz(path), schema)
+        grasps = _grasp_set(store.read_npz(path))
         if old.get("gate") != gate:  # made under another last gate: test again
             held, _ = holds(hand, shape, grasps, threads=1)
             grasps = schema.take(grasps, np.flatnonzero(held))
@@ -195,9 +195,6 @@ def batch_seed(seed: int, name: str, batch: int) -> int:
 def _recipe(
     config: MakeDataset, results: dict[str, Any], workers: int, wall: float
 ) -> dict[str, Any]:
-    from sim.physics import Physics, StrictPhysics
-    from sim.synthesis import SynthesisConfig
-
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
@@ -214,34 +211,29 @@ def _recipe(
     }
 
 
-def _surface(name: str, count: int) -> Any:
-    from realdex_jax.data.store import Surface
-    from sim import objects
-
+def _surface(name: str, count: int) -> Surface:
     sample = objects.make(name).surface(count, seed=0)
     return Surface(sample.points.astype(np.float32), sample.normals.astype(np.float32))
 
 
-def _grasp_set(arrays: dict[str, np.ndarray], schema: Any) -> Any:
+def _grasp_set(arrays: dict[str, np.ndarray]) -> GraspSet:
     columns = {k.removeprefix("column."): v for k, v in arrays.items() if k.startswith("column.")}
-    return schema.GraspSet(arrays["phi"], arrays["q_pregrasp"], arrays["q_squeeze"], columns)
+    return GraspSet(arrays["phi"], arrays["q_pregrasp"], arrays["q_squeeze"], columns)
 
 
-def _first(arrays: dict[str, np.ndarray], quota: int, schema: Any) -> Any:
-    return schema.take(_grasp_set(arrays, schema), slice(0, quota))
+def _first(arrays: dict[str, np.ndarray], quota: int) -> GraspSet:
+    return schema.take(_grasp_set(arrays), slice(0, quota))
 
 
-def _save(path: Path, grasps: Any) -> None:
-    import io
-
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        phi=grasps.phi,
-        q_pregrasp=grasps.q_pregrasp,
-        q_squeeze=grasps.q_squeeze,
+def _save(path: Path, grasps: GraspSet) -> None:
+    arrays: dict[str, Any] = {
+        "phi": grasps.phi,
+        "q_pregrasp": grasps.q_pregrasp,
+        "q_squeeze": grasps.q_squeeze,
         **{f"column.{k}": v for k, v in grasps.columns.items()},
-    )
+    }
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
     _write(path, buffer.getvalue())
 
 

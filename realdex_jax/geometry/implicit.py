@@ -7,20 +7,17 @@ is the distance to the nearest tangent disc.
 
 import dataclasses
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 from scipy.spatial import KDTree
 
 from realdex_jax.geometry import cloud as clouds
+from realdex_jax.geometry import sdf
 from realdex_jax.geometry.sdf import SdfGrid
 
 CELLS = 120_000
 """Cells of every grid, so that jitted users compile once."""
-MARGIN = 0.03
-"""Metres of grid around the cloud; beyond it the distance to the border is added."""
-_MIN_PITCH = 0.0015
 _NEAREST = 8
 _VIEWS = 32
 _HOLE = 3.5
@@ -49,26 +46,8 @@ def grid(surface: Oriented) -> SdfGrid:
     Args:
         surface: A few thousand points for millimetre accuracy.
     """
-    points = surface.points
-    low, high = points.min(axis=0) - MARGIN, points.max(axis=0) + MARGIN
-    pitch = max(_MIN_PITCH, float(np.cbrt(np.prod(high - low) / CELLS)))
-    nodes = np.ceil((high - low) / pitch).astype(int) + 1
-    while nodes.prod() > CELLS:
-        pitch *= 1.01
-        nodes = np.ceil((high - low) / pitch).astype(int) + 1
-    axes = [low[i] + pitch * np.arange(nodes[i]) for i in range(3)]
-    p = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    d = distance(surface, p).reshape(tuple(nodes))
-    gradient = np.stack(list(np.gradient(d, pitch)), axis=-1)
-    gradient /= np.linalg.norm(gradient, axis=-1, keepdims=True) + 1e-9
-    cells = np.zeros((CELLS, 4), np.float32)
-    cells[: nodes.prod()] = np.concatenate([d[..., None], gradient], axis=-1).reshape(-1, 4)
-    return SdfGrid(
-        cells=jnp.asarray(cells),
-        shape=jnp.asarray(nodes, jnp.int32),
-        origin=jnp.asarray(low, jnp.float32),
-        pitch=jnp.asarray(pitch, jnp.float32),
-    )
+    bounds = np.stack([surface.points.min(axis=0), surface.points.max(axis=0)])
+    return sdf.sample(lambda p: distance(surface, p), bounds, CELLS)
 
 
 def distance(surface: Oriented, p: Float[np.ndarray, "q 3"]) -> Float[np.ndarray, " q"]:

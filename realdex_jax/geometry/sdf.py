@@ -5,6 +5,8 @@ collides with. Cells store distance and unit gradient, so that one gather gives 
 value.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,21 +43,36 @@ class SdfGrid:
 
 def build(shape: ObjectShape) -> SdfGrid:
     """Samples an object's distance field; about a second, mostly nearest-neighbour search."""
-    low, high = shape.bounds[0] - MARGIN, shape.bounds[1] + MARGIN
-    pitch = max(MIN_PITCH, float(np.cbrt(np.prod(high - low) / CELLS)))
+    return sample(lambda p: exact_distance(shape, p), shape.bounds)
+
+
+def sample(
+    field: Callable[[Float[np.ndarray, "n 3"]], Float[np.ndarray, " n"]],
+    bounds: Float[np.ndarray, "2 3"],
+    cells: int = CELLS,
+) -> SdfGrid:
+    """Samples any signed distance on a grid, `MARGIN` around the object.
+
+    Args:
+        field: Distance (m) at points (m), negative inside.
+        bounds: Lowest and highest corner of the object, metres.
+        cells: Cells of the grid; unused ones are padding, so that jitted users compile once.
+    """
+    low, high = bounds[0] - MARGIN, bounds[1] + MARGIN
+    pitch = max(MIN_PITCH, float(np.cbrt(np.prod(high - low) / cells)))
     nodes = np.ceil((high - low) / pitch).astype(int) + 1
-    while nodes.prod() > CELLS:
+    while nodes.prod() > cells:
         pitch *= 1.01
         nodes = np.ceil((high - low) / pitch).astype(int) + 1
     axes = [low[i] + pitch * np.arange(nodes[i]) for i in range(3)]
     p = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    d = exact_distance(shape, p).reshape(nodes)
+    d = field(p).reshape(tuple(nodes))
     gradient = np.stack([np.gradient(d, pitch, axis=i) for i in range(3)], axis=-1)
     gradient /= np.linalg.norm(gradient, axis=-1, keepdims=True) + 1e-9
-    cells = np.zeros((CELLS, 4), np.float32)
-    cells[: nodes.prod()] = np.concatenate([d[..., None], gradient], axis=-1).reshape(-1, 4)
+    values = np.zeros((cells, 4), np.float32)
+    values[: nodes.prod()] = np.concatenate([d[..., None], gradient], axis=-1).reshape(-1, 4)
     return SdfGrid(
-        cells=jnp.asarray(cells),
+        cells=jnp.asarray(values),
         shape=jnp.asarray(nodes, jnp.int32),
         origin=jnp.asarray(low, jnp.float32),
         pitch=jnp.asarray(pitch, jnp.float32),
