@@ -6,6 +6,7 @@ share one compiled model.
 """
 
 import functools
+import importlib.util
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,7 +51,7 @@ def displacement(
     shape: Pieces,
     phi: Float[Array | np.ndarray, "n 28"],
     physics: Physics | None = None,
-    backend: Literal["native", "mjx"] = "native",
+    backend: Literal["auto", "native", "mjx"] = "auto",
     *,
     directions: Literal[1, 6] = 6,
     threads: int | None = None,
@@ -62,14 +63,14 @@ def displacement(
         shape: The object; its mass is replaced by `physics.mass`.
         phi: Poses, the palm in the object frame.
         physics: The constants; `Physics()` if None.
-        backend: "native" for CPU threads, "mjx" for accelerators.
+        backend: "native" for CPU threads, "mjx" for accelerators; "auto" is "mjx" where JAX sees an
+            accelerator and warp-lang is installed.
         directions: Gravity along -z only, or along all six axes.
         threads: Threads of the native backend; the number of cores if None.
 
     Raises:
         PhysicsError: A pose is not finite or of the wrong shape, the object cannot be simulated, or
-            the backend or
-            number of directions is unknown.
+            the backend or number of directions is unknown, or its package is missing.
     """
     physics = physics or Physics()
     if directions not in (1, 6):
@@ -80,15 +81,15 @@ def displacement(
     p_all = np.repeat(p[:, scene.links], directions, axis=0)
     wxyz_all = np.repeat(wxyz[:, scene.links], directions, axis=0)
     checkpoints = (physics.short_steps, physics.long_steps)
-    match backend:
+    match _chosen() if backend == "auto" else backend:
         case "native":
             moved = native.simulate(scene, p_all, wxyz_all, gravity, checkpoints, threads=threads)
         case "mjx":
-            from sim import mjx  # compiles on import and needs an accelerator to be worth it
+            from sim import mjx  # seconds of import that the native backend need not pay
 
             moved = mjx.simulate(scene, p_all, wxyz_all, gravity, checkpoints)
         case _:
-            raise PhysicsError(f"no backend {backend!r}; known: native, mjx")
+            raise PhysicsError(f"no backend {backend!r}; known: auto, native, mjx")
     # A diverged simulation counts as dropped, not as missing.
     moved = np.where(np.isfinite(moved), moved, native.GONE).reshape(-1, directions, 2)
     held = moved[:, :, 1] < physics.held
@@ -99,6 +100,11 @@ def displacement(
         held_six=np.asarray(held.all(axis=1)),
         directions=directions,
     )
+
+
+def _chosen() -> Literal["native", "mjx"]:
+    accelerated = jax.default_backend() != "cpu" and importlib.util.find_spec("warp") is not None
+    return "mjx" if accelerated else "native"
 
 
 def link_poses(

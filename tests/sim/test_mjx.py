@@ -1,13 +1,18 @@
 """The MJX backend against the native one: same scene, same constants."""
 
+import dataclasses
+import sys
+
+import jax
 import numpy as np
 import pytest
 
 from realdex_jax.data import store
+from realdex_jax.errors import PhysicsError
 from realdex_jax.hand import joints
 from realdex_jax.hand.load import load
 from sim import native, objects
-from sim.displacement import displacement, link_poses
+from sim.displacement import _chosen, displacement, link_poses
 from sim.physics import Physics
 from sim.scene import still_scene
 
@@ -35,7 +40,6 @@ def agreement(name, count):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_free_fall_is_that_of_the_native_backend(cube):
     from sim import mjx
 
@@ -49,16 +53,41 @@ def test_free_fall_is_that_of_the_native_backend(cube):
     assert mjx.simulate(*args) == pytest.approx(native.simulate(*args), rel=1e-3)
 
 
-# Minutes of compilation and of stepping on a CPU: where JAX sees an accelerator only.
-@pytest.mark.gpu
-def test_backends_agree_on_a_box():
-    agree, held = agreement("magic_cube", 128)
+# Above what the same grasps differ by between runs of either backend on another machine; the rest
+# are drops decided by single contacts.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "count", "least"),
+    [("magic_cube", 128, 0.97), ("slim_can", 128, 0.97), ("mug", 128, 0.95), ("yogurt", 60, 0.95)],
+)
+def test_backends_agree_on_what_is_held(name, count, least):
+    agree, held = agreement(name, count)
     assert 0.3 < held < 0.95
-    assert agree >= 0.97
+    assert agree >= least
 
 
-@pytest.mark.gpu
-def test_backends_agree_on_convex_pieces():
-    agree, held = agreement("yogurt", 60)
-    assert 0.3 < held < 0.95
-    assert agree >= 0.95
+@pytest.mark.slow
+def test_room_for_contacts_grows_until_they_fit_and_ends_in_an_error(monkeypatch):
+    from sim import mjx
+
+    hand, shape = load("shadow"), objects.make("magic_cube")
+    phi = mixed_grasps("magic_cube", 2)
+    brief = dataclasses.replace(Physics(), short_horizon=0.01, long_horizon=0.02)
+    enough = displacement(hand, shape, phi, brief, "mjx", directions=1)
+    monkeypatch.setattr(mjx, "_CONTACTS", 1)
+    grown = displacement(hand, shape, phi, brief, "mjx", directions=1)
+    assert grown.d_1s_cm == pytest.approx(enough.d_1s_cm, abs=1e-6)
+    monkeypatch.setattr(mjx, "_MOST_CONTACTS", 1)
+    with pytest.raises(PhysicsError, match="more than 1 contacts"):
+        displacement(hand, shape, phi, brief, "mjx", directions=1)
+
+
+def test_without_warp_the_error_names_the_extra(cube, monkeypatch):
+    monkeypatch.setitem(sys.modules, "warp", None)
+    phi = np.zeros((1, 28), np.float32)
+    with pytest.raises(PhysicsError, match=r"realdex_jax\[mjx\]"):
+        displacement(load("shadow"), cube, phi, backend="mjx")
+
+
+def test_the_automatic_backend_on_a_cpu_is_the_native_one():
+    assert _chosen() == ("native" if jax.default_backend() == "cpu" else "mjx")
