@@ -110,6 +110,13 @@ def _mujoco(part: str) -> Finding:
     return Finding(part, native == mjx, detail, "install both in the version of requirements.lock")
 
 
+def _warp(part: str) -> Finding:
+    there = importlib.util.find_spec("warp") is not None
+    detail = f"warp-lang {importlib.metadata.version('warp-lang')}" if there else "not installed"
+    without = "physics runs on CPU threads, also beside a GPU; pip install 'realdex_jax[mjx]'"
+    return Finding(part, there, detail, without)
+
+
 def _meshes(part: str) -> Finding:
     from sim import visuals
 
@@ -214,6 +221,7 @@ CHECKS: dict[str, Callable[[str], Finding]] = {
     "MuJoCo": _mujoco,
     "embedded dataset": _dataset,
     "shipped checkpoint": _checkpoint,
+    "MJX physics (warp-lang)": _warp,
     "visual hand meshes": _meshes,
     "convex decomposition": _coacd,
     "EGL": _library("EGL"),
