@@ -35,7 +35,7 @@ def compare(batch: int = BATCH, repeats: int = 30) -> list[Timing]:
 
     Raises:
         DisagreementError: Link origins differ by more than `AGREEMENT`.
-        ModuleNotFoundError: The bench extra is not installed.
+        MissingPeerError: The bench extra is not installed.
     """
     hand = load()
     rng = np.random.default_rng(0)
@@ -51,6 +51,10 @@ def compare(batch: int = BATCH, repeats: int = 30) -> list[Timing]:
         if not error < AGREEMENT:
             raise DisagreementError(f"{name} differs from realdex_jax by {error:g} m")
     return time_calls({name: run for name, (run, _) in runs.items()}, batch, repeats)
+
+
+class MissingPeerError(RealdexError):
+    """A peer to compare with is not installed."""
 
 
 Run = tuple[Callable[[], object], Callable[[], Float[np.ndarray, "b l 3"]]]
@@ -87,8 +91,14 @@ def _mjx(hand: HandModel, q: np.ndarray) -> Run:
 
 
 def _pytorch(hand: HandModel, q: np.ndarray) -> Run:
-    import pytorch_kinematics
-    import torch
+    try:
+        import pytorch_kinematics
+        import torch
+    except ModuleNotFoundError as error:
+        raise MissingPeerError(
+            f"{error.name} is not installed; `make bench` installs the peers, or "
+            "pip install -e '.[bench]'"
+        ) from error
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     chain = pytorch_kinematics.build_chain_from_urdf(urdf(hand).encode())

@@ -113,7 +113,7 @@ def _mujoco(part: str) -> Finding:
 def _warp(part: str) -> Finding:
     there = importlib.util.find_spec("warp") is not None
     detail = f"warp-lang {importlib.metadata.version('warp-lang')}" if there else "not installed"
-    without = "physics runs on CPU threads, also beside a GPU; pip install 'realdex_jax[mjx]'"
+    without = "physics runs on CPU threads, also beside a GPU; pip install -e '.[mjx]'"
     return Finding(part, there, detail, without)
 
 

@@ -37,7 +37,7 @@ from realdex_jax.training.state import Optimisation, TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """One training run."""
+    """One training run; presets say what each costs and reaches."""
 
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
@@ -45,8 +45,11 @@ class Recipe:
     weights: Weights = dataclasses.field(default_factory=Weights)
     perturbation: Perturbation = dataclasses.field(default_factory=Perturbation)
     seed: int = 0
+    """Seed of parameters, batches and noise."""
     log_every: int = 20
+    """Steps between two lines of the log."""
     save_every: int = 500
+    """Steps between two checkpoints."""
 
 
 PAPER = Recipe(
@@ -66,18 +69,26 @@ PAPER = Recipe(
     optimisation=Optimisation(steps=25_000, rate=5e-4, weight_decay=1e-4),
     weights=objective.PAPER,
 )
-"""Sizes, batch and weights of RealDex's release, whose rate reaches its floor at 24,000 steps."""
+"""Sizes, batch and weights of RealDex's release, whose rate reaches its floor at 24,000 steps.
+
+    python -m experiments.train_pose --preset paper
+
+For an accelerator; not run to its end yet, so no time and no expected metric are given.
+"""
 
 PRESETS: dict[str, Recipe] = {
     "small": Recipe(),
     "paper": PAPER,
     "smoke": Recipe(
-        optimisation=Optimisation(steps=20, warmup=5),
+        optimisation=Optimisation(steps=20, warmup=2),
         sampling=Sampling(objects=2, grasps=2),
         log_every=5,
         save_every=10,
     ),
 }
+"""small: `python -m experiments.train_pose`, 8 minutes on 2 CPU cores; the shipped model is this
+run with seed 0, and README's tables are what it reaches (one training seed: no spread is known).
+smoke: seconds, to see that everything works; what it trains is of no use."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,13 +111,21 @@ class TrainPose:
     """Seed of parameters, batches and noise."""
 
     def recipe(self) -> Recipe:
-        """The preset with the command line's changes."""
+        """The preset with the command line's changes.
+
+        Raises:
+            TrainingError: A number of steps or a rate that makes no sense.
+        """
         base = PRESETS[self.preset]
-        optimisation = dataclasses.replace(
-            base.optimisation,
-            steps=self.steps or base.optimisation.steps,
-            rate=self.rate or base.optimisation.rate,
-        )
+        steps = base.optimisation.steps if self.steps is None else self.steps
+        if steps < 1:
+            raise TrainingError(f"--steps {steps}; a run has at least one step")
+        rate = base.optimisation.rate if self.rate is None else self.rate
+        if not 0.0 < rate < 1.0:
+            raise TrainingError(f"--rate {rate}; a learning rate lies between 0 and 1")
+        # A short run warms up over a tenth of its steps, not over a preset's that outlasts it.
+        warmup = min(base.optimisation.warmup, steps // 10)
+        optimisation = dataclasses.replace(base.optimisation, steps=steps, rate=rate, warmup=warmup)
         kl = base.weights.kl if self.kl is None else self.kl
         return dataclasses.replace(
             base,
@@ -204,27 +223,44 @@ def train(recipe: Recipe, data: str, run: Path) -> GraspModel:
 
 
 def _claim(run: Path, described: dict[str, Any]) -> None:
-    """Writes the run's description, or checks it against the one that is there."""
+    """Writes the run's description, or checks it against the one that is there.
+
+    A continued run keeps its first description and adds where and with what it went on.
+
+    Raises:
+        TrainingError: The folder's description cannot be read, or is of another run.
+    """
     path = run / "config.json"
-    plain = json.loads(json.dumps(described))
+    fresh = json.loads(json.dumps(described))
     if path.exists() and checkpoint.latest(run) is not None:
-        old = json.loads(path.read_text())
-        for what in ("config", "data_digest"):
-            if old.get(what) != plain[what]:
+        try:
+            old = json.loads(path.read_text())
+            same = {what: old[what] == fresh[what] for what in ("config", "data_digest")}
+            parts = [*old.get("continued", []), {}]
+        except (ValueError, KeyError, TypeError) as error:
+            raise TrainingError(
+                f"{path} is damaged ({error!r}), so {run} cannot be continued safely; choose "
+                "another --run"
+            ) from error
+        for what, is_same in same.items():
+            if not is_same:
                 raise TrainingError(
                     f"{run} holds a run with another {what}; choose another --run, or remove it"
                 )
+        own = ("commit", "device", "versions")
+        parts[-1] = {"step": checkpoint.latest(run), **{key: fresh[key] for key in own}}
+        fresh = {**old, "continued": parts}
     run.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_json(path, plain)
+    checkpoint.write_json(path, fresh)
 
 
 def main(args: Annotated[TrainPose, tyro.conf.arg(name="")]) -> int:
     """Runs the command."""
     try:
         train(args.recipe(), args.data, args.run)
-    except RealdexError as error:
+    except (RealdexError, OSError) as error:  # a full disk or a read-only folder, too
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     return 0
 
 

@@ -71,7 +71,7 @@ def _program(scene: StillScene, checkpoints: tuple[int, ...], size: int, contact
         import warp
     except ModuleNotFoundError as error:
         raise PhysicsError(
-            "the mjx backend needs warp-lang: pip install 'realdex_jax[mjx]', or use 'native'"
+            "the mjx backend needs warp-lang: pip install -e '.[mjx]', or use 'native'"
         ) from error
     from mujoco.mjx.third_party.mujoco_warp import OverflowType
 

@@ -22,6 +22,8 @@ from scipy.spatial.transform import Rotation
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.data.unpickle import load_objects
 from realdex_jax.errors import DatasetError, MeshError
+from realdex_jax.geometry import obj
+from realdex_jax.geometry.mesh import MAX_COUNT
 from realdex_jax.geometry.shape import MAX_PIECE_VERTICES, ObjectShape
 from realdex_jax.hand import joints
 
@@ -170,28 +172,17 @@ def read_pieces(path: Path) -> tuple[Piece, ...]:
 
 def _groups(path: Path) -> dict[str, np.ndarray]:
     """Vertices that the faces of each `o` or `g` group of an OBJ file use."""
-    vertices: list[list[float]] = []
-    used: dict[str, set[int]] = {}
-    group = "unnamed"
     try:
-        for line in path.read_text().splitlines():
-            kind, *rest = line.split() or [""]
-            if kind in ("o", "g"):
-                group = " ".join(rest) or f"group{len(used)}"
-            elif kind == "v":
-                vertices.append([float(x) for x in rest[:3]])
-            elif kind == "f":
-                corners = (int(corner.split("/")[0]) for corner in rest)
-                at = (c - 1 if c > 0 else len(vertices) + c for c in corners)
-                used.setdefault(group, set()).update(at)
-        table = np.array(vertices, np.float64).reshape(-1, 3)
-        if not np.isfinite(table).all():
-            raise MeshError(f"{path}: has vertices that are not finite")
-        return {name: table[sorted(index)] for name, index in used.items()}
-    except MeshError:
-        raise
-    except (ValueError, IndexError) as error:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
         raise MeshError(f"{path}: not a readable OBJ file ({error})") from error
+    found = obj.parse(text, str(path), MAX_COUNT)
+    if not np.isfinite(found.vertices).all():
+        raise MeshError(f"{path}: has vertices that are not finite")
+    return {
+        name or "unnamed": found.vertices[np.unique(found.faces[found.face_group == index])]
+        for index, name in enumerate(found.groups)
+    }
 
 
 def _hull(vertices: np.ndarray) -> Piece:

@@ -12,10 +12,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from realdex_jax.losses.contact import BINS
 from realdex_jax.models.pointnet import PointNet
-
-BINS = 10
-"""Equal bins of contact value over [0, 1]."""
 
 Params = dict[str, Any]
 

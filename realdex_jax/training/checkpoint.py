@@ -8,7 +8,6 @@ interrupted leaves earlier ones whole; an old one is deleted only after the new 
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +18,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from realdex_jax.errors import CheckpointError
+from realdex_jax.evaluation import results
 from realdex_jax.models.grasp_model import check_shapes, flat
 
 _State = TypeVar("_State")
@@ -105,7 +105,7 @@ def describe(config: Mapping[str, Any], data_digest: str) -> dict[str, Any]:
     names = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
     return {
         "config": dict(config),
-        "commit": revision(),
+        "commit": results.commit(),
         "data_digest": data_digest,
         "device": str(jax.devices()[0]),
         "matmul_precision": str(getattr(jax.config, "jax_default_matmul_precision", None)),
@@ -113,27 +113,17 @@ def describe(config: Mapping[str, Any], data_digest: str) -> dict[str, Any]:
     }
 
 
-def revision() -> str:
-    """Git revision of the running code, with "+" if it was edited; "unknown" outside a clone."""
-    here = Path(__file__).parent
-    try:
-        head = ["git", "-C", str(here), "rev-parse", "HEAD"]
-        commit = subprocess.run(head, capture_output=True, text=True, check=True, timeout=10)
-        status = ["git", "-C", str(here), "status", "--porcelain", "--untracked-files=no"]
-        edited = subprocess.run(status, capture_output=True, text=True, check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return commit.stdout.strip() + ("+" if edited.stdout.strip() else "")
-
-
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Writes JSON through a temporary file, so that the file is always whole."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w") as f:
-        json.dump(value, f, indent=1)
-        f.flush()
-        os.fsync(f.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w") as f:
+            json.dump(value, f, indent=1)
+            f.flush()
+            os.fsync(f.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _steps(folder: Path) -> list[int]:

@@ -1,4 +1,5 @@
 import importlib.util
+import sys
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -45,3 +46,9 @@ def test_calls_take_turns() -> None:
     assert "".join(order) == "ababab"
     assert [t.name for t in timings] == ["a", "b"]
     assert all(t.per_second > 0 for t in timings)
+
+
+def test_without_the_peer_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pytorch_kinematics", None)
+    with pytest.raises(kinematics.MissingPeerError, match=r"\.\[bench\]"):
+        kinematics._pytorch(load.load(), np.zeros((1, 22), np.float32))

@@ -107,8 +107,8 @@ def test_bad_records_are_named(rng, change, message):
     [
         ("o a\nv 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "encloses no volume"),
         ("v 0 0 nan\nf 1 1 1\n", "not finite"),
-        ("v 0 zero 0\n", "not a readable OBJ"),
-        ("v 0 0 0\nf 1 2 3\n", "not a readable OBJ"),
+        ("v 0 zero 0\n", "line 1: cannot read"),
+        ("v 0 0 0\nf 1 2 3\n", "refers to vertex 3, there are 1"),
         ("", "no pieces"),
     ],
 )

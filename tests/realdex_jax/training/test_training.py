@@ -226,3 +226,47 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 def test_warmup_longer_than_the_run_is_refused():
     with pytest.raises(TrainingError, match="warm-up of 100 steps in a run of 20"):
         states.transformation(Optimisation(steps=20, warmup=100))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"steps": 0}, "--steps 0"), ({"rate": 0.0}, "--rate 0"), ({"rate": -1.0}, "between 0 and 1")],
+)
+def test_zero_is_a_value_not_the_preset(options, message):
+    with pytest.raises(TrainingError, match=message):
+        train_pose.TrainPose(**options).recipe()
+
+
+def test_a_short_run_warms_up_over_a_tenth_of_it():
+    assert train_pose.TrainPose(steps=50).recipe().optimisation.warmup == 5
+    assert train_pose.TrainPose().recipe() == train_pose.Recipe()
+
+
+def test_a_continued_run_keeps_its_first_description(tmp_path):
+    first = checkpoint.describe({"steps": 1}, "digest")
+    train_pose._claim(tmp_path, {**first, "commit": "one"})
+    checkpoint.save(tmp_path, 3, state_of(4))
+    train_pose._claim(tmp_path, {**first, "commit": "two"})
+    kept = json.loads((tmp_path / "config.json").read_text())
+    assert kept["commit"] == "one"
+    assert [(part["step"], part["commit"]) for part in kept["continued"]] == [(3, "two")]
+
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(TrainingError, match=r"config\.json is damaged"):
+        train_pose._claim(tmp_path, first)
+
+
+def test_a_full_disk_ends_in_one_line_and_leaves_the_description_whole(
+    tmp_path, monkeypatch, capsys
+):
+    train_pose._claim(tmp_path, checkpoint.describe({}, "digest"))
+    before = (tmp_path / "config.json").read_text()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert train_pose.main(train_pose.TrainPose(preset="smoke", run=tmp_path)) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+    assert (tmp_path / "config.json").read_text() == before
