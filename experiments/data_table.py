@@ -7,7 +7,9 @@ The marks are `<!-- data:begin -->` and `<!-- data:end -->`; without `--into` th
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -49,12 +51,16 @@ def table(dataset: Dataset) -> str:
     valid = sum(row["valid"] for row in rows.values())
     busy = sum(row["seconds_optimise"] + row["seconds_physics"] for row in rows.values())
     mean = sum(row["valid"] / row["starts"] for row in rows.values()) / len(rows)
+    commit, plus, changes = dataset.recipe["commit"].partition("+")
     stored = sum(len(dataset.grasps(name)) for name in dataset.objects)
     lines = [
         f"{dataset.name} {dataset.version}, made by `{dataset.recipe['command']}` at commit "
-        f"`{dataset.recipe['commit'][:10]}`, seed {dataset.recipe['settings']['seed']}: {stored} "
+        f"`{commit[:10]}{plus}{changes}`, seed {dataset.recipe['settings']['seed']}: {stored} "
         f"grasps stored. {valid} of {starts} starts were strictly valid ({valid / starts:.2f}; "
         f"mean over objects {mean:.2f}), {valid / busy:.1f} a second and process.",
+        "",
+        f"Fewest of its starts are strictly valid: {_lowest(rows, 'valid')}. Fewest are kept: "
+        f"{_lowest(rows, 'kept')}. Most batches: {_longest(rows)}.",
         "",
         "| object | split | starts | promising | settled | strictly valid | kept | distinct |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
@@ -66,6 +72,18 @@ def table(dataset: Dataset) -> str:
             cells = " | ".join(f"{share:.2f}" for share in shares)
             lines.append(f"| {name} | {split} | {row['starts']} | {cells} | {row['distinct']} |")
     return "\n".join(lines)
+
+
+def _lowest(rows: Mapping[str, Any], what: str) -> str:
+    share = {name: row[what] / row["starts"] for name, row in rows.items()}
+    return ", ".join(
+        f"{name} {share[name]:.2f}" for name in sorted(share, key=share.__getitem__)[:4]
+    )
+
+
+def _longest(rows: Mapping[str, Any]) -> str:
+    names = sorted(rows, key=lambda name: -rows[name]["batches"])[:4]
+    return ", ".join(f"{name} {rows[name]['batches']}" for name in names)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     python -m experiments.make_dataset                 # the shipped set: 200 / 60 / 60 per object
     python -m experiments.make_dataset --preset small  # a few grasps of six objects, minutes
 
-One process per core, each with one object at a time; every batch is saved, so an interrupted run
-goes on where it stopped and gives the same grasps. On an accelerator use one process and a larger
-batch.
+One process per core, each with one object at a time; every batch is saved with its settings, so an
+interrupted run goes on where it stopped and gives the same grasps, and one with other settings is
+refused. On an accelerator use one process and a larger batch.
 """
 
 import concurrent.futures
@@ -14,15 +14,17 @@ import io
 import json
 import multiprocessing
 import os
-import subprocess
+import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -36,6 +38,8 @@ from rich.table import Table
 from realdex_jax.data import schema, store
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.data.store import Surface
+from realdex_jax.errors import DatasetError, RealdexError, UnknownObjectError
+from realdex_jax.evaluation.results import commit as commit_now
 from realdex_jax.geometry import sdf
 from realdex_jax.hand.load import load
 from sim import objects
@@ -43,14 +47,14 @@ from sim.physics import Physics, StrictPhysics
 from sim.synthesis import SynthesisConfig
 from sim.validation import Tally, distinct, holds, synthesise
 
-OUT = Path("runs/realdex_sim")
+PresetName = Literal["full", "small"]
 
 
 @dataclasses.dataclass(frozen=True)
-class MakeDataset:
+class Settings:
     """Settings of the synthesis run."""
 
-    out: Path = OUT
+    out: Path = Path("runs/realdex_sim")
     """Folder of the dataset; progress is kept beside it in `<out>.parts`."""
     seed: int = 0
     train: int = 200
@@ -59,8 +63,8 @@ class MakeDataset:
     """Distinct grasps per validation and test object."""
     batch: int = 128
     """Starts optimised together."""
-    max_batches: int = 60
-    """Give up on an object after this many batches, and say so."""
+    max_batches: int = 200
+    """Give up on an object after this many batches, and say so; the shipped set needed 71."""
     processes: int = 0
     """Worker processes; 0 means one per core."""
     objects: tuple[str, ...] = ()
@@ -69,9 +73,9 @@ class MakeDataset:
     """Surface points stored per object."""
 
 
-PRESETS: dict[str, MakeDataset] = {
-    "full": MakeDataset(),
-    "small": MakeDataset(
+PRESETS: dict[PresetName, Settings] = {
+    "full": Settings(),
+    "small": Settings(
         out=Path("runs/realdex_sim_small"),
         train=20,
         test=10,
@@ -80,24 +84,75 @@ PRESETS: dict[str, MakeDataset] = {
 }
 
 
-def main(preset: Literal["full", "small"] = "full", config: MakeDataset | None = None) -> None:
-    """Runs the synthesis and writes the dataset.
+@dataclasses.dataclass(frozen=True)
+class MakeDataset:
+    """Command line of this script."""
+
+    preset: PresetName = "full"
+    """full: the shipped set. small: a few grasps of six objects."""
+    out: Path | None = None
+    """Folder of the dataset instead of the preset's; progress is kept in `<out>.parts`."""
+    seed: int | None = None
+    """Seed instead of the preset's."""
+    train: int | None = None
+    """Distinct grasps per training object instead of the preset's."""
+    test: int | None = None
+    """Distinct grasps per validation and test object instead of the preset's."""
+    batch: int | None = None
+    """Starts optimised together instead of the preset's."""
+    max_batches: int | None = None
+    """Batches after which an object is given up, instead of the preset's."""
+    processes: int | None = None
+    """Worker processes; 0 means one per core."""
+    objects: tuple[str, ...] | None = None
+    """These objects instead of the preset's."""
+    points: int | None = None
+    """Surface points stored per object instead of the preset's."""
+
+    def settings(self) -> Settings:
+        """The preset with the command line's changes."""
+        given = {k: v for k, v in vars(self).items() if k != "preset" and v is not None}
+        return dataclasses.replace(PRESETS[self.preset], **given)
+
+
+def main() -> None:
+    """Command line; mistakes of the user end in one line, not a traceback."""
+    config = tyro.cli(MakeDataset, description=__doc__)
+    console = Console()
+    command = shlex.join(["python", "-m", "experiments.make_dataset", *sys.argv[1:]])
+    try:
+        recipe = run(config.settings(), command, console)
+    except (RealdexError, OSError) as error:
+        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
+        sys.exit(2)
+    short = [n for n, row in recipe["objects"].items() if row["distinct"] < row["quota"]]
+    if short:
+        console.print(f"[red]below quota: {', '.join(short)}[/red]")
+        sys.exit(1)
+
+
+def run(config: Settings, command: str, console: Console) -> dict[str, Any]:
+    """Synthesises all objects and writes the dataset folder; returns its recipe.
 
     Args:
-        preset: Named settings to start from.
-        config: Settings; replaces the preset where given.
+        config: The settings.
+        command: How the run was started, for the recipe.
+        console: Where progress goes.
+
+    Raises:
+        RealdexError: Settings that make no sense, something else than a dataset at `out`, or parts
+            of a run with other settings.
     """
-    run(config or PRESETS[preset])
-
-
-def run(config: MakeDataset) -> dict[str, Any]:
-    """Synthesises all objects and writes the dataset folder; returns its recipe."""
-    console = Console()
-    split_of = {name: split for split, names in objects.SPLITS.items() for name in names}
     names = config.objects or objects.names()
-    quota = {n: config.train if split_of[n] == "train" else config.test for n in names}
-    parts = config.out.with_name(config.out.name + ".parts")
+    split_of = {name: split for split, group in objects.SPLITS.items() for name in group}
+    _check(config, names)
+    store.check_target(config.out)
+    parts = config.out.parent / f"{config.out.name}.parts"
     parts.mkdir(parents=True, exist_ok=True)
+    for name in names:  # before the hours, not after
+        resume(parts, name, config)
+    commit = commit_now()
+    quota = {n: config.train if split_of[n] == "train" else config.test for n in names}
     # Workers share the cores: one thread each, whatever they run.
     os.environ["XLA_FLAGS"] = (
         os.environ.get("XLA_FLAGS", "")
@@ -122,17 +177,28 @@ def run(config: MakeDataset) -> dict[str, Any]:
     ):
         task = progress.add_task("objects", total=len(jobs))
         running = {pool.submit(make_object, *job): name for name, job in jobs.items()}
-        for done in concurrent.futures.as_completed(running):
-            name = running[done]
-            results[name] = done.result()
-            row = results[name]
-            console.print(
-                f"{name}: {row['distinct']} distinct of {row['starts']} starts "
-                f"({row['valid'] / max(row['starts'], 1):.2f} strictly valid)"
-            )
-            progress.advance(task)
-    wall = time.perf_counter() - began
-    recipe = _recipe(config, results, workers, wall)
+        try:
+            for done in concurrent.futures.as_completed(running):
+                name = running[done]
+                results[name] = row = done.result()
+                console.print(
+                    f"{name}: {row['distinct']} distinct of {row['starts']} starts "
+                    f"({row['valid'] / max(row['starts'], 1):.2f} strictly valid)"
+                )
+                progress.advance(task)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # else all other objects would be made first
+            raise
+    recipe = {
+        "command": command,
+        "commit": commit,
+        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items()},
+        "synthesis": dataclasses.asdict(SynthesisConfig(batch=config.batch)),
+        "physics": {"still": Physics().describe(), "strict": StrictPhysics().describe()},
+        "processes": workers,
+        "last_run_seconds": round(time.perf_counter() - began, 1),
+        "objects": results,
+    }
     kept = {n: _first(store.read_npz(parts / f"{n}.npz"), quota[n]) for n in names}
     store.write_dataset(
         config.out,
@@ -144,14 +210,78 @@ def run(config: MakeDataset) -> dict[str, Any]:
         surfaces={n: _surface(n, config.points) for n in names},
     )
     _print(console, results)
-    short = [n for n in names if len(kept[n]) < quota[n]]
-    if short:
-        console.print(f"[red]below quota: {', '.join(short)}[/red]")
-        sys.exit(1)
     return recipe
 
 
-def make_object(name: str, quota: int, config: MakeDataset, parts: Path) -> dict[str, Any]:
+def _check(config: Settings, names: Sequence[str]) -> None:
+    known = objects.names()
+    for name in names:
+        if name not in known:
+            raise UnknownObjectError(f"no object {name!r}; known: {', '.join(known)}")
+    for what in ("train", "test", "batch", "max_batches", "points"):
+        if getattr(config, what) < 1:
+            raise DatasetError(f"{what} is {getattr(config, what)}; it must be at least one")
+    if config.seed < 0 or config.processes < 0:
+        raise DatasetError(
+            f"seed is {config.seed}, processes {config.processes}; neither may be negative"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """How far one object has come."""
+
+    tally: Tally = dataclasses.field(default_factory=Tally)
+    batches: int = 0
+    gate: Any = None
+    """Constants of the last gate."""
+
+
+def made_with(config: Settings) -> dict[str, Any]:
+    """The settings that decide an object's grasps, as they read from JSON."""
+    decisive = {
+        "seed": config.seed,
+        "synthesis": dataclasses.asdict(SynthesisConfig(batch=config.batch)),
+        "strict": StrictPhysics().describe(),
+    }
+    return json.loads(json.dumps(decisive))
+
+
+def resume(parts: Path, name: str, config: Settings) -> Part | None:
+    """Reads how far an object has come; None if it was not begun.
+
+    Raises:
+        DatasetError: It was begun with other settings, or its note is damaged.
+    """
+    note = parts / f"{name}.json"
+    way_on = f"go on with the old settings, choose another --out, or delete {parts}"
+    try:
+        old = json.loads(note.read_text(encoding="utf-8"))
+        before, now = old.get("settings"), made_with(config)
+        part = Part(Tally(**old["tally"]), int(old["batches"]), old.get("gate"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DatasetError(f"{note} is damaged: {error!r}; delete {parts}") from error
+    if before is None:
+        raise DatasetError(f"{note} does not say with which settings it was made; {way_on}")
+    if before != now:
+        was, wanted = _flat(before), _flat(now)
+        key = next(k for k in (*wanted, *was) if was.get(k) != wanted.get(k))
+        raise DatasetError(
+            f"{note} was made with {key} = {was.get(key)}, this run has {wanted.get(key)}; {way_on}"
+        )
+    return part
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    pairs = ((f"{prefix}.{k}" if prefix else str(k), v) for k, v in tree.items())
+    return {k: v for name, branch in pairs for k, v in _flat(branch, name).items()}
+
+
+def make_object(name: str, quota: int, config: Settings, parts: Path) -> dict[str, Any]:
     """Synthesises one object until its quota of distinct grasps; resumes from its part file."""
     hand, shape = load("shadow"), objects.make(name)
     settings = SynthesisConfig(batch=config.batch)
@@ -160,15 +290,19 @@ def make_object(name: str, quota: int, config: MakeDataset, parts: Path) -> dict
 
     def save(grasps: GraspSet) -> None:
         _save(path, grasps)
-        state = {"tally": dataclasses.asdict(tally), "batches": batches, "gate": gate}
+        state = {
+            "settings": made_with(config),
+            "tally": dataclasses.asdict(tally),
+            "batches": batches,
+            "gate": gate,
+        }
         _write(note, json.dumps(state).encode())
 
     tally, batches, grasps = Tally(), 0, None
-    if note.exists():
-        old = json.loads(note.read_text())
-        tally, batches = Tally(**old["tally"]), old["batches"]
+    if part := resume(parts, name, config):
+        tally, batches = part.tally, part.batches
         grasps = _grasp_set(store.read_npz(path))
-        if old.get("gate") != gate:  # made under another last gate: test again
+        if part.gate != gate:  # made under another last gate: test again
             held, _ = holds(hand, shape, grasps, threads=1)
             grasps = schema.take(grasps, np.flatnonzero(held))
             save(grasps)
@@ -190,25 +324,6 @@ def batch_seed(seed: int, name: str, batch: int) -> int:
     """Seed of one batch, the same wherever and in whatever order objects run."""
     words = [seed, batch, *name.encode()]
     return int(np.random.SeedSequence(words).generate_state(1)[0] >> 1)
-
-
-def _recipe(
-    config: MakeDataset, results: dict[str, Any], workers: int, wall: float
-) -> dict[str, Any]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items()}
-    return {
-        "command": "python -m experiments.make_dataset",
-        "commit": commit or "unknown",
-        "settings": settings,
-        "synthesis": dataclasses.asdict(SynthesisConfig(batch=config.batch)),
-        "physics": {"still": Physics().describe(), "strict": StrictPhysics().describe()},
-        "processes": workers,
-        "last_run_seconds": round(wall, 1),
-        "objects": results,
-    }
 
 
 def _surface(name: str, count: int) -> Surface:
@@ -239,8 +354,12 @@ def _save(path: Path, grasps: GraspSet) -> None:
 
 def _write(path: Path, content: bytes) -> None:
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_bytes(content)
-    fresh.replace(path)
+    try:
+        fresh.write_bytes(content)
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 def _print(console: Console, results: dict[str, Any]) -> None:
@@ -268,4 +387,4 @@ def _print(console: Console, results: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    main()

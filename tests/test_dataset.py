@@ -55,6 +55,22 @@ def test_a_sample_of_every_test_object_holds_in_both_physics(dataset):
 
 
 @pytest.mark.slow
+def test_a_sample_of_every_object_holds_in_all_six_directions(dataset):
+    hand, rng = load(), np.random.default_rng(0)
+    held, short = [], []
+    assert len(dataset.objects) == 52
+    for name in dataset.objects:
+        phi = np.asarray(dataset.grasps(name).phi)
+        sample = rng.choice(len(phi), 6, replace=False)
+        still = displacement(hand, objects.make(name), phi[sample], directions=6)
+        assert still.directions == 6
+        held.append(still.held_six)
+        short.append(still.d_0146_cm)
+    assert np.concatenate(held).mean() >= 0.98
+    assert np.concatenate(short).mean() <= 0.1
+
+
+@pytest.mark.slow
 def test_the_recipe_finds_the_same_acceptance_rate(dataset):
     from sim.synthesis import SynthesisConfig
 

@@ -6,10 +6,13 @@
     grasps/<name>.npz            phi (n 28), q_pregrasp (n 22), q_squeeze (n 22), column.<name> (n)
 
 No pickle anywhere. Floats may be stored as float16 or float32; they are read as float32.
-Everything is written to a temporary folder and swapped in at the end, so an interrupted or failed
-write leaves the old dataset as it was.
+Everything is written to a temporary folder `.<name>.*` beside the old one and swapped in at the
+end, so a failed write leaves the old dataset as it was. The swap is two renames; a process that is
+killed between them leaves the old dataset as `.<name>.old`, and the next open or write puts it
+back.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -33,6 +36,19 @@ from realdex_jax.hand import joints
 
 FORMAT = 1
 """Version of the folder layout."""
+
+HAND = "shadow"
+"""The hand whose joint angles and limits the poses keep."""
+
+UNITS = {
+    "length": "m",
+    "angle": "rad",
+    "frame": "object",
+    "rotation": "axis-angle of the palm",
+}
+"""Units and frame of every number; a dataset in others is refused, never converted."""
+
+INDEX = "dataset.json"
 
 EMBEDDED: dict[str, str] = {"realdex-sim": "realdex_sim"}
 """Datasets shipped with the package: name to folder under `assets/`."""
@@ -104,10 +120,12 @@ def open_dataset(source: str | Path) -> Dataset:
     """Opens a dataset by name ("realdex-sim") or folder.
 
     Raises:
-        DatasetError: No such dataset, an unreadable index, or another hand or layout.
+        DatasetError: No such dataset, an unreadable index, or another hand, layout or units.
+        JointError: A joint of the hand is missing.
     """
     path = _embedded_path(str(source)) if str(source) in EMBEDDED else Path(source)
-    index = path / "dataset.json"
+    _put_back(path)
+    index = path / INDEX
     if not index.is_file():
         known = ", ".join(EMBEDDED)
         raise DatasetError(
@@ -119,6 +137,8 @@ def open_dataset(source: str | Path) -> Dataset:
         splits = {str(k): tuple(map(str, v)) for k, v in meta["splits"].items()}
         names = tuple(meta["joints"])
         name, layout = str(meta["name"]), int(meta["format"])
+        hand, units = meta["hand"], dict(meta["units"])
+        recipe = dict(meta.get("recipe", {}))
     except (
         json.JSONDecodeError,
         UnicodeDecodeError,
@@ -130,6 +150,11 @@ def open_dataset(source: str | Path) -> Dataset:
         raise DatasetError(f"{index} is not a dataset index: {error!r}") from error
     if layout != FORMAT:
         raise DatasetError(f"{index} has layout {layout}; this program reads layout {FORMAT}")
+    if hand != HAND:
+        raise DatasetError(f"{index} is for hand {hand!r}; this program reads hand {HAND!r}")
+    for what, unit in UNITS.items():
+        if units.get(what) != unit:
+            raise DatasetError(f"{index} has {what} in {units.get(what)!r}; it must be {unit!r}")
     joints.reorder(
         np.zeros(len(names)), names
     )  # names every joint of ours, or says which is missing
@@ -140,7 +165,7 @@ def open_dataset(source: str | Path) -> Dataset:
         name=name,
         version=version,
         splits=splits,
-        recipe=dict(meta.get("recipe", {})),
+        recipe=recipe,
         digest=_combined(digests),
         joint_names=names,
         digests=digests,
@@ -159,6 +184,26 @@ def verify(dataset: Dataset) -> None:
             raise DatasetError(f"{path} is missing")
         if _digest(path.read_bytes()) != expected:
             raise DatasetError(f"{path} differs from the digest in dataset.json: edited or damaged")
+
+
+def check_target(path: str | Path) -> None:
+    """Refuses a place that `write_dataset` would have to destroy something at.
+
+    Raises:
+        DatasetError: There is something, and it is neither an empty folder nor a dataset.
+    """
+    path = Path(path)
+    try:
+        if not path.exists() or (path / INDEX).is_file():
+            return
+        if path.is_dir() and not any(path.iterdir()):
+            return
+    except OSError as error:
+        raise DatasetError(f"cannot look into {path}: {error}") from error
+    raise DatasetError(
+        f"{path} is neither an empty folder nor a dataset (a folder with {INDEX}), so it is not "
+        "replaced; name a new folder"
+    )
 
 
 def write_dataset(
@@ -186,9 +231,10 @@ def write_dataset(
         meshes: OBJ text by object.
 
     Raises:
-        DatasetError: Splits and grasps name different objects, a set breaks the rules, or the disk
-            is full.
+        DatasetError: Splits and grasps name different objects, a set breaks the rules, there is
+            something else than a dataset at `path`, or the disk is full.
     """
+    check_target(path)
     split_rules.check(splits)
     listed = [object_name for names in splits.values() for object_name in names]
     if sorted(listed) != sorted(grasps):
@@ -205,26 +251,28 @@ def write_dataset(
         "format": FORMAT,
         "name": name,
         "version": version,
-        "hand": "shadow",
+        "hand": HAND,
         "joints": list(joints.NAMES),
-        "units": {
-            "length": "m",
-            "angle": "rad",
-            "frame": "object",
-            "rotation": "axis-angle of the palm",
-        },
+        "units": UNITS,
         "splits": {k: list(v) for k, v in splits.items()},
         "digests": {k: _digest(v) for k, v in sorted(files.items())},
         "recipe": dict(recipe),
     }
-    files["dataset.json"] = (json.dumps(meta, indent=1) + "\n").encode()
-    _swap_in(Path(path), files)
+    files[INDEX] = (json.dumps(meta, indent=1) + "\n").encode()
+    try:
+        _swap_in(Path(path).resolve(), files)
+    except OSError as error:
+        raise DatasetError(
+            f"could not write {path}: {error}; what was there before is unchanged"
+        ) from error
     return open_dataset(path)
 
 
 def _swap_in(path: Path, files: Mapping[str, bytes]) -> None:
     """Writes `files` to a temporary sibling, then exchanges it with `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _put_back(path)
+    old = _set_aside(path)
     fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         for relative, content in files.items():
@@ -235,7 +283,7 @@ def _swap_in(path: Path, files: Mapping[str, bytes]) -> None:
                 f.flush()
                 os.fsync(f.fileno())
         fresh.chmod(0o755)
-        old = fresh.with_name(fresh.name + ".old")
+        _discard(old)
         if path.exists():
             path.replace(old)
         try:
@@ -244,12 +292,37 @@ def _swap_in(path: Path, files: Mapping[str, bytes]) -> None:
             if old.exists():
                 old.replace(path)
             raise
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
+    except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    _discard(old)
+
+
+def _set_aside(path: Path) -> Path:
+    """Where the old dataset is between the two renames of a write."""
+    return path.parent / f".{path.name}.old"
+
+
+def _put_back(path: Path) -> None:
+    """Undoes a swap that was killed halfway."""
+    path = path.resolve()
+    old = _set_aside(path)
+    if path.exists() or not (old / INDEX).is_file():
+        return
+    try:
+        old.replace(path)
+    except OSError as error:
         raise DatasetError(
-            f"could not write {path}: {error}; what was there before is unchanged"
+            f"a write to {path} was interrupted, and the old dataset could not be moved back from "
+            f"{old}: {error}"
         ) from error
+
+
+def _discard(old: Path) -> None:
+    """Removes an old copy, its index first, so that half of one is never put back."""
+    with contextlib.suppress(OSError):
+        (old / INDEX).unlink(missing_ok=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _grasp_bytes(grasps: GraspSet) -> bytes:

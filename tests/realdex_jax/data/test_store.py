@@ -95,6 +95,90 @@ def test_a_full_disk_leaves_the_old_dataset(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["d"]
 
 
+@pytest.mark.parametrize("again", [store.open_dataset, lambda path: write(path, version="3")])
+def test_a_kill_between_the_two_renames_loses_nothing(tmp_path, monkeypatch, again):
+    path = tmp_path / "d"
+    write(path, version="1")
+    rename, done = Path.replace, []
+
+    def killed(self, target):
+        if done:
+            raise KeyboardInterrupt  # not an OSError: nothing is put back in this process
+        done.append(target)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write(path, version="2")
+    monkeypatch.undo()
+    assert [p.name for p in tmp_path.iterdir()] == [".d.old"]
+    data = again(path)
+    store.verify(data)
+    assert data.version == ("1" if again is store.open_dataset else "3")
+    assert [p.name for p in tmp_path.iterdir()] == ["d"]
+
+
+def test_half_an_old_copy_is_not_put_back(tmp_path):
+    (tmp_path / ".d.old" / "grasps").mkdir(parents=True)
+    with pytest.raises(DatasetError, match="no dataset at"):
+        store.open_dataset(tmp_path / "d")
+    write(tmp_path / "d")
+    assert [p.name for p in tmp_path.iterdir()] == ["d"]
+
+
+def test_a_folder_that_is_no_dataset_is_not_replaced(tmp_path):
+    runs = tmp_path / "runs"
+    (runs / "other").mkdir(parents=True)
+    with pytest.raises(DatasetError, match=r"runs is neither an empty folder nor a dataset"):
+        write(runs)
+    assert [p.name for p in runs.iterdir()] == ["other"]
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    with pytest.raises(DatasetError, match=r"notes\.txt is neither"):
+        write(file)
+    assert file.read_text() == "mine"
+    (tmp_path / "empty").mkdir()
+    store.verify(write(tmp_path / "empty"))
+
+
+def test_a_link_to_a_dataset_stays_a_link(tmp_path):
+    write(tmp_path / "d")
+    (tmp_path / "link").symlink_to("d")
+    for version in ("2", "3"):
+        write(tmp_path / "link", version=version)
+        assert store.open_dataset(tmp_path / "d").version == version
+    assert (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hand": "allegro"}, "is for hand 'allegro'; this program reads hand 'shadow'"),
+        ({"units": {**store.UNITS, "length": "mm"}}, "has length in 'mm'; it must be 'm'"),
+        ({"units": {**store.UNITS, "angle": "deg"}}, "has angle in 'deg'; it must be 'rad'"),
+        ({"units": {**store.UNITS, "frame": "palm"}}, "has frame in 'palm'"),
+        ({"units": {}}, "has length in None"),
+        ({"units": "m"}, "not a dataset index"),
+        ({"format": 2}, "has layout 2"),
+        ({"recipe": ["x"]}, "not a dataset index"),
+    ],
+)
+def test_another_hand_layout_or_units_are_refused(tmp_path, changes, message):
+    index = write(tmp_path / "d").path / "dataset.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), **changes}))
+    with pytest.raises(DatasetError, match=message):
+        store.open_dataset(tmp_path / "d")
+
+
+def test_an_index_without_a_hand_is_refused(tmp_path):
+    index = write(tmp_path / "d").path / "dataset.json"
+    meta = json.loads(index.read_text())
+    del meta["hand"]
+    index.write_text(json.dumps(meta))
+    with pytest.raises(DatasetError, match=r"not a dataset index: KeyError\('hand'\)"):
+        store.open_dataset(tmp_path / "d")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
