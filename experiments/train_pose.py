@@ -30,7 +30,7 @@ from realdex_jax.models.cvae import CvaeConfig, Statistics
 from realdex_jax.models.grasp_model import GraspModel, NetworkConfig
 from realdex_jax.training import checkpoint, log, loop, objective
 from realdex_jax.training import state as states
-from realdex_jax.training.loop import Hooks, Schedule
+from realdex_jax.training.loop import Hooks, Schedule, StopRequest
 from realdex_jax.training.objective import Perturbation, Weights
 from realdex_jax.training.state import Optimisation, TrainState
 
@@ -135,7 +135,7 @@ class TrainPose:
         )
 
 
-def train(recipe: Recipe, data: str, run: Path) -> GraspModel:
+def train(recipe: Recipe, data: str, run: Path) -> GraspModel | None:
     """Trains, or continues, a run.
 
     Args:
@@ -144,12 +144,18 @@ def train(recipe: Recipe, data: str, run: Path) -> GraspModel:
         run: The run's folder.
 
     Returns:
-        The trained model, also written to `run/model.safetensors`.
+        The trained model, also written to `run/model.safetensors`; None if a signal stopped the
+        run before its end.
 
     Raises:
         TrainingError: The run's folder belongs to another recipe or dataset, or a loss is not
             finite.
     """
+    with loop.stop_on_signals(print) as stop:  # from here on: a stop while compiling is a stop, too
+        return _train(recipe, data, run, stop)
+
+
+def _train(recipe: Recipe, data: str, run: Path, stop: StopRequest) -> GraspModel | None:
     # ---- data
     dataset = store.open_dataset(data)
     source = pipeline.items(dataset, "train")
@@ -189,7 +195,7 @@ def train(recipe: Recipe, data: str, run: Path) -> GraspModel:
     def names_of(batch: Batch) -> str:
         return ", ".join(source[int(i)].name for i in batch.item)
 
-    with log.Log(run) as scalars, log.progress() as bar, loop.stop_on_signals() as stop:
+    with log.Log(run) as scalars, log.progress() as bar:
         task = bar.add_task("training", total=steps, completed=int(state.step), rate="compiling")
 
         def write(step: int, values: Mapping[str, float]) -> None:
@@ -213,10 +219,10 @@ def train(recipe: Recipe, data: str, run: Path) -> GraspModel:
         )
 
     # ---- result
-    model = GraspModel(recipe.network, state.params, statistics)
     if not complete:
         print(f"stopped by {stop.signal} at step {int(state.step)}; the same command continues")
-        return model
+        return None
+    model = GraspModel(recipe.network, state.params, statistics)
     grasp_model.save_model(run / "model.safetensors", model, described)
     print(f"model written to {run / 'model.safetensors'}")
     return model
@@ -244,8 +250,10 @@ def _claim(run: Path, described: dict[str, Any]) -> None:
             ) from error
         for what, is_same in same.items():
             if not is_same:
+                changed = _differences(old[what], fresh[what])
                 raise TrainingError(
-                    f"{run} holds a run with another {what}; choose another --run, or remove it"
+                    f"{run} holds a run with another {what} ({changed}); give the options it was "
+                    "started with, choose another --run, or remove it"
                 )
         own = ("commit", "device", "versions")
         parts[-1] = {"step": checkpoint.latest(run), **{key: fresh[key] for key in own}}
@@ -254,14 +262,26 @@ def _claim(run: Path, described: dict[str, Any]) -> None:
     checkpoint.write_json(path, fresh)
 
 
+def _differences(old: Any, new: Any, name: str = "") -> str:
+    """The fields in which two descriptions differ, each with both values."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return f"{name + ': ' if name else ''}{old} there, {new} now"
+    parts = (
+        _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    )
+    return "; ".join(parts)
+
+
 def main(args: Annotated[TrainPose, tyro.conf.arg(name="")]) -> int:
     """Runs the command."""
     try:
-        train(args.recipe(), args.data, args.run)
+        done = train(args.recipe(), args.data, args.run)
     except (RealdexError, OSError) as error:  # a full disk or a read-only folder, too
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
+    return 0 if done is not None else 130  # as a shell says of what Ctrl-C ended
 
 
 if __name__ == "__main__":

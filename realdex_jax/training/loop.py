@@ -58,8 +58,12 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Turns SIGTERM and SIGINT into a request to stop; restores the old handlers at the end."""
+def stop_on_signals(tell: Callable[[str], object] = lambda _: None) -> Iterator[StopRequest]:
+    """Turns SIGTERM and SIGINT into a request to stop; restores the old handlers at the end.
+
+    Args:
+        tell: Told at once that the stop was heard: a step that compiles can take half a minute.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request  # handlers can be set in the main thread only
@@ -69,6 +73,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
         if request.signal is not None:  # a second one means it: do not wait for the step
             raise KeyboardInterrupt
         request.signal = signal.Signals(number).name
+        tell(f"{request.signal}: stopping after this step; once more to stop at once")
 
     old = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -69,19 +69,19 @@ class Perturbation:
 
 def posed(hand: HandModel, q: Array, t: Array, R: Array) -> Links:
     """Links in the cloud's frame."""
-    T = jaxlie.SE3.from_rotation_and_translation(jaxlie.SO3.from_matrix(R), t)
-    return kinematics.place(kinematics.forward(hand, q), T)
+    T_object_hand = jaxlie.SE3.from_rotation_and_translation(jaxlie.SO3.from_matrix(R), t)
+    return kinematics.place(kinematics.forward(hand, q), T_object_hand)
 
 
 def perturbed(
     key: PRNGKeyArray, phi: Float[Array, "*b 28"], size: Perturbation
 ) -> Float[Array, "*b 28"]:
     """Poses moved at random."""
-    q, T = pose.split(phi)
+    q, T_object_hand = pose.split(phi)
     noise = jax.random.normal(key, phi.shape)
     q = jnp.clip(q + size.joints * noise[..., :22], joints.LOWER, joints.UPPER)
-    R = T.rotation() @ jaxlie.SO3.exp(size.rotation * noise[..., 25:28])
-    t = T.translation() + size.translation * noise[..., 22:25]
+    R = T_object_hand.rotation() @ jaxlie.SO3.exp(size.rotation * noise[..., 25:28])
+    t = T_object_hand.translation() + size.translation * noise[..., 22:25]
     return pose.join(q, jaxlie.SE3.from_rotation_and_translation(R, t))
 
 
@@ -120,8 +120,8 @@ def loss(
     key_latent, key_noise = jax.random.split(key)
     points, phi = jnp.asarray(batch.points), jnp.asarray(batch.phi)
 
-    q, T = pose.split(phi)
-    R, t = T.rotation().as_matrix(), T.translation()
+    q, T_object_hand = pose.split(phi)
+    R, t = T_object_hand.rotation().as_matrix(), T_object_hand.translation()
     q_moved, T_moved = pose.split(perturbed(key_noise, phi, perturbation))
     # One pass through the hand for both given poses: compiling it is most of the wait.
     given = posed(

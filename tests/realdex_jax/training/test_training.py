@@ -103,7 +103,7 @@ def test_resume_is_bit_exact_and_a_term_signal_stops_cleanly(data, tmp_path, mon
         return original(state, step, batch_then_signal, *args, **kwargs)
 
     monkeypatch.setattr(loop, "run", interrupted)
-    train_pose.train(RECIPE, data, tmp_path / "parts")
+    assert train_pose.train(RECIPE, data, tmp_path / "parts") is None
     assert "stopped by SIGTERM at step 5" in capsys.readouterr().out
     assert checkpoint.latest(tmp_path / "parts") == 5
     monkeypatch.undo()
@@ -127,7 +127,7 @@ def test_resume_is_bit_exact_and_a_term_signal_stops_cleanly(data, tmp_path, mon
     assert model.config == TINY
 
     other = dataclasses.replace(RECIPE, seed=1)
-    with pytest.raises(TrainingError, match="another config"):
+    with pytest.raises(TrainingError, match=r"another config \(seed: 0 there, 1 now\)"):
         train_pose.train(other, data, tmp_path / "whole")
 
 
@@ -254,6 +254,22 @@ def test_a_continued_run_keeps_its_first_description(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(TrainingError, match=r"config\.json is damaged"):
         train_pose._claim(tmp_path, first)
+
+
+def test_a_stop_before_the_first_step_is_a_stop_not_a_traceback(data, tmp_path, capsys):
+    with loop.stop_on_signals(print) as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert train_pose._train(RECIPE, data, tmp_path / "run", stop) is None
+    assert "once more to stop at once" in capsys.readouterr().out
+    assert train_pose._differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 3, "c": 2}}) == (
+        "a.b: 1 there, 3 now"
+    )
+
+
+def test_a_folder_that_cannot_be_made_ends_in_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert train_pose.main(train_pose.TrainPose(preset="smoke", run=tmp_path / "file")) == 2
+    assert str(tmp_path / "file") in capsys.readouterr().err
 
 
 def test_a_full_disk_ends_in_one_line_and_leaves_the_description_whole(
