@@ -73,6 +73,8 @@ def propose(
             seed,
             taken[stage],
             ms_per_grasp=1e3 * spent[stage] / max(len(taken[stage]), 1) if stage in spent else None,
+            candidates=len(candidates.passed) if stage in spent else None,
+            passed=int(np.sum(candidates.passed)) if stage in spent else None,
         )
         for stage in stages
     ], seconds

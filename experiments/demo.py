@@ -13,6 +13,7 @@ from pathlib import Path
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 
 from experiments import eval_sim, train_pose
 from experiments.eval_sim import EvalSim
@@ -38,7 +39,7 @@ def main() -> None:
     try:
         run(config, console)
     except RealdexError as error:
-        console.print(f"[red]{type(error).__name__}[/]: {error}", highlight=False)
+        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
         sys.exit(2)
 
 

@@ -20,10 +20,12 @@ from typing import Literal
 import numpy as np
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -32,11 +34,12 @@ from rich.progress import (
 from experiments import chain, protocol
 from experiments.protocol import Entry, Measured, Taken
 from realdex_jax.data import schema
-from realdex_jax.errors import DatasetError, RealdexError
+from realdex_jax.errors import ConfigError, RealdexError
 from realdex_jax.evaluation import report, results
 from realdex_jax.evaluation.report import Picture
 from realdex_jax.hand.load import HandModel, load
 from realdex_jax.models import grasp_model
+from realdex_jax.models.grasp_model import GraspModel
 from sim import render
 from sim.physics import Physics, StrictPhysics
 
@@ -78,7 +81,7 @@ class EvalSim:
     objects: Path | None = None
     """A folder of meshes (.obj .stl .ply .glb) instead of a dataset."""
     scale: float | None = None
-    """Factor to metres for `--objects`; guessed per file if not given."""
+    """Factor to metres for `--objects`; metres if not given."""
     model: str = "realdex-sim-small"
     """Name of a shipped model, or a `.safetensors` file."""
     stages: tuple[Stage, ...] = ("dataset", "raw", "refined", "filtered", "physics")
@@ -111,7 +114,18 @@ class Evaluation:
     found: results.Results
     pictures: list[Picture]
     seconds: dict[str, float]
-    notes: list[str]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Chain:
+    """What all objects of one evaluation share."""
+
+    hand: HandModel
+    model: GraspModel | None
+    stages: list[str]
+    protocol: Protocol
+    physics: Physics
+    strict: StrictPhysics
 
 
 def main() -> None:
@@ -122,7 +136,7 @@ def main() -> None:
         evaluation = evaluate(config, command_line(), console)
         publish(evaluation, config.out, config.json, "Grasps in simulation", console)
     except RealdexError as error:
-        console.print(f"[red]{type(error).__name__}[/]: {error}", highlight=False)
+        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
         sys.exit(2)
 
 
@@ -135,74 +149,110 @@ def command_line() -> str:
 def evaluate(config: EvalSim, command: str, console: Console) -> Evaluation:
     """Takes grasps at every stage, measures and draws them.
 
+    An object that fails is left out, with a note.
+
     Raises:
-        RealdexError: Data, meshes or model that cannot be used.
+        ConfigError: Settings that leave nothing to do.
+        RealdexError: Data, meshes or model that cannot be used, or no object is left.
     """
     protocol_ = config.protocol()
     if min(protocol_.seeds, protocol_.grasps) < 1 or not config.stages:
-        raise DatasetError("seeds, grasps and stages must each be at least one")
+        raise ConfigError(
+            f"{protocol_.seeds} seeds, {protocol_.grasps} grasps, {len(config.stages)} stages; "
+            "each must be at least one"
+        )
     data, split, entries, notes = _entries(config)
     entries = entries[: protocol_.objects]
     stages: list[str] = [stage for stage in results.STAGES if stage in config.stages]
     if "dataset" in stages and all(entry.grasps is None for entry in entries):
         stages.remove("dataset")
         notes.append("No stored grasps for these objects: no dataset row.")
-    generated = [stage for stage in stages if stage != "dataset"]
+        if not stages:
+            raise ConfigError("no stored grasps for these objects, and no stage but dataset asked")
     hand = load()
-    model = grasp_model.load_model(config.model) if generated else None
-    physics, strict = Physics(), StrictPhysics()
+    model = grasp_model.load_model(config.model) if set(stages) - {"dataset"} else None
+    run = _Chain(hand, model, stages, protocol_, Physics(), StrictPhysics())
 
     seconds: dict[str, float] = collections.defaultdict(float)
     measured: list[Measured] = []
-    steps = len(entries) * protocol_.seeds * (len(stages) + bool(generated))
+    failed: list[str] = []
+    steps = protocol_.seeds * (len(stages) + (model is not None))
     with _progress(console) as progress:
-        task = progress.add_task("", total=steps)
-        for entry in entries:
-            for seed in range(protocol_.seeds):
-                takens: list[Taken] = []
-                if "dataset" in stages and entry.grasps is not None:
-                    index = protocol.pick(entry.grasps, protocol_.grasps, seed)
-                    takens.append(Taken("dataset", entry, seed, schema.take(entry.grasps, index)))
-                if model is not None:
-                    progress.update(task, description=f"{entry.shape.name}: generate")
-                    proposed, spent = chain.propose(
-                        hand,
-                        model,
-                        entry,
-                        generated,
-                        seed=seed,
-                        latents=protocol_.latents,
-                        grasps=protocol_.grasps,
-                        physics=physics,
-                    )
-                    # The first call also compiles; its time says nothing about a grasp.
-                    warm = bool(seconds["generate"])
-                    takens += proposed if warm else [_untimed(taken) for taken in proposed]
-                    _add(seconds, spent)
-                    progress.advance(task)
-                for taken in takens:
-                    progress.update(task, description=f"{entry.shape.name}: {taken.stage}")
-                    measured.append(protocol.measure(hand, taken, physics, strict))
-                    _add(seconds, measured[-1].seconds)
-                    progress.advance(task)
+        task = progress.add_task("", total=steps * len(entries))
+        for index, entry in enumerate(entries):
+            try:
+                measured += _measure(run, entry, seconds, progress, task)
+            except RealdexError as error:
+                failed.append(f"{entry.shape.name}: {type(error).__name__}: {error}")
+            progress.update(task, completed=steps * (index + 1))
+    if len(failed) == len(entries):
+        raise RealdexError(f"no object is left of {len(entries)}; first: {failed[0]}")
+    notes += [f"left out: {reason}" for reason in failed]
     start = time.perf_counter()
     pictures = draw(hand, measured, protocol_.pictures)
     seconds["pictures"] += time.perf_counter() - start
-    for stage in stages:
-        mine = [m.taken for m in measured if m.taken.stage == stage]
-        short = [taken for taken in mine if len(taken.grasps) < protocol_.grasps]
-        if short:
-            notes.append(
-                f"{stage}: fewer than {protocol_.grasps} grasps on "
-                + ", ".join(f"{taken.entry.shape.name} ({len(taken.grasps)})" for taken in short)
-            )
+    notes += protocol.remarks([m.taken for m in measured])
+    notes += _short(measured, stages, protocol_.grasps)
+    backends = sorted({m.backend for m in measured if m.backend})
+    still = {**run.physics.describe(), "backend": ", ".join(backends) or "none"}
     found = results.collect(
         command,
         list(range(protocol_.seeds)),
-        {"still": physics.describe(), "strict": strict.describe()},
+        {"still": still, "strict": run.strict.describe()},
         protocol.rows(measured, data, split, stages, "cvae"),
+        notes,
     )
-    return Evaluation(found, pictures, dict(seconds), notes)
+    return Evaluation(found, pictures, dict(seconds))
+
+
+def _measure(
+    run: _Chain, entry: Entry, seconds: dict[str, float], progress: Progress, task: TaskID
+) -> list[Measured]:
+    """All seeds and stages of one object; adds to `seconds` and advances the bar."""
+    measured: list[Measured] = []
+    name, count = entry.shape.name, run.protocol.grasps
+    for seed in range(run.protocol.seeds):
+        takens: list[Taken] = []
+        if "dataset" in run.stages and entry.grasps is not None:
+            index = protocol.pick(entry.grasps, count, seed)
+            takens.append(Taken("dataset", entry, seed, schema.take(entry.grasps, index)))
+        if run.model is not None:
+            progress.update(task, description=f"{name}: generate")
+            proposed, spent = chain.propose(
+                run.hand,
+                run.model,
+                entry,
+                [stage for stage in run.stages if stage != "dataset"],
+                seed=seed,
+                latents=run.protocol.latents,
+                grasps=count,
+                physics=run.physics,
+            )
+            # The first call also compiles; its time says nothing about a grasp.
+            warm = bool(seconds["generate"])
+            takens += proposed if warm else [_untimed(taken) for taken in proposed]
+            _add(seconds, spent)
+            progress.advance(task)
+        for taken in takens:
+            progress.update(task, description=f"{name}: {taken.stage}")
+            measured.append(protocol.measure(run.hand, taken, run.physics, run.strict))
+            _add(seconds, measured[-1].seconds)
+            progress.advance(task)
+    return measured
+
+
+def _short(measured: Sequence[Measured], stages: Sequence[str], wanted: int) -> list[str]:
+    """A note for each stage that could not deliver all grasps."""
+    notes = []
+    for stage in stages:
+        mine = [m.taken for m in measured if m.taken.stage == stage]
+        short = [taken for taken in mine if len(taken.grasps) < wanted]
+        if short:
+            notes.append(
+                f"{stage}: fewer than {wanted} grasps on "
+                + ", ".join(f"{taken.entry.shape.name} ({len(taken.grasps)})" for taken in short)
+            )
+    return notes
 
 
 def publish(
@@ -210,15 +260,14 @@ def publish(
 ) -> None:
     """Prints the table and writes results and report."""
     console.print(report.terminal_table(evaluation.found))
-    for note in evaluation.notes:
-        console.print(note, style="yellow", highlight=False)
+    for note in evaluation.found.notes:
+        console.print(note, style="yellow", highlight=False, markup=False)
     where = results.save(evaluation.found, json or out / "results.json")
     page = report.html_report(
         evaluation.found,
         title=title,
         pictures=evaluation.pictures,
         seconds=evaluation.seconds,
-        notes=evaluation.notes,
     )
     path = report.save_html(page, out / "report.html")
     console.print(f"results: {where}\nreport:  {path}", highlight=False)
@@ -238,14 +287,12 @@ def draw(hand: HandModel, measured: Sequence[Measured], each: int) -> list[Pictu
 
 
 def _entries(config: EvalSim) -> tuple[str, str, list[Entry], list[str]]:
-    """Name and split to print, the objects, and notes about refused files."""
+    """Name and split to print, the objects, and notes about their meshes."""
     if config.objects is None:
-        data, entries = protocol.entries_of_data(config.data, config.split)
-        if not entries:
-            raise DatasetError(f"split {config.split!r} of {data} has no objects")
-        return data, config.split, entries, []
-    entries, refused = protocol.entries_of_folder(config.objects, config.scale)
-    return config.objects.name, "unseen", entries, [f"refused: {reason}" for reason in refused]
+        data, entries, notes = protocol.entries_of_data(config.data, config.split)
+        return data, config.split, entries, notes
+    entries, notes = protocol.entries_of_folder(config.objects, config.scale)
+    return config.objects.name, "unseen", entries, notes
 
 
 def _untimed(taken: Taken) -> Taken:

@@ -11,7 +11,7 @@ from jaxtyping import Int
 from realdex_jax.data import store
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.data.store import Dataset
-from realdex_jax.errors import DatasetError
+from realdex_jax.errors import DatasetError, RealdexError
 from realdex_jax.evaluation import grasp
 from realdex_jax.evaluation.results import METRICS, Row, stat
 from realdex_jax.geometry.shape import ObjectShape
@@ -23,6 +23,8 @@ FUNCTIONAL = ("handle", "trigger", "pump")
 """Parts an object is meant to be held or worked by."""
 CONTACT_POINTS = 4096
 """Surface points of the contact metrics: at most 3.5 mm apart on the objects at hand."""
+_HALF_PRECISION = 2e-3
+"""Radians by which angles differ that were the same before they were stored as float16."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,6 +45,10 @@ class Taken:
     seed: int
     grasps: GraspSet
     ms_per_grasp: float | None = None
+    candidates: int | None = None
+    """Grasps that a stage chose these from, if it chose ..."""
+    passed: int | None = None
+    """... and how many of all candidates passed the contact filter."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,42 +58,63 @@ class Measured:
     taken: Taken
     values: dict[str, np.ndarray]
     seconds: dict[str, float]
+    backend: str | None = None
+    """What simulated the still-hand test; None without grasps."""
 
 
-def entries_of_data(source: str, split: str) -> tuple[str, list[Entry]]:
-    """Name of a dataset and its objects of one split, each with mesh and grasps.
+def entries_of_data(source: str, split: str) -> tuple[str, list[Entry], list[str]]:
+    """Name of a dataset, its objects of one split with mesh and grasps, and notes for the reader.
+
+    The notes name the objects that cannot be used and say what was done to the others' meshes.
 
     Raises:
-        DatasetError: No such dataset or split, or an object without a mesh.
+        DatasetError: No such dataset or split, or no object of it that can be used.
     """
     dataset = store.open_dataset(source)
     if split not in dataset.splits:
         known = ", ".join(dataset.splits)
         raise DatasetError(f"no split {split!r} in {dataset.name}; known: {known}")
     names = dataset.splits[split]
-    return dataset.name, [Entry(_shape(dataset, n), dataset.grasps(n)) for n in names]
+    if not names:
+        raise DatasetError(f"split {split!r} of {dataset.name} has no objects")
+    entries: list[Entry] = []
+    notes: list[str] = []
+    refused: list[str] = []
+    for name in names:
+        try:
+            shape, findings = _shape(dataset, name)
+            entries.append(Entry(shape, dataset.grasps(name)))
+        except RealdexError as error:
+            refused.append(str(error))
+        else:
+            notes += [f"{name}: {finding}" for finding in findings]
+    if not entries:
+        raise DatasetError(f"no object of split {split!r} can be used; first: {refused[0]}")
+    return dataset.name, entries, [f"left out: {reason}" for reason in refused] + notes
 
 
 def entries_of_folder(folder: Path, scale: float | None) -> tuple[list[Entry], list[str]]:
-    """Objects from a folder of meshes, and the reasons why files were refused.
+    """Objects from a folder of meshes, and notes for the reader, as in `entries_of_data`.
 
     Raises:
         MeshError: No usable mesh.
     """
     found = meshes.shapes_from_folder(folder, scale=scale)
-    refused = [f"{path.name}: {reason}" for path, reason in found.refused]
-    return [Entry(shape, None) for shape in found.shapes], refused
+    notes = [f"left out: {path.name}: {reason}" for path, reason in found.refused]
+    notes += [f"{name}: {finding}" for name, finding in found.findings]
+    return [Entry(shape, None) for shape in found.shapes], notes
 
 
-def _shape(dataset: Dataset, name: str) -> ObjectShape:
+def _shape(dataset: Dataset, name: str) -> tuple[ObjectShape, tuple[str, ...]]:
+    """An object's shape, and what a reader must know about its mesh."""
     path = dataset.path / "objects" / name / "mesh.obj"
     if path.is_file():
-        return meshes.shape_from_mesh(path, name=name, recentre=False)
-    if name in objects.names():
-        return objects.make(name)
-    raise DatasetError(
-        f"{dataset.name}: no mesh for {name!r} (looked for {path}, and among the embedded objects)"
-    )
+        imported = meshes.import_mesh(path, name=name, recentre=False)
+        return imported.shape, imported.notable
+    # Only our dataset means our parametric objects; anyone may call a scanned mug "mug".
+    if dataset.name in store.EMBEDDED and name in objects.names():
+        return objects.make(name), ()
+    raise DatasetError(f"{dataset.name}: no mesh for {name!r}; looked for {path}")
 
 
 def measure(
@@ -133,7 +160,7 @@ def measure(
     if taken.ms_per_grasp is not None:
         values["ms_per_grasp"] = np.array([taken.ms_per_grasp])
     seconds["geometry"] = time.perf_counter() - start
-    return Measured(taken, values, seconds)
+    return Measured(taken, values, seconds, moved.backend)
 
 
 def rows(
@@ -161,6 +188,44 @@ def rows(
             )
         )
     return out
+
+
+def remarks(takens: Sequence[Taken]) -> list[str]:
+    """What a reader must know about the grasps of each stage, seeds taken together."""
+    notes: list[str] = []
+    for stage in dict.fromkeys(taken.stage for taken in takens):
+        mine = [taken for taken in takens if taken.stage == stage and len(taken.grasps)]
+        if mine and not any(_grips(taken.grasps) for taken in mine):
+            notes.append(
+                f"{stage}: these grasps carry no pre-grasp and no squeeze, so nothing commands a "
+                "grip and robust is near 0 by construction"
+            )
+    chosen = [taken for taken in takens if taken.stage == "filtered"]
+    shares: list[str] = []
+    filled: list[str] = []
+    for name in dict.fromkeys(taken.entry.shape.name for taken in chosen):
+        mine = [taken for taken in chosen if taken.entry.shape.name == name]
+        passed = sum(taken.passed or 0 for taken in mine)
+        shares.append(f"{name} {passed} of {sum(taken.candidates or 0 for taken in mine)}")
+        delivered = sum(len(taken.grasps) for taken in mine)
+        good = sum(min(taken.passed or 0, len(taken.grasps)) for taken in mine)
+        if good < delivered:
+            filled.append(
+                f"{name}: {good} of {delivered} filtered grasps passed the filter; "
+                "the best of the others fill up"
+            )
+    if shares:
+        passed, tried = (sum(getattr(t, f) or 0 for t in chosen) for f in ("passed", "candidates"))
+        share = passed / max(tried, 1)
+        notes.append(f"candidates that passed the filter: {share:.2f} ({', '.join(shares)})")
+    return notes + filled
+
+
+def _grips(grasps: GraspSet) -> bool:
+    """Whether any grasp opens before or presses after the grasp itself."""
+    q = np.asarray(grasps.phi)[:, :22]
+    around = np.stack([np.asarray(grasps.q_pregrasp), np.asarray(grasps.q_squeeze)])
+    return bool(np.abs(around - q).max(initial=0.0) > _HALF_PRECISION)
 
 
 def caption(measured: Measured, index: int) -> str:

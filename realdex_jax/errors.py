@@ -13,6 +13,10 @@ class CloudError(RealdexError):
     """A point cloud that cannot serve as an object."""
 
 
+class ConfigError(RealdexError):
+    """A setting of a command that makes no sense."""
+
+
 class JointError(RealdexError):
     """Joint names or angles that do not fit the hand."""
 

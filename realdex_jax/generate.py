@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from numpy.typing import ArrayLike
 
 from realdex_jax import descent, pose, pytree, touch, wrench
 from realdex_jax import refine as refinement
 from realdex_jax.data import schema
 from realdex_jax.data.schema import GraspSet
-from realdex_jax.errors import CloudError
+from realdex_jax.errors import CloudError, ConfigError
 from realdex_jax.geometry import cloud as clouds
 from realdex_jax.geometry import implicit
 from realdex_jax.hand import kinematics, load, surface, torque
@@ -125,7 +126,7 @@ def generate(
         count: Number of grasps to sample.
         key: Randomness; the same key gives the same grasps.
         config: Settings; defaults if left out.
-        normals: Outward normals of the points; estimated if left out.
+        normals: Outward normals of the points, of any length; estimated if left out.
         view: Where the camera was, if the cloud shows one side only; guessed if left out.
         hand: The hand; ours by default.
 
@@ -133,12 +134,14 @@ def generate(
         Raw, refined and ranked grasps in the frame of `cloud`.
 
     Raises:
-        CloudError: A cloud that no grasp can be predicted from, or normals that do not fit it.
+        CloudError: A cloud that no grasp can be predicted from, or normals or a view that do not
+            fit it.
+        ConfigError: A count below one.
     """
     config = config or GenerateConfig()
     hand = hand or load.load("shadow")
     if count < 1:
-        raise CloudError(f"{count} grasps asked; at least one is needed")
+        raise ConfigError(f"count={count} grasps asked; at least one is needed")
     padded = -(-count // _PAD) * _PAD
     key_cloud, key_latent = jax.random.split(key)
     target, points, centre = prepare(cloud, normals, model, config, key_cloud, view)
@@ -182,25 +185,25 @@ def prepare(
     Returns:
         The refinement's target, the networks' points (both centred), and the centre that was taken
         off.
+
+    Raises:
+        CloudError: See `generate`.
     """
     points = clouds.check_cloud(cloud)
-    if normals is not None and np.shape(normals) != points.shape:
-        raise CloudError(f"normals have shape {np.shape(normals)}; the cloud has {points.shape}")
+    n = None if normals is None else _unit_normals(normals, points.shape)
+    p_view = None if view is None else _position(view)
     key_thin, key_net, key_map = jax.random.split(key, 3)
     if len(points) > SURFACE_POINTS:
         keep = np.asarray(
             jax.random.choice(key_thin, len(points), (SURFACE_POINTS,), replace=False)
         )
         points = points[keep]
-        normals = None if normals is None else np.asarray(normals)[keep]
+        n = None if n is None else n[keep]
     centre = points.mean(axis=0)
     points = points - centre
-    if normals is None:
-        surface_points = implicit.orient(
-            points, None if view is None else np.asarray(view) - centre
-        )
+    if n is None:
+        surface_points = implicit.orient(points, None if p_view is None else p_view - centre)
     else:
-        n = np.asarray(normals, np.float64)
         surface_points = implicit.Oriented(points, n, np.zeros(len(points), bool))
     net_points = points[clouds.resample(points, model.config.points, key_net)]
     map_points = points[clouds.resample(points, config.map_points, key_map)]
@@ -211,6 +214,46 @@ def prepare(
         table=jnp.asarray(points[:, 2].min() if config.table else -jnp.inf, jnp.float32),
     )
     return target, jnp.asarray(net_points, jnp.float32), centre
+
+
+def _unit_normals(normals: ArrayLike, shape: tuple[int, ...]) -> Float[np.ndarray, "n 3"]:
+    """Normals of length one, if there is a usable one for each point."""
+    n = _numbers(normals, "normals")
+    if n.shape != shape:
+        raise CloudError(f"normals have shape {n.shape}; the cloud has {shape}")
+    finite = np.isfinite(n).all(axis=1)
+    if not finite.all():
+        raise CloudError(
+            f"{np.sum(~finite)} of {len(n)} normals are not finite (first: row "
+            f"{int(np.argmin(finite))}); leave normals out to have them estimated"
+        )
+    # By the largest part first: the square of a tiny or huge length would not be a number.
+    largest = np.abs(n).max(axis=1, keepdims=True)
+    zero = largest[:, 0] == 0
+    if zero.any():
+        raise CloudError(
+            f"{zero.sum()} of {len(n)} normals are zero (first: row {int(zero.argmax())}); leave "
+            "normals out to have them estimated"
+        )
+    n = n / largest
+    return n / np.linalg.norm(n, axis=1, keepdims=True)
+
+
+def _position(view: ArrayLike) -> Float[np.ndarray, " 3"]:
+    """A camera position, if it is one."""
+    p_view = _numbers(view, "view")
+    if p_view.shape != (3,):
+        raise CloudError(f"view has shape {p_view.shape}; need (3,), the camera's x, y, z")
+    if not np.isfinite(p_view).all():
+        raise CloudError(f"view {p_view.tolist()} is not finite; need the camera's x, y, z, metres")
+    return p_view
+
+
+def _numbers(values: ArrayLike, name: str) -> np.ndarray:
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise CloudError(f"{name} cannot be read as numbers: {error}") from error
 
 
 def sample(
@@ -253,8 +296,8 @@ def _sample(
     z = temperature * jax.random.normal(key, (1, count, model.config.cvae.latent))
     out = nets.cvae.decode(model.params.cvae, points[None], z, model.statistics)
     phi = out.phi()[0]
-    q, T = pose.split(phi)
-    links = kinematics.place(kinematics.forward(hand, q), T)
+    q, T_object_hand = pose.split(phi)
+    links = kinematics.place(kinematics.forward(hand, q), T_object_hand)
     with jax.ensure_compile_time_eval():
         skin = surface.points(hand, model.config.hand_points)
     hand_points, _ = surface.pose_points(skin, links)
@@ -277,10 +320,10 @@ def refine(
 @functools.partial(jax.jit, static_argnames="hand")
 def closing(hand: HandModel, refined: Refined) -> tuple[Float[Array, "k 22"], Float[Array, "k 22"]]:
     """Pre-grasp and squeeze postures, from the torques of the contact forces."""
-    q, T = pose.split(refined.phi)
-    inverse = T.inverse()
-    R = inverse.rotation().as_matrix()
-    p_hand = jnp.einsum("kij,knj->kni", R, refined.p) + inverse.translation()[:, None]
+    q, T_object_hand = pose.split(refined.phi)
+    T_hand_object = T_object_hand.inverse()
+    R = T_hand_object.rotation().as_matrix()
+    p_hand = jnp.einsum("kij,knj->kni", R, refined.p) + T_hand_object.translation()[:, None]
     f_hand = jnp.einsum("kij,knj->kni", R, refined.force)
     links = [hand.link(name) for name in touch.CONTACT_LINKS]
     tau = torque.joint_torque(hand, q, links, p_hand, f_hand)

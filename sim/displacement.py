@@ -44,6 +44,8 @@ class Displacement:
     """The same in all directions that were run; says "six" only if they were six."""
     directions: int
     """1 or 6."""
+    backend: Literal["native", "mjx"]
+    """What simulated it."""
 
 
 def displacement(
@@ -66,7 +68,7 @@ def displacement(
         backend: "native" for CPU threads, "mjx" for accelerators; "auto" is "mjx" where JAX sees an
             accelerator and warp-lang is installed.
         directions: Gravity along -z only, or along all six axes.
-        threads: Threads of the native backend; the number of cores if None.
+        threads: Threads of the native backend; `native.cores()` if None.
 
     Raises:
         PhysicsError: A pose is not finite or of the wrong shape, the object cannot be simulated, or
@@ -81,7 +83,8 @@ def displacement(
     p_all = np.repeat(p[:, scene.links], directions, axis=0)
     wxyz_all = np.repeat(wxyz[:, scene.links], directions, axis=0)
     checkpoints = (physics.short_steps, physics.long_steps)
-    match _chosen() if backend == "auto" else backend:
+    backend = _chosen() if backend == "auto" else backend
+    match backend:
         case "native":
             moved = native.simulate(scene, p_all, wxyz_all, gravity, checkpoints, threads=threads)
         case "mjx":
@@ -99,6 +102,7 @@ def displacement(
         held=held[:, 0],
         held_six=np.asarray(held.all(axis=1)),
         directions=directions,
+        backend=backend,
     )
 
 

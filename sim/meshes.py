@@ -31,10 +31,13 @@ DENSITY = 500.0
 MASS_RANGE = (0.02, 1.0)
 """A guessed mass is kept in this range, kg."""
 
-_CACHE_FORMAT = 1
+_CACHE_FORMAT = 2
 _GENERIC_STEMS = ("textured", "textured_simple", "nontextured", "decomposed", "mesh", "model")
 _DETAIL = 5e-4
 """Surface detail (m) that the decomposition does not need; without it it is much faster."""
+
+_ROUTINE = ("welded ", "moved by ", "mass guessed ")
+"""How findings begin that say nothing about the solid; see `Imported.notable`."""
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +52,13 @@ class Imported:
     """What was found, repaired, moved or guessed, one sentence each."""
     offset: Float[np.ndarray, " 3"]
     """Added to the file's (scaled) coordinates to get object-frame coordinates, metres."""
+    fallback: bool = False
+    """Its decomposition failed and one convex hull stands for it; never kept in the cache."""
+
+    @property
+    def notable(self) -> tuple[str, ...]:
+        """Findings that change the solid: holes closed, parts dropped, a hull in its place."""
+        return tuple(text for text in self.findings if not text.startswith(_ROUTINE))
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +69,8 @@ class Folder:
     """One per usable file, sorted by path."""
     refused: tuple[tuple[Path, str], ...]
     """Files that cannot be used, each with the reason."""
+    findings: tuple[tuple[str, str], ...] = ()
+    """Name of an object and a notable finding about it, see `Imported.notable`."""
 
 
 def shape_from_mesh(
@@ -81,9 +93,14 @@ def shape_from_mesh(
         recentre=recentre,
         settings=settings,
     )
-    for finding in imported.findings:
-        _log.info("%s: %s", imported.shape.name, finding)
+    _report(imported)
     return imported.shape
+
+
+def _report(imported: Imported) -> None:
+    for finding in imported.findings:
+        level = logging.WARNING if finding.startswith("WARNING") else logging.INFO
+        _log.log(level, "%s: %s", imported.shape.name, finding)
 
 
 def import_mesh(
@@ -99,7 +116,8 @@ def import_mesh(
     """Make an object from any mesh.
 
     The axes stay the file's. A mesh that cannot be closed is replaced by the union of its
-    convex pieces; if the decomposition fails, the object is its convex hull. The findings say so.
+    convex pieces; if the decomposition fails, the object is its convex hull, and the next import
+    tries again. The findings say so.
 
     Args:
         source: a file of one of `realdex_jax.geometry.mesh.SUFFIXES`, or a mesh in memory.
@@ -134,7 +152,8 @@ def import_mesh(
             assert not isinstance(source, trimesh.Trimesh)
             raw = meshes.load_mesh(source, scale=scale)
         found = _convert(raw, name, recentre, settings)
-        _save(entry, found)
+        if not found.fallback:  # a time-out on a busy machine must not decide for ever
+            _save(entry, found)
     guessed = float(np.clip(DENSITY * found.shape.volume, *MASS_RANGE))
     shape = replace(found.shape, name=name, mass=guessed if mass is None else float(mass))
     findings = found.findings
@@ -159,7 +178,7 @@ def shapes_from_folder(
         settings: of the convex decomposition.
 
     Returns:
-        The objects, and the refused files with their reasons.
+        The objects, what was found out about them, and the refused files with their reasons.
 
     Raises:
         MeshError: there is no such folder, no mesh file in it, or none that can be used.
@@ -172,24 +191,27 @@ def shapes_from_folder(
         raise MeshError(f"{folder}: no mesh files; known kinds: {', '.join(meshes.SUFFIXES)}")
     shapes: list[ObjectShape] = []
     refused: list[tuple[Path, str]] = []
+    findings: list[tuple[str, str]] = []
     taken: set[str] = set()
     for path in files:
         name = _name_of(path)
         if name in taken:
             name = "_".join(path.relative_to(folder).with_suffix("").parts)
         try:
-            shapes.append(
-                shape_from_mesh(path, name=name, scale=scale, cache=cache, settings=settings)
-            )
-            taken.add(name)
+            imported = import_mesh(path, name=name, scale=scale, cache=cache, settings=settings)
         except MeshError as error:
             refused.append((path, str(error)))
             _log.warning("%s", error)
+            continue
+        _report(imported)
+        shapes.append(imported.shape)
+        findings += [(name, finding) for finding in imported.notable]
+        taken.add(name)
     if not shapes:
         raise MeshError(
             f"{folder}: none of {len(files)} meshes can be used; first: {refused[0][1]}"
         )
-    return Folder(tuple(shapes), tuple(refused))
+    return Folder(tuple(shapes), tuple(refused), tuple(findings))
 
 
 def pieces_from_obj(path: str | Path) -> tuple[Float[np.ndarray, "_ 3"], ...]:
@@ -282,6 +304,7 @@ def _convert(raw: trimesh.Trimesh, name: str, recentre: bool, settings: Decompos
     vertices += offset
     if recentre:
         findings.append(f"moved by {np.round(offset * 1e3, 1).tolist()} mm to centre its box")
+    fallback = False
     try:
         light = _simplified(vertices, faces) if repaired.closed else (vertices, faces)
         pieces = decompose(*light, settings, closed=repaired.closed)
@@ -289,13 +312,14 @@ def _convert(raw: trimesh.Trimesh, name: str, recentre: bool, settings: Decompos
     except (DecompositionError, QhullError) as error:
         findings.append(f"WARNING: one convex hull stands for the whole object ({error})")
         pieces = (_few_corners(corners(vertices)),)
+        fallback = True
     if not repaired.closed:
         findings.append("WARNING: cannot be closed; the union of its convex pieces replaces it")
         vertices, faces = union(pieces)
     shape = ObjectShape(name, vertices, faces, pieces, ("body",) * len(pieces), 0.1, "mesh")
     if not shape.mesh.is_watertight:
         raise MeshError(f"{name}: not watertight, and the union of its convex pieces is not either")
-    return Imported(shape, tuple(findings), offset)
+    return Imported(shape, tuple(findings), offset, fallback)
 
 
 def _simplified(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -21,6 +21,26 @@ GONE = 0.5
 _BATCH = 4  # drops a thread takes at a time
 
 
+def cores() -> int:
+    """Number of cores this process may run on, which a container or `taskset` can make fewer."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def diverged(data: mujoco.MjData) -> bool:
+    """Whether MuJoCo gave up on a state since the last reset by the caller.
+
+    It then starts again from the initial state, whose finite numbers say nothing about the grasp.
+    """
+    bad = (
+        mujoco.mjtWarning.mjWARN_BADQPOS,
+        mujoco.mjtWarning.mjWARN_BADQVEL,
+        mujoco.mjtWarning.mjWARN_BADQACC,
+    )
+    return any(data.warning[int(kind)].number for kind in bad)
+
+
 @runtime_checkable
 class Backend(Protocol):
     """Simulates drops of one object out of a still hand."""
@@ -58,10 +78,10 @@ def simulate(
     *,
     threads: int | None = None,
 ) -> Float[np.ndarray, "n c"]:
-    """The `Backend` protocol; `threads` defaults to the number of cores."""
+    """The `Backend` protocol; `threads` defaults to `cores()`."""
     count = len(gravity)
     moved = np.empty((count, len(checkpoints)))
-    threads = max(1, min(threads or os.cpu_count() or 1, -(-count // _BATCH)))
+    threads = max(1, min(threads or cores(), -(-count // _BATCH)))
     idle: queue.SimpleQueue[tuple[mujoco.MjModel, mujoco.MjData]] = queue.SimpleQueue()
     for _ in range(threads):
         model = scene.model.__copy__()  # gravity is part of the model
@@ -93,11 +113,11 @@ def _drop(
             steps = min(50, checkpoint - done)
             mujoco.mj_step(model, data, steps)
             done += steps
+            if diverged(data):
+                return out + [float("nan")] * (len(checkpoints) - len(out))
             distance = _distance(scene, data)
             if not distance < GONE:  # also when not finite
                 return out + [distance] * (len(checkpoints) - len(out))
-        if data.warning[int(mujoco.mjtWarning.mjWARN_BADQACC)].number:
-            return out + [float("nan")] * (len(checkpoints) - len(out))
         out.append(_distance(scene, data))
     return out
 

@@ -7,7 +7,6 @@ balance stays so. The last can be switched off; a test bounds how often it chang
 """
 
 import enum
-import os
 import queue
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from scipy.spatial.transform import Rotation
 
 from realdex_jax.errors import PhysicsError
 from realdex_jax.hand.load import HandModel
+from sim import native
 from sim.physics import StrictPhysics
 from sim.scene import ActuatedScene, Pieces, actuated_scene
 
@@ -124,7 +124,7 @@ def robustness(
         shape: The object; its mass is replaced by `physics.mass`.
         grasps: Poses with pre-grasp and squeeze angles.
         physics: The constants; `StrictPhysics()` if None.
-        threads: Worker threads; the number of cores if None.
+        threads: Worker threads; `native.cores()` if None.
         early_stop: Skip the remaining pushes after the first failure.
         accept_at_rest: End a push once object and hand are at rest.
 
@@ -138,7 +138,7 @@ def robustness(
     test = _Test(scene, physics, early_stop, accept_at_rest)
     count = len(phi)
     out = _empty(count)
-    threads = max(1, min(threads or os.cpu_count() or 1, -(-count // _BATCH)))
+    threads = max(1, min(threads or native.cores(), -(-count // _BATCH)))
     idle: queue.SimpleQueue[mujoco.MjData] = queue.SimpleQueue()
     for _ in range(threads):
         idle.put(mujoco.MjData(scene.model))
@@ -274,7 +274,7 @@ def _close(
         data.ctrl[:] = scene.control @ target
         mujoco.mj_step(scene.model, data, steps)
         moved = _moved(scene, data, start)
-        if _diverged(data):
+        if native.diverged(data):
             return Reason.UNSTABLE, moved
         if moved[0] > physics.max_shift or moved[1] > physics.max_turn:
             return Reason.MOVED_CLOSING, moved
@@ -286,7 +286,7 @@ def _close(
         if rested >= needed:
             break
     moved = _moved(scene, data, start)
-    if _diverged(data):
+    if native.diverged(data):
         return Reason.UNSTABLE, moved
     if moved[0] > physics.max_shift or moved[1] > physics.max_turn:
         return Reason.MOVED_CLOSING, moved
@@ -314,7 +314,7 @@ def _push(test: _Test, data: mujoco.MjData, start: _Start) -> Reason:
             return Reason.PUSHED_OUT
         if turn > physics.max_turn:
             return Reason.TURNED
-        if _diverged(data):
+        if native.diverged(data):
             return Reason.UNSTABLE
         rested = rested + _LOOK_STEPS if _speed_at_rest(test, data) else 0
         if test.accept_at_rest and rested >= needed:
@@ -348,15 +348,6 @@ def _speed_at_rest(test: _Test, data: mujoco.MjData) -> bool:
     if v_com @ v_com > physics.rest_speed**2:
         return False
     return bool(np.abs(data.qvel[scene.joint_dof]).max() <= physics.rest_joint_rate)
-
-
-def _diverged(data: mujoco.MjData) -> bool:
-    bad = (
-        mujoco.mjtWarning.mjWARN_BADQPOS,
-        mujoco.mjtWarning.mjWARN_BADQVEL,
-        mujoco.mjtWarning.mjWARN_BADQACC,
-    )
-    return any(data.warning[int(kind)].number for kind in bad)
 
 
 def _touching(scene: ActuatedScene, data: mujoco.MjData) -> tuple[set[int], float]:

@@ -78,7 +78,7 @@ def synthesise(
         seed: Seed of the batch.
         grid: The object's distance grid, if already built.
         config: Constants of the optimisation.
-        threads: Physics threads; the number of cores if None.
+        threads: Physics threads; `native.cores()` if None.
 
     Returns:
         Settled, strictly valid grasps (not yet thinned to distinct ones) and the tally.
@@ -139,7 +139,9 @@ def holds(
     Returns:
         Whether each grasp passes, and its displacement (cm) at the short horizon.
     """
-    still = displacement(hand, shape, np.asarray(grasps.phi), Physics(), threads=threads)
+    # What is in the dataset must not depend on the machine that made it: always the same backend.
+    phi = np.asarray(grasps.phi)
+    still = displacement(hand, shape, phi, Physics(), backend="native", threads=threads)
     short = np.asarray(still.d_0146_cm)
     return np.asarray(still.held_six) & (short <= MAX_SHORT_DISPLACEMENT_CM), short
 

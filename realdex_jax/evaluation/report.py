@@ -106,12 +106,14 @@ def physics_line(found: Results) -> str:
 
 
 def markdown_table(found: Results) -> str:
-    """The same table as Markdown, followed by where it comes from."""
+    """The same table as Markdown, followed by its notes and where it comes from."""
     head, *body = _grid(found.rows)
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     lines += ["| " + " | ".join(line) + " |" for line in body]
     packages = ", ".join(f"{k} {v}" for k, v in found.versions.items())
     constants = physics_line(found)
+    if found.notes:
+        lines += ["", *(f"- {note}" for note in found.notes)]
     lines += [
         "",
         f"`{found.command}` at {found.commit}, seeds {list(found.seeds)}, on {found.device}; "
@@ -128,7 +130,6 @@ def html_report(
     title: str,
     pictures: Sequence[Picture] = (),
     seconds: Mapping[str, float] | None = None,
-    notes: Sequence[str] = (),
 ) -> str:
     """One self-contained page.
 
@@ -137,7 +138,6 @@ def html_report(
         title: Heading of the page.
         pictures: Rendered grasps; shown by group in the order given.
         seconds: Time spent per stage of the run, seconds.
-        notes: Paragraphs under the heading, plain text.
     """
     e = html.escape
     parts = [
@@ -148,11 +148,11 @@ def html_report(
         f"<h1>{e(title)}</h1>",
         f'<p class="note"><code>{e(found.command)}</code><br>commit {e(found.commit)}, seeds '
         f"{e(', '.join(map(str, found.seeds)))}, on {e(found.device)}</p>",
-        *(f"<p>{e(note)}</p>" for note in notes),
         "<h2>Metrics</h2>",
         _html_rows(found.rows),
         '<p class="note">Mean ± standard deviation over grasps; green is the best '
         "of the generated ones. Shares have no spread of their own.</p>",
+        *(f'<p class="note">{e(note)}</p>' for note in found.notes),
     ]
     groups = dict.fromkeys(picture.group for picture in pictures)
     if groups:

@@ -2,9 +2,10 @@
 
     {"command", "commit", "device", "versions", "seeds", "physics": {every constant},
      "rows": [{"data", "split", "method", "stage", "objects", "grasps",
-               "metrics": {name: {"mean", "sd", "n"}}}]}
+               "metrics": {name: {"mean", "sd", "n"}}}],
+     "notes": [what a reader of the numbers must know]}
 
-Strict JSON: a value that could not be measured is null, never NaN.
+A file without "notes" has none. Strict JSON: a value that could not be measured is null, never NaN.
 """
 
 import dataclasses
@@ -105,6 +106,8 @@ class Results:
     seeds: Sequence[int]
     physics: Mapping[str, Any]
     rows: Sequence[Row]
+    notes: Sequence[str] = ()
+    """What a reader of the numbers must know: objects left out or replaced, places filled up."""
 
 
 def stat(values: Sequence[float] | np.ndarray) -> Stat:
@@ -119,7 +122,11 @@ def stat(values: Sequence[float] | np.ndarray) -> Stat:
 
 
 def collect(
-    command: str, seeds: Sequence[int], physics: Mapping[str, Any], rows: Sequence[Row]
+    command: str,
+    seeds: Sequence[int],
+    physics: Mapping[str, Any],
+    rows: Sequence[Row],
+    notes: Sequence[str] = (),
 ) -> Results:
     """Adds commit, device and versions of this run."""
     return Results(
@@ -130,6 +137,7 @@ def collect(
         seeds=tuple(int(seed) for seed in seeds),
         physics=dict(physics),
         rows=tuple(rows),
+        notes=tuple(notes),
     )
 
 
@@ -203,7 +211,8 @@ def load(path: str | Path) -> Results:
         Row(**{**row, "metrics": {name: Stat(**s) for name, s in row["metrics"].items()}})
         for row in raw["rows"]
     )
-    return Results(**{**raw, "rows": rows, "seeds": tuple(raw["seeds"])})
+    notes = tuple(raw.get("notes", ()))
+    return Results(**{**raw, "rows": rows, "seeds": tuple(raw["seeds"]), "notes": notes})
 
 
 def validate(raw: Any, where: str = "results") -> None:
@@ -214,7 +223,7 @@ def validate(raw: Any, where: str = "results") -> None:
             known; a share lies outside 0 to 1.
     """
     _fields(
-        raw,
+        {"notes": [], **raw} if isinstance(raw, dict) else raw,
         {
             "command": str,
             "commit": str,
@@ -223,9 +232,12 @@ def validate(raw: Any, where: str = "results") -> None:
             "seeds": list,
             "physics": dict,
             "rows": list,
+            "notes": list,
         },
         where,
     )
+    if not all(isinstance(note, str) for note in raw.get("notes", [])):
+        raise ResultsError(f"{where}: every note must be text")
     if not raw["physics"]:
         raise ResultsError(f"{where}: physics is empty; every constant must be listed")
     for number, row in enumerate(raw["rows"]):

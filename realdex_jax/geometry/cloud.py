@@ -17,7 +17,7 @@ MIN_POINTS = 16
 """Fewest distinct points that say anything about a shape."""
 
 MIN_EXTENT, MAX_EXTENT = 0.01, 1.0
-"""Allowed range of the longest side of a cloud's bounding box, metres."""
+"""Allowed range of the longest side of an object's bounding box, metres; for meshes too."""
 
 _NEIGHBOURS = 16
 _VIEW_RADIUS = 100.0

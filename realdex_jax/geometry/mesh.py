@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 
 from realdex_jax.errors import MeshError
 from realdex_jax.geometry import obj
+from realdex_jax.geometry.cloud import MAX_EXTENT, MIN_EXTENT
 
 SUFFIXES = (".glb", ".obj", ".off", ".ply", ".stl")
 """File kinds that can be read."""
@@ -26,9 +27,6 @@ MAX_BYTES = 256 * 2**20
 
 MAX_COUNT = 1_000_000
 """Most vertices, and most triangles, of a mesh."""
-
-MIN_EXTENT, MAX_EXTENT = 1e-3, 2.0
-"""Allowed range of the longest side of the bounding box, metres."""
 
 MIN_THICKNESS = 1e-4
 """Smallest allowed shortest side of the bounding box, metres."""
@@ -276,7 +274,7 @@ def _check_size(extents: Float[np.ndarray, " 3"], name: str, scale: float | None
     if not fits:
         fits = [f"for example scale={scale * 0.15 / longest:.3g} makes it 15 cm long"]
     raise MeshError(
-        f"{name}: {longest:.4g} m long; objects must be {MIN_EXTENT * 1e3:g} mm to "
+        f"{name}: {longest:.4g} m long; objects must be {MIN_EXTENT * 100:g} cm to "
         f"{MAX_EXTENT:g} m. Wrong unit? Pass {' or '.join(fits)}"
     )
 

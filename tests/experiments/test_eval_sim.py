@@ -1,6 +1,8 @@
+import dataclasses
 import json
 import pathlib
 import sys
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -9,10 +11,16 @@ import trimesh
 from rich.console import Console
 
 from experiments import eval_sim
+from experiments.eval_sim import EvalSim
+from experiments.protocol import Taken
+from realdex_jax.data import schema, store
+from realdex_jax.data.schema import GraspSet
+from realdex_jax.errors import CloudError, ConfigError, RealdexError
 from realdex_jax.evaluation import results
 from realdex_jax.models import grasp_model
 from realdex_jax.models.cvae import Statistics
 from realdex_jax.models.grasp_model import GraspModel, NetworkConfig
+from sim import displacement
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +58,96 @@ def test_stored_grasps_give_a_valid_file_and_a_report(
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("data:image/png;base64") == 1
     assert "still.contact.sliding" in page
+    assert found.physics["still"]["backend"] in ("native", "mjx")
+    (note,) = found.notes
+    assert "near 0 by construction" in note
+    assert note in page
+
+
+@pytest.fixture
+def good_then_bad(
+    tiny_dataset: pathlib.Path,
+    tmp_path: pathlib.Path,
+    open_palm: Callable[[int], GraspSet],
+    monkeypatch: pytest.MonkeyPatch,
+) -> pathlib.Path:
+    """A dataset whose split val makes a stand-in for the generation fail on its last object."""
+    mesh = (tiny_dataset / "objects" / "block" / "mesh.obj").read_bytes()
+    names = ("good", "z_bad")
+    store.write_dataset(
+        tmp_path / "two",
+        name="two",
+        version="1",
+        grasps={name: open_palm(3) for name in (*names, "y_bad")},
+        splits={"train": [], "val": names, "test": ["y_bad"]},
+        recipe={},
+        meshes=dict.fromkeys((*names, "y_bad"), mesh),
+    )
+
+    def propose(hand, model, entry, stages, *, seed, latents, grasps, physics):
+        if entry.shape.name.endswith("bad"):
+            raise CloudError("nothing [here] to grasp")
+        some = schema.take(entry.grasps, slice(grasps))
+        return [
+            Taken(stage, entry, seed, some, candidates=latents, passed=1) for stage in stages
+        ], {"generate": 1.0}
+
+    monkeypatch.setattr(eval_sim.chain, "propose", propose)
+    return tmp_path / "two"
+
+
+def test_an_object_that_fails_is_left_out_and_the_others_are_not(
+    good_then_bad: pathlib.Path,
+    untrained: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    run(
+        monkeypatch,
+        *("--data", good_then_bad, "--split", "val", "--stages", "dataset", "filtered"),
+        *("--grasps", 2, "--model", untrained, "--out", tmp_path / "out"),
+    )
+    found = results.load(tmp_path / "out" / "results.json")
+    assert [(row.stage, row.objects) for row in found.rows] == [("dataset", 1), ("filtered", 1)]
+    expected = (
+        "left out: z_bad: CloudError: nothing [here] to grasp",
+        "candidates that passed the filter: 0.01 (good 1 of 100)",
+        "good: 1 of 2 filtered grasps passed the filter; the best of the others fill up",
+    )
+    printed, page = capsys.readouterr().out, (tmp_path / "out" / "report.html").read_text()
+    for note in expected:
+        assert note in found.notes
+        assert note in printed
+        assert note in page
+
+
+def test_no_object_left_is_an_error(
+    good_then_bad: pathlib.Path, untrained: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    config = EvalSim(data=str(good_then_bad), model=str(untrained), stages=("filtered",))
+    with pytest.raises(RealdexError, match=r"no object is left of 1; first: y_bad: CloudError"):
+        eval_sim.evaluate(config, "test", Console())
+
+
+def test_the_physics_names_the_backend(
+    tiny_dataset: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def elsewhere(*args: object, **kwargs: object) -> displacement.Displacement:
+        return dataclasses.replace(native(*args, **kwargs), backend="mjx")
+
+    native = displacement.displacement
+    monkeypatch.setattr(displacement, "displacement", elsewhere)
+    config = EvalSim(data=str(tiny_dataset), stages=("dataset",), grasps=1)
+    found = eval_sim.evaluate(config, "test", Console()).found
+    assert found.physics["still"]["backend"] == "mjx"
+
+
+@pytest.mark.parametrize("change", [{"seeds": 0}, {"grasps": 0}, {"stages": ()}])
+def test_settings_that_leave_nothing_to_do_are_refused(change: dict) -> None:
+    with pytest.raises(ConfigError, match="at least one"):
+        eval_sim.evaluate(EvalSim(**change), "test", Console())
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from realdex_jax import generate as generation
 from realdex_jax.data import schema
-from realdex_jax.errors import CloudError
+from realdex_jax.errors import CloudError, ConfigError
 from realdex_jax.generate import GenerateConfig
 from realdex_jax.hand import joints
 from realdex_jax.models import grasp_model
@@ -115,8 +115,44 @@ def test_bad_clouds_are_refused(model, cloud, message):
 
 
 def test_bad_settings_are_refused(model):
-    with pytest.raises(CloudError, match="0 grasps"):
+    with pytest.raises(ConfigError, match="count=0 grasps"):
         generation.generate(model, can(500), 0, jax.random.key(0), CONFIG)
     with pytest.raises(CloudError, match="normals have shape"):
         generation.generate(model, can(500), 4, jax.random.key(0), CONFIG, normals=np.zeros((4, 3)))
     assert dataclasses.replace(CONFIG, table=True).table
+
+
+def rows(index: int, row: object) -> np.ndarray:
+    normals = np.tile([0.0, 0.0, 1.0], (500, 1))
+    normals[index] = row
+    return normals
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"normals": rows(7, np.nan)}, r"1 of 500 normals are not finite \(first: row 7\)"),
+        ({"normals": rows(8, [0.0, np.inf, 0.0])}, "first: row 8"),
+        ({"normals": rows(9, 0.0)}, r"1 of 500 normals are zero \(first: row 9\)"),
+        ({"normals": np.full((500, 3), "up")}, "normals cannot be read as numbers"),
+        ({"view": np.array([0.0, np.nan, 1.0])}, "view .* is not finite"),
+        ({"view": np.ones(2)}, r"view has shape \(2,\); need \(3,\)"),
+        ({"view": np.ones((1, 3))}, r"view has shape \(1, 3\)"),
+        ({"view": np.ones((1, 3)), "normals": rows(0, 1.0)}, "view has shape"),
+    ],
+)
+def test_bad_normals_and_views_are_refused(model, extra, message):
+    with pytest.raises(CloudError, match=message):
+        generation.generate(model, can(500), 4, jax.random.key(0), CONFIG, **extra)
+
+
+@pytest.mark.parametrize("length", [10.0, 1e-200, 1e200])
+def test_normals_of_any_length_give_the_same_surface(model, length):
+    cloud = can(500)
+    normals = cloud / np.linalg.norm(cloud, axis=1, keepdims=True)
+    unit, long = (
+        generation.prepare(cloud, n, model, CONFIG, jax.random.key(0))[0].grid
+        for n in (normals, length * normals)
+    )
+    for ours, theirs in zip(jax.tree.leaves(unit), jax.tree.leaves(long), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)

@@ -109,8 +109,38 @@ def test_a_failed_decomposition_falls_back_to_the_hull(
 
     monkeypatch.setattr(meshes, "decompose", fail)
     imported = meshes.import_mesh(bracket(), cache=tmp_path)
+    assert imported.fallback
     assert len(imported.shape.pieces) == 1
-    assert any("WARNING: one convex hull" in finding for finding in imported.findings)
+    (notable,) = imported.notable
+    assert notable.startswith("WARNING: one convex hull")
+    assert not list(tmp_path.iterdir()), "a failure may be the machine's; it is not kept"
+    monkeypatch.setattr(meshes, "decompose", fake_decompose)
+    again = meshes.import_mesh(bracket(), cache=tmp_path)
+    assert len(again.shape.pieces) == 2
+    assert not again.fallback
+    assert again.notable == ()
+
+
+def test_a_folder_tells_what_was_done_to_its_meshes(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(meshes, "decompose", fake_decompose)
+    (tmp_path / "in").mkdir()
+    mesh = bracket()
+    mesh.export(tmp_path / "in" / "whole.obj")
+    mesh.update_faces(np.arange(len(mesh.faces)) > 0)
+    mesh.export(tmp_path / "in" / "with_hole.obj")
+    fin = np.concatenate([bracket().vertices, [[0.05, 0.02, 0.05]]])
+    fins = np.concatenate([bracket().faces, [[0, 1, len(fin) - 1]]])
+    trimesh.Trimesh(fin, fins).export(tmp_path / "in" / "with_fin.obj")
+    for _ in ("imported", "from the cache"):
+        caplog.clear()
+        folder = meshes.shapes_from_folder(tmp_path / "in", cache=tmp_path / "cache", scale=1.0)
+        told = {(name, text.split(",")[0].split(";")[0]) for name, text in folder.findings}
+        assert ("with_hole", "closed 1 holes") in told
+        assert ("with_fin", "WARNING: cannot be closed") in told
+        assert "whole" not in {name for name, _ in told}
+        assert "with_fin: WARNING: cannot be closed" in caplog.text
 
 
 @pytest.mark.parametrize(

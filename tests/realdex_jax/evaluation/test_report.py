@@ -52,7 +52,7 @@ def found() -> results.Results:
 
     rows = [row("raw", [0, 1], [3.0, 5.0]), row("physics", [1, 1], [0.1, 0.3])]
     physics = {"still": {"contact.sliding": 1.0, "timestep": 0.002}}
-    return results.collect("python -m <script> & more", [7], physics, rows)
+    return results.collect("python -m <script> & more", [7], physics, rows, ["One <note>."])
 
 
 @pytest.fixture
@@ -64,7 +64,6 @@ def page(found: results.Results, rng: np.random.Generator) -> Page:
         title="A & B",
         pictures=pictures,
         seconds={"generate": 1.5, "physics": 3.0},
-        notes=["One note."],
     )
     page = Page()
     page.feed(text)
@@ -76,6 +75,10 @@ def page(found: results.Results, rng: np.random.Generator) -> Page:
 def test_the_page_fetches_nothing(page: Page) -> None:
     assert page.references
     assert all(reference.startswith("data:image/png;base64,") for reference in page.references)
+
+
+def test_notes_are_part_of_the_page_as_text(found: results.Results) -> None:
+    assert '<p class="note">One &lt;note&gt;.</p>' in report.html_report(found, title="t")
 
 
 def test_pictures_open_at_their_size(page: Page) -> None:
@@ -101,6 +104,7 @@ def test_terminal_and_markdown_tables_carry_the_same_numbers(found: results.Resu
     for text in (terminal, markdown):
         assert "0.20 ± 0.14" in text
         assert "contact.sliding 1" in text
+    assert "- One <note>." in markdown.splitlines()
     widths = {len(re.findall(r"\|", line)) for line in markdown.splitlines() if line[:1] == "|"}
     assert len(widths) == 1
 

@@ -16,7 +16,7 @@ def found() -> results.Results:
         Row("realdex-sim", "test", "cvae", "raw", 6, 60, {"held": stat(np.arange(60) % 2)}),
         Row("realdex-sim", "test", "cvae", "physics", 6, 0, {"held": stat([])}),
     ]
-    return results.collect("python -m x", [0, 1], {"still": {"friction": 1.0}}, rows)
+    return results.collect("python -m x", [0, 1], {"still": {"friction": 1.0}}, rows, ["a note"])
 
 
 def raw(found: results.Results) -> dict:
@@ -26,8 +26,16 @@ def raw(found: results.Results) -> dict:
 def test_a_saved_file_reads_back_the_same(found: results.Results, tmp_path: pathlib.Path) -> None:
     path = results.save(found, tmp_path / "deep" / "results.json")
     again = results.load(path)
+    assert again.notes == ("a note",)
     assert again == dataclasses.replace(again, rows=found.rows)
     assert [p.name for p in path.parent.iterdir()] == ["results.json"]
+
+
+def test_a_file_without_notes_is_read(found: results.Results, tmp_path: pathlib.Path) -> None:
+    document = raw(found)
+    del document["notes"]
+    (tmp_path / "old.json").write_text(json.dumps(document))
+    assert results.load(tmp_path / "old.json").notes == ()
 
 
 def test_the_file_says_where_its_numbers_come_from(found: results.Results) -> None:
@@ -71,6 +79,8 @@ def change(path: str, value: object):
         (change("rows/0/metrics/held", {"mean": None, "sd": 0, "n": 1}), "mean None of 1"),
         (change("rows/0/metrics/held", {"mean": float("nan"), "sd": 0, "n": 1}), "not finite"),
         (change("rows/0/grasps", True), "grasps is bool"),
+        (change("notes", "one"), "notes is str"),
+        (change("notes", [1]), "every note must be text"),
     ],
 )
 def test_a_broken_contract_is_named(found: results.Results, mutate, message: str) -> None:

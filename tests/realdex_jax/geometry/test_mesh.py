@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from realdex_jax.errors import MeshError
+from realdex_jax.errors import CloudError, MeshError
+from realdex_jax.geometry import cloud
 from realdex_jax.geometry import mesh as meshes
 
 
@@ -108,12 +109,28 @@ def test_materials_are_never_opened(tmp_path: pathlib.Path) -> None:
         (12.0, r"scale=0\.01 if it is in cm"),
         (0.0002, "scale=750 makes it 15 cm long"),
         (1e6, "for example scale="),
+        (
+            1.5,
+            r"1\.5 m long; objects must be 1 cm to 1 m\. Wrong unit\?.*scale=0\.01 if it is in cm",
+        ),
+        (0.009, r"0\.009 m long; objects must be 1 cm to 1 m\. Wrong unit\?"),
     ],
 )
 def test_a_mug_of_the_wrong_unit_is_refused_with_the_right_scale(size: float, hint: str) -> None:
     mesh = box(size)
     with pytest.raises(MeshError, match=hint):
         meshes.check_raw(mesh.vertices, mesh.faces, "mug")
+
+
+def test_meshes_and_clouds_have_one_range_of_sizes() -> None:
+    for size in (0.9999 * cloud.MIN_EXTENT, 1.0001 * cloud.MAX_EXTENT):
+        with pytest.raises(MeshError, match="objects must be 1 cm to 1 m"):
+            meshes.check_raw(box(size).vertices, box().faces, "mug")
+        with pytest.raises(CloudError, match="objects must be 1 cm to 1 m"):
+            cloud.check_cloud(np.concatenate([box(size).vertices, box(size).triangles_center]))
+    for size in (1.0001 * cloud.MIN_EXTENT, 0.9999 * cloud.MAX_EXTENT):
+        mesh = meshes.check_raw(box(size).vertices, box().faces, "mug")
+        cloud.check_cloud(np.concatenate([mesh.vertices, mesh.triangles_center]))
 
 
 def test_the_suggested_scale_works() -> None:
@@ -178,6 +195,24 @@ def test_holes_are_closed_and_reported() -> None:
     assert any("closed 2 holes" in finding for finding in repaired.findings)
     cap = np.pi * 0.01**2 * (3 * 0.05 - 0.01) / 3
     assert repaired.mesh.volume == pytest.approx(ball.volume - cap, rel=0.02)
+
+
+def test_faces_without_area_are_dropped_or_refused() -> None:
+    mesh = box()
+    middle = mesh.vertices[mesh.edges[0]].mean(axis=0)
+    vertices = np.concatenate([mesh.vertices, [middle]])
+    slivers = [[*mesh.edges[0], 8], [2, 2, 5]]
+    broken = trimesh.Trimesh(vertices, np.concatenate([mesh.faces, slivers]), process=False)
+    repaired = meshes.check_and_repair(broken, "b")
+    assert "dropped 2 double or zero-area faces" in repaired.findings
+    assert repaired.closed
+    assert len(repaired.mesh.faces) == len(mesh.faces)
+    assert repaired.mesh.volume == pytest.approx(mesh.volume)
+
+    line = np.linspace(0.0, 0.1, 5)[:, None] * [1.0, 2.0, 3.0]
+    needle = trimesh.Trimesh(line, [[0, 1, 2], [1, 2, 3], [2, 3, 4]], process=False)
+    with pytest.raises(MeshError, match="pole: degenerate, every face has zero area"):
+        meshes.check_and_repair(needle, "pole")
 
 
 def test_scraps_are_dropped_and_overlapping_parts_united() -> None:
