@@ -41,6 +41,9 @@ def main() -> None:
     except RealdexError as error:
         console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
         sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("stopped")
+        sys.exit(130)
 
 
 def run(config: Demo, console: Console) -> None:

@@ -5,7 +5,9 @@
     python -m experiments.eval_sim --stages dataset           # the stored grasps themselves
     python -m experiments.eval_sim --preset smoke             # a minute, to see that it works
 
-Writes `results.json`, `report.html` and prints a table; each with every physics constant.
+Writes `results.json`, `report.html` and `grasps/<object>.npz` (the last stage's grasps, in the
+mesh's own frame), and prints a table; tables come with every physics constant. Ctrl-C ends after
+the object at hand and reports those that are done.
 """
 
 import collections
@@ -40,6 +42,7 @@ from realdex_jax.evaluation.report import Picture
 from realdex_jax.hand.load import HandModel, load
 from realdex_jax.models import grasp_model
 from realdex_jax.models.grasp_model import GraspModel
+from realdex_jax.training import loop
 from sim import render
 from sim.physics import Physics, StrictPhysics
 
@@ -79,7 +82,7 @@ class EvalSim:
     split: str = "test"
     """Its split."""
     objects: Path | None = None
-    """A folder of meshes (.obj .stl .ply .glb) instead of a dataset."""
+    """A folder of meshes, or one mesh (.obj .stl .ply .glb), instead of a dataset."""
     scale: float | None = None
     """Factor to metres for `--objects`; metres if not given."""
     model: str = "realdex-sim-small"
@@ -112,6 +115,7 @@ class Evaluation:
     """Everything an evaluation found."""
 
     found: results.Results
+    measured: list[Measured]
     pictures: list[Picture]
     seconds: dict[str, float]
 
@@ -138,6 +142,9 @@ def main() -> None:
     except RealdexError as error:
         console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
         sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("stopped")
+        sys.exit(130)
 
 
 def command_line() -> str:
@@ -161,7 +168,12 @@ def evaluate(config: EvalSim, command: str, console: Console) -> Evaluation:
             f"{protocol_.seeds} seeds, {protocol_.grasps} grasps, {len(config.stages)} stages; "
             "each must be at least one"
         )
-    data, split, entries, notes = _entries(config)
+    try:  # not after minutes of work
+        config.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {config.out}: {error.strerror}; choose a folder") from error
+    with console.status("reading objects; a mesh that is new is decomposed, which takes a while"):
+        data, split, entries, notes = _entries(config)
     entries = entries[: protocol_.objects]
     stages: list[str] = [stage for stage in results.STAGES if stage in config.stages]
     if "dataset" in stages and all(entry.grasps is None for entry in entries):
@@ -177,17 +189,22 @@ def evaluate(config: EvalSim, command: str, console: Console) -> Evaluation:
     measured: list[Measured] = []
     failed: list[str] = []
     steps = protocol_.seeds * (len(stages) + (model is not None))
-    with _progress(console) as progress:
+    with _progress(console) as progress, loop.stop_on_signals(progress.console.print) as stop:
         task = progress.add_task("", total=steps * len(entries))
         for index, entry in enumerate(entries):
+            if stop.signal is not None:
+                notes.append(f"stopped by {stop.signal} after {index} of {len(entries)} objects")
+                break
             try:
                 measured += _measure(run, entry, seconds, progress, task)
             except RealdexError as error:
                 failed.append(f"{entry.shape.name}: {type(error).__name__}: {error}")
             progress.update(task, completed=steps * (index + 1))
-    if len(failed) == len(entries):
+    if not measured and failed:
         raise RealdexError(f"no object is left of {len(entries)}; first: {failed[0]}")
     notes += [f"left out: {reason}" for reason in failed]
+    if not measured:
+        raise ConfigError("stopped before any object was done; nothing to report")
     start = time.perf_counter()
     pictures = draw(hand, measured, protocol_.pictures)
     seconds["pictures"] += time.perf_counter() - start
@@ -202,7 +219,7 @@ def evaluate(config: EvalSim, command: str, console: Console) -> Evaluation:
         protocol.rows(measured, data, split, stages, "cvae"),
         notes,
     )
-    return Evaluation(found, pictures, dict(seconds))
+    return Evaluation(found, measured, pictures, dict(seconds))
 
 
 def _measure(
@@ -258,7 +275,7 @@ def _short(measured: Sequence[Measured], stages: Sequence[str], wanted: int) -> 
 def publish(
     evaluation: Evaluation, out: Path, json: Path | None, title: str, console: Console
 ) -> None:
-    """Prints the table and writes results and report."""
+    """Prints the table and writes results, report and grasps."""
     console.print(report.terminal_table(evaluation.found))
     for note in evaluation.found.notes:
         console.print(note, style="yellow", highlight=False, markup=False)
@@ -271,6 +288,8 @@ def publish(
     )
     path = report.save_html(page, out / "report.html")
     console.print(f"results: {where}\nreport:  {path}", highlight=False)
+    if protocol.deliver(evaluation.measured, out / "grasps"):
+        console.print(f"grasps:  {out / 'grasps'}", highlight=False)
 
 
 def draw(hand: HandModel, measured: Sequence[Measured], each: int) -> list[Picture]:
@@ -291,7 +310,9 @@ def _entries(config: EvalSim) -> tuple[str, str, list[Entry], list[str]]:
     if config.objects is None:
         data, entries, notes = protocol.entries_of_data(config.data, config.split)
         return data, config.split, entries, notes
-    entries, notes = protocol.entries_of_folder(config.objects, config.scale)
+    entries, notes = protocol.entries_of_folder(
+        config.objects, config.scale, config.protocol().objects
+    )
     return config.objects.name, "unseen", entries, notes
 
 

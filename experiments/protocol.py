@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from realdex_jax.data import store
+from realdex_jax.data import schema, store
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.data.store import Dataset
 from realdex_jax.errors import DatasetError, RealdexError
 from realdex_jax.evaluation import grasp
-from realdex_jax.evaluation.results import METRICS, Row, stat
+from realdex_jax.evaluation.results import METRICS, STAGES, Row, stat
 from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand.load import HandModel
 from sim import displacement, intersection, meshes, objects, robustness
@@ -93,14 +93,20 @@ def entries_of_data(source: str, split: str) -> tuple[str, list[Entry], list[str
     return dataset.name, entries, [f"left out: {reason}" for reason in refused] + notes
 
 
-def entries_of_folder(folder: Path, scale: float | None) -> tuple[list[Entry], list[str]]:
+def entries_of_folder(
+    folder: Path, scale: float | None, limit: int | None = None
+) -> tuple[list[Entry], list[str]]:
     """Objects from a folder of meshes, and notes for the reader, as in `entries_of_data`.
+
+    The object frame is the file's own, in metres, so that grasps fit the file.
 
     Raises:
         MeshError: No usable mesh.
     """
-    found = meshes.shapes_from_folder(folder, scale=scale)
-    notes = [f"left out: {path.name}: {reason}" for path, reason in found.refused]
+    found = meshes.shapes_from_folder(folder, scale=scale, recentre=False, limit=limit)
+    notes = [
+        f"left out: {reason.removeprefix(f'{path.parent}/')}" for path, reason in found.refused
+    ]
     notes += [f"{name}: {finding}" for name, finding in found.findings]
     return [Entry(shape, None) for shape in found.shapes], notes
 
@@ -161,6 +167,35 @@ def measure(
         values["ms_per_grasp"] = np.array([taken.ms_per_grasp])
     seconds["geometry"] = time.perf_counter() - start
     return Measured(taken, values, seconds, moved.backend)
+
+
+def deliver(measured: Sequence[Measured], folder: Path) -> list[Path]:
+    """Writes the grasps of each object's last generated stage, best first, with their metrics.
+
+    One `<object>.npz` per object, in the format of a dataset's grasps: poses in the object's frame
+    (the mesh file's own), and a column for every metric, the seed and the stage (its number).
+    """
+    last: dict[str, list[Measured]] = {}
+    for m in measured:
+        if m.taken.stage == "dataset" or not len(m.taken.grasps):
+            continue
+        mine = last.setdefault(m.taken.entry.shape.name, [])
+        if mine and STAGES.index(m.taken.stage) > STAGES.index(mine[0].taken.stage):
+            mine.clear()
+        if not mine or m.taken.stage == mine[0].taken.stage:
+            mine.append(m)
+    paths = []
+    for name, mine in last.items():
+        sets = []
+        for m in mine:
+            count = len(m.taken.grasps)
+            each = m.values.keys() - {"diversity", "ms_per_grasp"}  # those are of the whole set
+            columns = {name: m.values[name].astype(np.float32) for name in sorted(each)}
+            columns["seed"] = np.full(count, m.taken.seed)
+            columns["stage"] = np.full(count, STAGES.index(m.taken.stage))
+            sets.append(dataclasses.replace(m.taken.grasps, columns=columns))
+        paths.append(store.save_grasps(folder / f"{name}.npz", schema.concatenate(sets)))
+    return paths
 
 
 def rows(

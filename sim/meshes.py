@@ -167,14 +167,18 @@ def shapes_from_folder(
     *,
     scale: float | None = None,
     cache: str | Path | None = None,
+    recentre: bool = True,
+    limit: int | None = None,
     settings: Decomposition = Decomposition(),  # noqa: B008 - a frozen value
 ) -> Folder:
     """Import every mesh file in a folder and the folders below it.
 
     Args:
-        folder: where to look.
+        folder: where to look, or a single mesh file.
         scale: factor to metres, the same for all files.
         cache: see `import_mesh`.
+        recentre: see `import_mesh`.
+        limit: stop after so many usable meshes.
         settings: of the convex decomposition.
 
     Returns:
@@ -184,24 +188,31 @@ def shapes_from_folder(
         MeshError: there is no such folder, no mesh file in it, or none that can be used.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise MeshError(f"{folder}: no such folder")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in meshes.SUFFIXES)
+    if folder.is_file():
+        files, folder = [folder], folder.parent
+    elif folder.is_dir():
+        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in meshes.SUFFIXES)
+    else:
+        raise MeshError(f"{folder}: no such folder or file")
     if not files:
         raise MeshError(f"{folder}: no mesh files; known kinds: {', '.join(meshes.SUFFIXES)}")
     shapes: list[ObjectShape] = []
     refused: list[tuple[Path, str]] = []
     findings: list[tuple[str, str]] = []
     taken: set[str] = set()
-    for path in files:
+    for index, path in enumerate(files):
+        if len(shapes) == limit:
+            findings.append((folder.name, f"{len(files) - index} more files not looked at"))
+            break
         name = _name_of(path)
         if name in taken:
             name = "_".join(path.relative_to(folder).with_suffix("").parts)
         try:
-            imported = import_mesh(path, name=name, scale=scale, cache=cache, settings=settings)
+            imported = import_mesh(
+                path, name=name, scale=scale, cache=cache, recentre=recentre, settings=settings
+            )
         except MeshError as error:
             refused.append((path, str(error)))
-            _log.warning("%s", error)
             continue
         _report(imported)
         shapes.append(imported.shape)

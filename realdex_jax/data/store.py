@@ -93,7 +93,7 @@ class Dataset:
     def grasps(self, name: str) -> GraspSet:
         """Reads the grasps of one object (joint order ours, float32)."""
         self._check_name(name)
-        return _read_grasps(self.path / "grasps" / f"{name}.npz", self.joint_names)
+        return load_grasps(self.path / "grasps" / f"{name}.npz", self.joint_names)
 
     def surface(self, name: str) -> Surface:
         """Reads the surface points of one object.
@@ -359,7 +359,36 @@ def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def _read_grasps(path: Path, names: tuple[str, ...]) -> GraspSet:
+def save_grasps(path: str | Path, grasps: GraspSet) -> Path:
+    """Writes grasps of one object, as in `grasps/<name>.npz` of a dataset, whole or not at all.
+
+    Raises:
+        DatasetError: A column that is not numbers, or the file cannot be written.
+    """
+    path = Path(path)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    content = _grasp_bytes(grasps)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_bytes(content)
+        fresh.replace(path)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise DatasetError(f"cannot write {path}: {error.strerror}") from error
+    return path
+
+
+def load_grasps(path: str | Path, names: tuple[str, ...] = joints.NAMES) -> GraspSet:
+    """Reads grasps of one object.
+
+    Args:
+        path: The file.
+        names: The joint order it was written in.
+
+    Raises:
+        DatasetError: The file cannot be read or does not keep the format.
+    """
+    path = Path(path)
     arrays = read_npz(path)
     missing = {"phi", "q_pregrasp", "q_squeeze"} - set(arrays)
     if missing:

@@ -73,7 +73,7 @@ def stop_on_signals(tell: Callable[[str], object] = lambda _: None) -> Iterator[
         if request.signal is not None:  # a second one means it: do not wait for the step
             raise KeyboardInterrupt
         request.signal = signal.Signals(number).name
-        tell(f"{request.signal}: stopping after this step; once more to stop at once")
+        tell(f"{request.signal}: stopping after what is running; once more to stop at once")
 
     old = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -1,6 +1,8 @@
 import dataclasses
 import json
+import os
 import pathlib
+import signal
 import sys
 from collections.abc import Callable
 
@@ -121,25 +123,61 @@ def test_an_object_that_fails_is_left_out_and_the_others_are_not(
         assert note in found.notes
         assert note in printed
         assert note in page
+    kept = store.load_grasps(tmp_path / "out" / "grasps" / "good.npz")
+    assert [path.name for path in (tmp_path / "out" / "grasps").iterdir()] == ["good.npz"]
+    stored = store.open_dataset(good_then_bad).grasps("good")
+    assert np.array_equal(kept.phi, stored.phi[:2])
+    assert set(kept.columns["stage"]) == {results.STAGES.index("filtered")}
+    assert kept.columns["held"].mean() == found.rows[1].metrics["held"].mean
+
+
+def test_a_stop_reports_the_objects_that_are_done(
+    good_then_bad: pathlib.Path, untrained: pathlib.Path, monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
+    def stopped(*args: object, **kwargs: object) -> object:
+        os.kill(os.getpid(), signal.SIGINT)
+        return measure(*args, **kwargs)
+
+    measure = eval_sim._measure
+    monkeypatch.setattr(eval_sim, "_measure", stopped)
+    config = EvalSim(
+        data=str(good_then_bad),
+        split="val",
+        stages=("filtered",),
+        grasps=1,
+        model=str(untrained),
+        out=tmp_path,
+    )
+    found = eval_sim.evaluate(config, "test", Console()).found
+    assert found.rows[0].objects == 1
+    assert "stopped by SIGINT after 1 of 2 objects" in found.notes
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_any_work(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"--out .*file"):
+        eval_sim.evaluate(EvalSim(out=tmp_path / "file"), "test", Console())
 
 
 def test_no_object_left_is_an_error(
     good_then_bad: pathlib.Path, untrained: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    config = EvalSim(data=str(good_then_bad), model=str(untrained), stages=("filtered",))
+    config = EvalSim(
+        data=str(good_then_bad), model=str(untrained), stages=("filtered",), out=tmp_path / "out"
+    )
     with pytest.raises(RealdexError, match=r"no object is left of 1; first: y_bad: CloudError"):
         eval_sim.evaluate(config, "test", Console())
 
 
 def test_the_physics_names_the_backend(
-    tiny_dataset: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    tiny_dataset: pathlib.Path, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
     def elsewhere(*args: object, **kwargs: object) -> displacement.Displacement:
         return dataclasses.replace(native(*args, **kwargs), backend="mjx")
 
     native = displacement.displacement
     monkeypatch.setattr(displacement, "displacement", elsewhere)
-    config = EvalSim(data=str(tiny_dataset), stages=("dataset",), grasps=1)
+    config = EvalSim(data=str(tiny_dataset), stages=("dataset",), grasps=1, out=tmp_path)
     found = eval_sim.evaluate(config, "test", Console()).found
     assert found.physics["still"]["backend"] == "mjx"
 

@@ -196,6 +196,14 @@ def test_a_folder_keeps_the_good_and_names_the_bad(
     ((path, reason),) = folder.refused
     assert path.name == "bad.ply"
     assert "bad.ply" in reason
+    two = meshes.shapes_from_folder(tmp_path / "in", cache=tmp_path / "cache", limit=2)
+    assert [shape.name for shape in two.shapes] == ["one", "three"]
+    assert any("1 more files not looked at" in text for _, text in two.findings)
+    alone = meshes.shapes_from_folder(
+        tmp_path / "in" / "three.stl", cache=tmp_path / "cache", recentre=False
+    )
+    (shape,) = alone.shapes
+    np.testing.assert_allclose(shape.bounds, bracket().bounds, atol=1e-6)
     with pytest.raises(MeshError, match="no mesh files"):
         meshes.shapes_from_folder(tmp_path / "cache")
     with pytest.raises(MeshError, match="no such folder"):
