@@ -24,18 +24,15 @@ _VIEW_RADIUS = 100.0
 """Radius of the flipping sphere over the cloud's extent; larger keeps more points near the rim."""
 
 
-def check_cloud(
-    points: ArrayLike, *, drop_invalid: bool = False, name: str = "cloud"
-) -> Float[np.ndarray, "n 3"]:
+def check_cloud(points: ArrayLike, *, name: str = "cloud") -> Float[np.ndarray, "n 3"]:
     """Refuse a cloud that no grasp can be predicted from.
 
     Args:
         points: (n, 3) positions, metres; extra columns (colour, normals) are refused, not ignored.
-        drop_invalid: leave out rows with NaN or infinity instead of refusing the cloud.
         name: for messages, such as the file's path.
 
     Returns:
-        The (finite) points as float64.
+        The points as float64.
 
     Raises:
         CloudError: wrong shape, empty, not finite, too few distinct points, or a wrong unit.
@@ -49,15 +46,14 @@ def check_cloud(
     if cloud.ndim != 2 or cloud.shape[1] != 3:
         raise CloudError(f"{name}: shape {cloud.shape}; need (points, 3): x, y, z in metres")
     finite = np.isfinite(cloud).all(axis=1)
-    if not finite.all() and not drop_invalid:
+    if not finite.all():
         raise CloudError(
             f"{name}: {np.sum(~finite)} of {len(cloud)} points are not finite (first: row "
-            f"{int(np.argmin(finite))}); remove them or pass drop_invalid=True"
+            f"{int(np.argmin(finite))}); keep cloud[np.isfinite(cloud).all(axis=1)]"
         )
-    cloud = cloud[finite]
     distinct = len(np.unique(cloud, axis=0))
     if distinct < MIN_POINTS:
-        raise CloudError(f"{name}: {distinct} distinct finite points; need at least {MIN_POINTS}")
+        raise CloudError(f"{name}: {distinct} distinct points; need at least {MIN_POINTS}")
     longest = float(np.ptp(cloud, axis=0).max())
     if not MIN_EXTENT <= longest <= MAX_EXTENT:
         factors = {"mm": 1e-3, "cm": 1e-2, "inch": 0.0254}

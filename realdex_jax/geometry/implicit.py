@@ -21,11 +21,13 @@ CELLS = 120_000
 _NEAREST = 8
 _VIEWS = 32
 _HOLE = 3.5
-"""Radius in median spacings of the widest gap in an even sample, and in most random ones."""
-_WIDER = ((3.8, 0.05), (4.2, 0.05), (5.0, 0.05), (7.0, 0.3), (10.0, 0.3))
+"""Radius in median spacings of the widest gap in most samples, not in all."""
+_WIDER = ((3.8, 0.05), (4.2, 0.05), (5.0, 0.05), (7.0, 0.5), (10.0, 0.5))
 """Wider gaps to try, in median spacings, and the share of points that must then have a pocket
 behind them. Uniformly random clouds of 4000 points often have a gap beyond the first, hardly ever
 one of five; the last two, which could also be the mouth of a vessel, are for uneven density."""
+_MOUTH = 0.2
+"""A gap of more than this radius, over the longest side, is an opening however sparse the cloud."""
 _LEAK = 0.3
 """Share of two-sided points above which wider gaps are tried."""
 _SHUT = 0.1
@@ -109,6 +111,8 @@ def orient(
         # Open, or one gap has flooded the inside. Only a closed surface has room behind it that a
         # slightly wider band cuts off; of an open one the band itself fills what it closes.
         for hole, share in _WIDER:
+            if hole * spacing > _MOUTH * np.ptp(points, axis=0).max():
+                break
             up, down, enclosed = _sides(points, normals, hole * spacing)
             if enclosed > share and (up & down).mean() < _SHUT:
                 above, below = up, down

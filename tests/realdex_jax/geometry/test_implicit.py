@@ -75,3 +75,12 @@ def test_one_flood_is_enough_for_even_samples(name, monkeypatch):
     monkeypatch.setattr(implicit, "_sides", lambda *a: floods.append(a) or sides(*a))
     implicit.orient(objects.make(name).surface(2048, 0).points)
     assert len(floods) == 1
+
+
+@pytest.mark.parametrize("count", [500, 2000])
+@pytest.mark.parametrize("name", ["wine_glass", "narrow bowl"])
+def test_a_mouth_is_not_taken_for_a_gap(name, count):
+    narrow = name == "narrow bowl"
+    points = bowl(count, 1, 0.8) if narrow else scattered(objects.make(name).mesh, count, 1)[0]
+    surface = implicit.orient(points)
+    assert surface.two_sided.mean() > (0.99 if narrow else 0.4)
