@@ -40,10 +40,15 @@ class Recipe:
     """One training run; presets say what each costs and reaches."""
 
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
+    """Sizes of the networks."""
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
+    """What a batch is made of."""
     optimisation: Optimisation = dataclasses.field(default_factory=Optimisation)
+    """Length, rates and clipping."""
     weights: Weights = dataclasses.field(default_factory=Weights)
+    """Weights of the loss terms."""
     perturbation: Perturbation = dataclasses.field(default_factory=Perturbation)
+    """How far the hands shown to the contact net are moved."""
     seed: int = 0
     """Seed of parameters, batches and noise."""
     log_every: int = 20

@@ -29,20 +29,29 @@ class RefineConfig:
     """Settings of the refinement."""
 
     steps: int = 200
+    """Steps of Adam."""
     translation_step: float = 0.0025
-    """Metres per step of Adam; the other two are radians."""
+    """Metres per step."""
     rotation_step: float = 0.02
+    """Radians per step."""
     joint_step: float = 0.02
+    """Radians per step."""
     contact_map: float = 3.0
+    """Weight of the mean squared difference from the predicted contact map."""
     contact: float = 100.0
+    """Weight of the distance (m) of wanted links from the surface."""
     penetration: float = 300.0
+    """Weight of the depth (m) of the hand in the object."""
     self_penetration: float = 100.0
+    """Weight of the depth (m) of links in each other."""
     force: float = 50.0
+    """Weight of the squared net wrench that the contact forces cannot cancel."""
     facing: float = 1.0
     """Pull of the palmar side of touching links toward the surface."""
     prior: float = 0.05
     """Pull toward the proposed joint angles."""
     table: float = 300.0
+    """Weight of the depth (m) of the hand under the table."""
     depth: float = 0.001
     """Depth (m) at which contacts come to rest; with half of it twice as many grasps let go."""
     reach: float = 0.03

@@ -75,21 +75,33 @@ class SynthesisConfig:
     """Constants of the optimisation."""
 
     iterations: int = 200
+    """Steps of Adam."""
     batch: int = 256
     """Starts optimised together; fixed, so that the program compiles once."""
     step_translation: float = 0.0025
+    """Metres per step."""
     step_rotation: float = 0.02
+    """Radians per step."""
     step_joint: float = 0.02
+    """Radians per step."""
     force: float = 50.0
+    """Weight of the squared net wrench that the contact forces cannot cancel."""
     gap: float = 100.0
+    """Weight of the distance (m) of the links of the template from the surface."""
     penetration: float = 300.0
+    """Weight of the depth (m) of the hand in the object."""
     self_penetration: float = 100.0
+    """Weight of the depth (m) of links in each other."""
     table: float = 300.0
+    """Weight of the depth (m) of the hand under the table."""
     palmar: float = 1.0
+    """Pull of the palmar side of touching links toward the surface."""
     posture: float = 0.05
+    """Pull toward the resting posture."""
     friction: float = 0.3
     """Friction cone of the inner forces: half of what the test grants, as a margin."""
     inner_steps: int = 6
+    """Steps of the inner force problem per step of Adam."""
     choices: int = 4
     """Candidate poses per start; the one with the least energy is optimised."""
     template_share: tuple[float, ...] = (0.25, 0.2, 0.1, 0.15, 0.2, 0.1)
@@ -99,11 +111,15 @@ class SynthesisConfig:
     near: tuple[float, float] = (0.025, 0.06)
     """Palm distance (m) of the starts of `NEAR_TEMPLATES`."""
     max_penetration: float = 0.003
+    """Depth (m) above which a result is not worth testing."""
     max_self_penetration: float = 0.003
+    """The same for links in each other, metres."""
     max_gap: float = 0.005
+    """Largest gap (m) of a required link."""
     max_wrench: float = 0.1
     """Squared net wrench above which a result is not worth testing."""
     max_table: float = 0.004
+    """Depth (m) under the table."""
 
 
 @pytree.dataclass

@@ -23,9 +23,11 @@ class ContactNetConfig:
     """Layer widths."""
 
     object_encoder: tuple[int, ...] = (64, 128, 256)
+    """Widths of the object's PointNet."""
     hand_encoder: tuple[int, ...] = (32, 64, 256)
     """Its last width must equal the object encoder's: the two global features are summed."""
     head: tuple[int, ...] = (64, 32)
+    """Widths behind both encoders."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

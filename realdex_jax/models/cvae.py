@@ -31,11 +31,17 @@ class CvaeConfig:
     """Layer widths."""
 
     latent: int = 64
+    """Size of the latent vector."""
     object_encoder: tuple[int, ...] = (64, 128, 256)
+    """Widths of the object's PointNet."""
     hand_encoder: tuple[int, ...] = (32, 64, 256)
+    """Widths of the hand's PointNet."""
     posterior: tuple[int, ...] = (256, 128)
+    """Widths of the encoder behind both."""
     decoder: int = 256
+    """Width of the decoder."""
     blocks: int = 3
+    """Residual blocks of the decoder."""
 
 
 @pytree.dataclass

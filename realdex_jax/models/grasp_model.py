@@ -35,7 +35,9 @@ class NetworkConfig:
     """Everything that fixes the shapes of the parameters."""
 
     contact: ContactNetConfig = dataclasses.field(default_factory=ContactNetConfig)
+    """Layers of the contact-map network."""
     cvae: CvaeConfig = dataclasses.field(default_factory=CvaeConfig)
+    """Layers of the cVAE."""
     points: int = 256
     """Object points the networks are given; other counts work, this one was trained."""
     hand_points: int = 64
