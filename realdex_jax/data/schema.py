@@ -68,7 +68,7 @@ def validate(grasps: GraspSet, where: str = "grasp set") -> GraspSet:
         ("phi", np.asarray(grasps.phi)[:, :22]),
         ("q_pregrasp", np.asarray(grasps.q_pregrasp)),
     ):
-        _check_limits(q, f"{where}: {name}")
+        check_limits(q, f"{where}: {name}")
     distance = np.linalg.norm(np.asarray(grasps.phi)[:, 22:25], axis=1)
     if n and distance.max() > MAX_DISTANCE:
         raise DatasetError(
@@ -79,12 +79,17 @@ def validate(grasps: GraspSet, where: str = "grasp set") -> GraspSet:
     return grasps
 
 
-def _check_limits(q: np.ndarray, where: str) -> None:
+def check_limits(q: Float[np.ndarray, "n 22"], where: str, each: str = "grasp") -> None:
+    """Checks joint angles (rad); `each` names a row in the error.
+
+    Raises:
+        DatasetError: One lies beyond its limits by more than `LIMIT_TOLERANCE`.
+    """
     beyond = np.maximum(joints.LOWER - q, q - joints.UPPER)
     if q.size and beyond.max() > LIMIT_TOLERANCE:
         grasp, joint = np.unravel_index(beyond.argmax(), beyond.shape)
         raise DatasetError(
-            f"{where} of grasp {grasp}: {joints.NAMES[joint]} = {q[grasp, joint]:.3f} rad; its "
+            f"{where} of {each} {grasp}: {joints.NAMES[joint]} = {q[grasp, joint]:.3f} rad; its "
             f"limits are "
             f"{joints.LOWER[joint]:.3f} to {joints.UPPER[joint]:.3f}"
         )
