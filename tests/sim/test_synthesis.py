@@ -124,7 +124,7 @@ def test_distinct_needs_a_difference_in_place_turn_or_a_joint():
     np.testing.assert_array_equal(validation.distinct(phi, "none", taken=(1,)), [1, 2, 3])
 
 
-def test_energy_gradient_is_the_finite_difference(optimised):
+def test_energy_gradient_is_the_finite_difference(optimised, open_palm):
     shape, found = optimised
     hand, grid = load(), sdf.build(shape)
     world = synthesis._World(
@@ -133,9 +133,14 @@ def test_energy_gradient_is_the_finite_difference(optimised):
         jnp.asarray(shape.bounds[0, 2], jnp.float32),
         found.template[:2],
     )
-    state = descent.start(found.phi[:2], len(touch.CONTACT_LINKS))
+    # Fixed crooked poses, not optimised ones: those lie at the kinks where links begin to overlap.
+    phi = open_palm(2).phi.copy()
+    phi[:, :22] = np.random.default_rng(3).uniform(joints.LOWER, joints.UPPER, (2, 22))
+    state = descent.start(jnp.asarray(phi), len(touch.CONTACT_LINKS))
     # Smooth terms only: the inner forces carry no gradient by design, grid normals none in a cell.
-    smooth = dataclasses.replace(BATCH, force=0.0, gap=0.0, palmar=0.0, penetration=0.0)
+    smooth = dataclasses.replace(
+        BATCH, force=0.0, gap=0.0, palmar=0.0, penetration=0.0, posture=5.0
+    )
 
     @jax.jit
     def energy(update):
@@ -143,7 +148,9 @@ def test_energy_gradient_is_the_finite_difference(optimised):
 
     zero = jnp.zeros((28, 2))
     gradient = jax.grad(energy)(zero)
+    assert np.abs(gradient[np.array([6, 10, 27]), 0]).min() > 0.05
     for j in (6, 10, 27):
-        e = 1e-2 * zero.at[j, 0].set(1.0)
-        difference = (energy(e) - energy(-e)) / 2e-2
-        np.testing.assert_allclose(gradient[j, 0], difference, rtol=0.05, atol=5e-3)
+        # Float32 leaves about 1e-3 of the difference over so short a step.
+        e = 2e-3 * zero.at[j, 0].set(1.0)
+        difference = (energy(e) - energy(-e)) / 4e-3
+        np.testing.assert_allclose(gradient[j, 0], difference, rtol=0.02, atol=5e-3)
