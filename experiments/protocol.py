@@ -190,7 +190,7 @@ def deliver(measured: Sequence[Measured], folder: Path) -> list[Path]:
         for m in mine:
             count = len(m.taken.grasps)
             each = m.values.keys() - {"diversity", "ms_per_grasp"}  # those are of the whole set
-            columns = {name: m.values[name].astype(np.float32) for name in sorted(each)}
+            columns = {metric: m.values[metric].astype(np.float32) for metric in sorted(each)}
             columns["seed"] = np.full(count, m.taken.seed)
             columns["stage"] = np.full(count, STAGES.index(m.taken.stage))
             sets.append(dataclasses.replace(m.taken.grasps, columns=columns))

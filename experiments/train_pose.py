@@ -247,7 +247,7 @@ def _claim(run: Path, described: dict[str, Any]) -> None:
         try:
             old = json.loads(path.read_text())
             same = {what: old[what] == fresh[what] for what in ("config", "data_digest")}
-            parts = [*old.get("continued", []), {}]
+            parts = list(old.get("continued", []))
         except (ValueError, KeyError, TypeError) as error:
             raise TrainingError(
                 f"{path} is damaged ({error!r}), so {run} cannot be continued safely; choose "
@@ -261,8 +261,8 @@ def _claim(run: Path, described: dict[str, Any]) -> None:
                     "started with, choose another --run, or remove it"
                 )
         own = ("commit", "device", "versions")
-        parts[-1] = {"step": checkpoint.latest(run), **{key: fresh[key] for key in own}}
-        fresh = {**old, "continued": parts}
+        part = {"step": checkpoint.latest(run), **{key: fresh[key] for key in own}}
+        fresh = {**old, "continued": [*parts, part]}
     run.mkdir(parents=True, exist_ok=True)
     checkpoint.write_json(path, fresh)
 
