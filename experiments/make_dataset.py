@@ -49,6 +49,10 @@ from sim.validation import Tally, distinct, holds, synthesise
 
 PresetName = Literal["full", "small"]
 
+HARD = 0.4
+"""While a smaller share of an object's starts is strictly valid, some of the next ones are drawn
+around the grasps it already has."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -243,6 +247,7 @@ def made_with(config: Settings) -> dict[str, Any]:
         "seed": config.seed,
         "synthesis": dataclasses.asdict(SynthesisConfig(batch=config.batch)),
         "strict": StrictPhysics().describe(),
+        "hard": HARD,
     }
     return json.loads(json.dumps(decisive))
 
@@ -308,9 +313,20 @@ def make_object(name: str, quota: int, config: Settings, parts: Path) -> dict[st
             save(grasps)
     grid = None
     while batches < config.max_batches and (grasps is None or len(grasps) < quota):
-        grid = sdf.build(shape) if grid is None else grid
-        seed = batch_seed(config.seed, name, batches)
-        fresh, counts = synthesise(hand, shape, seed, grid=grid, config=settings, threads=1)
+        if grid is None:
+            began = time.perf_counter()
+            grid = sdf.build(shape)
+            tally += Tally(seconds_optimise=time.perf_counter() - began)
+        hard = tally.valid < HARD * tally.starts
+        fresh, counts = synthesise(
+            hand,
+            shape,
+            batch_seed(config.seed, name, batches),
+            grid=grid,
+            config=settings,
+            known=np.asarray(grasps.phi) if grasps is not None and hard else None,
+            threads=1,
+        )
         both = fresh if grasps is None else schema.concatenate([grasps, fresh])
         known = range(0 if grasps is None else len(grasps))
         grasps = schema.take(both, distinct(np.asarray(both.phi), shape.symmetry, tuple(known)))

@@ -57,6 +57,7 @@ def displacement(
     *,
     directions: Literal[1, 6] = 6,
     threads: int | None = None,
+    accept_at_rest: bool = False,
 ) -> Displacement:
     """Drops the object out of every grasp.
 
@@ -69,6 +70,9 @@ def displacement(
             accelerator and warp-lang is installed.
         directions: Gravity along -z only, or along all six axes.
         threads: Threads of the native backend; `native.cores()` if None.
+        accept_at_rest: Follow an object only until it rests, by `physics.rest_speed` and
+            `physics.rest_turn_rate`: a third of the time where only `held` counts. Native backend
+            only; the tables follow every object to the end.
 
     Raises:
         PhysicsError: A pose is not finite or of the wrong shape, the object cannot be simulated, or
@@ -86,7 +90,10 @@ def displacement(
     backend = _chosen() if backend == "auto" else backend
     match backend:
         case "native":
-            moved = native.simulate(scene, p_all, wxyz_all, gravity, checkpoints, threads=threads)
+            at_rest = (physics.rest_speed, physics.rest_turn_rate) if accept_at_rest else None
+            moved = native.simulate(
+                scene, p_all, wxyz_all, gravity, checkpoints, threads=threads, at_rest=at_rest
+            )
         case "mjx":
             from sim import mjx  # seconds of import that the native backend need not pay
 

@@ -19,6 +19,8 @@ GONE = 0.5
 """Metres beyond which an object has left the hand and the drop is no longer followed."""
 
 _BATCH = 4  # drops a thread takes at a time
+_LOOK_STEPS = 25  # steps between two looks at the object
+_LOOKS_AT_REST = 2
 
 
 def cores() -> int:
@@ -77,8 +79,13 @@ def simulate(
     checkpoints: tuple[int, ...],
     *,
     threads: int | None = None,
+    at_rest: tuple[float, float] | None = None,
 ) -> Float[np.ndarray, "n c"]:
-    """The `Backend` protocol; `threads` defaults to `cores()`."""
+    """The `Backend` protocol; `threads` defaults to `cores()`.
+
+    With `at_rest` (m/s, rad/s) a drop ends once its object is slower than that at two looks in a
+    row; it then counts as staying where it is.
+    """
     count = len(gravity)
     moved = np.empty((count, len(checkpoints)))
     threads = max(1, min(threads or cores(), -(-count // _BATCH)))
@@ -94,7 +101,7 @@ def simulate(
             model.opt.gravity[:] = gravity[i]
             data.mocap_pos[:] = p_object_link[i]
             data.mocap_quat[:] = wxyz_object_link[i]
-            moved[i] = _drop(scene, model, data, checkpoints)
+            moved[i] = _drop(scene, model, data, checkpoints, at_rest)
         idle.put((model, data))
 
     with ThreadPoolExecutor(threads) as pool:
@@ -104,13 +111,18 @@ def simulate(
 
 
 def _drop(
-    scene: StillScene, model: mujoco.MjModel, data: mujoco.MjData, checkpoints: tuple[int, ...]
+    scene: StillScene,
+    model: mujoco.MjModel,
+    data: mujoco.MjData,
+    checkpoints: tuple[int, ...],
+    at_rest: tuple[float, float] | None,
 ) -> list[float]:
     out: list[float] = []
     done = 0
+    rested = 0
     for checkpoint in checkpoints:
         while done < checkpoint:
-            steps = min(50, checkpoint - done)
+            steps = min(_LOOK_STEPS, checkpoint - done)
             mujoco.mj_step(model, data, steps)
             done += steps
             if diverged(data):
@@ -118,8 +130,23 @@ def _drop(
             distance = _distance(scene, data)
             if not distance < GONE:  # also when not finite
                 return out + [distance] * (len(checkpoints) - len(out))
+            if at_rest is not None:
+                rested = rested + 1 if _slow(scene, data, at_rest) else 0
+                if rested == _LOOKS_AT_REST:
+                    return out + [distance] * (len(checkpoints) - len(out))
         out.append(_distance(scene, data))
     return out
+
+
+def _slow(scene: StillScene, data: mujoco.MjData, at_rest: tuple[float, float]) -> bool:
+    """Whether the object's centre of mass and its turning are slower than `at_rest`."""
+    v, w = data.qvel[:3], data.qvel[3:6]
+    if w @ w > at_rest[1] ** 2:
+        return False
+    # The free joint's turn rate and the lever are in the object frame, its velocity is not.
+    lever = np.empty(3)
+    mujoco.mju_rotVecQuat(lever, np.cross(w, scene.p_object_com), data.qpos[3:7])
+    return bool((v + lever) @ (v + lever) <= at_rest[0] ** 2)
 
 
 def _distance(scene: StillScene, data: mujoco.MjData) -> float:

@@ -69,6 +69,10 @@ class Physics:
     """Metres at which the displacement at the long horizon is capped."""
     held: float = 0.02
     """Metres: a grasp holds if its object moved less by the long horizon."""
+    rest_speed: float = 0.001
+    """m/s below which an object counts as at rest ..."""
+    rest_turn_rate: float = 0.02
+    """... together with this turn rate, rad/s: where a caller only asks whether it holds."""
 
     @property
     def short_steps(self) -> int:

@@ -2,6 +2,7 @@
 
 import numpy as np
 from jaxtyping import Float
+from scipy.spatial.transform import Rotation
 
 from realdex_jax.errors import MeshError
 from realdex_jax.geometry.shape import ObjectShape
@@ -15,6 +16,11 @@ _CANDIDATES = 8
 _OVERSAMPLE = 4
 _GRASP_CENTRE = np.array([0.0, 0.0, 0.085])
 """Point of the palm frame that is put in front of the aimed surface point."""
+_BACK_OFF = (0.005, 0.025)
+"""Metres by which a start around a grasp stands back from it."""
+_SHAKE_METRES = 0.01
+_SHAKE_TURN = 0.15
+"""Radians, standard deviation per axis."""
 
 
 def sample(
@@ -58,7 +64,7 @@ def sample(
     order = rng.permutation(np.resize(rng.permutation(len(points)), count * 2))
     points, normals = points[order], normals[order]
     approach = _unit(-normals + 0.2 * rng.normal(size=normals.shape))
-    cloud = shape.surface(600, seed=0).points
+    cloud = shape.surface(200, seed=0).points
 
     R_best = np.zeros((len(points), 3, 3))
     best_cost = np.full(len(points), np.inf)
@@ -77,11 +83,50 @@ def sample(
     away = rng.uniform(*distance, size=(count, 1))
     centre = _GRASP_CENTRE + rng.normal(size=(count, 3)) * [0.01, 0.0, 0.015]
     p = points - approach * away - np.einsum("nij,nj->ni", R, centre)
-    spread = 0.1 * (joints.UPPER - joints.LOWER)
-    q = np.clip(joints.REST + rng.normal(size=(count, 22)) * spread, joints.LOWER, joints.UPPER)
+    q = _possible(joints.REST + rng.normal(size=(count, 22)) * _spread())
+    return R.astype(np.float32), p.astype(np.float32), q
+
+
+def around(
+    phi: Float[np.ndarray, "k 28"], count: int, seed: int, symmetry: str
+) -> tuple[Float[np.ndarray, "n 3 3"], Float[np.ndarray, "n 3"], Float[np.ndarray, "n 22"]]:
+    """Draws hand poses around grasps that hold: the way to more of them on a hard object.
+
+    Each is backed off along the palm's normal, half opened toward the resting posture, and shaken;
+    on a solid of revolution it is turned about the axis first.
+
+    Args:
+        phi: At least one grasp in the object frame.
+        count: Number of poses.
+        seed: Seed; the same arguments give the same poses.
+        symmetry: The object's symmetry, "axial" or "none".
+
+    Returns:
+        As `sample`.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = phi[rng.integers(len(phi), size=count)].astype(np.float64)
+    turn = Rotation.from_rotvec(rng.uniform(-np.pi, np.pi, (count, 1)) * [0.0, 0.0, 1.0])
+    turn = turn if symmetry == "axial" else Rotation.identity(count)
+    R = turn * Rotation.from_rotvec(chosen[:, 25:28])
+    shaken = R * Rotation.from_rotvec(rng.normal(size=(count, 3)) * _SHAKE_TURN)
+    # Turned about the grasp's centre, so that the fingers stay where they hold.
+    p = turn.apply(chosen[:, 22:25]) + (R.apply(_GRASP_CENTRE) - shaken.apply(_GRASP_CENTRE))
+    back = shaken.apply([0.0, -1.0, 0.0]) * rng.uniform(*_BACK_OFF, size=(count, 1))
+    p = p - back + rng.normal(size=(count, 3)) * _SHAKE_METRES
+    q = 0.5 * (chosen[:, :22] + joints.REST) + rng.normal(size=(count, 22)) * _spread()
+    return shaken.as_matrix().astype(np.float32), p.astype(np.float32), _possible(q)
+
+
+def _spread() -> Float[np.ndarray, " 22"]:
+    return 0.1 * (joints.UPPER - joints.LOWER)
+
+
+def _possible(q: Float[np.ndarray, "n 22"]) -> Float[np.ndarray, "n 22"]:
+    q = np.clip(q, joints.LOWER, joints.UPPER)
     for j2, j1 in joints.COUPLED:
         q[:, j1] = np.minimum(q[:, j1], q[:, j2])
-    return R.astype(np.float32), p.astype(np.float32), q.astype(np.float32)
+    return q.astype(np.float32)
 
 
 def _width(R: np.ndarray, points: np.ndarray, cloud: np.ndarray) -> np.ndarray:

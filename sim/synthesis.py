@@ -102,8 +102,10 @@ class SynthesisConfig:
     """Friction cone of the inner forces: half of what the test grants, as a margin."""
     inner_steps: int = 6
     """Steps of the inner force problem per step of Adam."""
-    choices: int = 4
+    choices: int = 16
     """Candidate poses per start; the one with the least energy is optimised."""
+    around: float = 0.5
+    """Share of the starts drawn around grasps already known, where some are given."""
     template_share: tuple[float, ...] = (0.25, 0.2, 0.1, 0.15, 0.2, 0.1)
     """Share of the starts per template, order `TEMPLATES`."""
     far: tuple[float, float] = (0.045, 0.085)
@@ -156,6 +158,8 @@ def optimise(
     grid: SdfGrid,
     seed: int,
     config: SynthesisConfig | None = None,
+    *,
+    known: Float[np.ndarray, "k 28"] | None = None,
 ) -> Optimised:
     """Optimises `config.batch` starts for one object.
 
@@ -165,6 +169,8 @@ def optimise(
         grid: Its distance grid (`sdf.build(shape)`).
         seed: Seed of starts and templates.
         config: Constants.
+        known: Grasps that hold; if given, a share `config.around` of the starts is drawn around
+            them.
 
     Returns:
         Grasps in the order of the starts.
@@ -180,6 +186,11 @@ def optimise(
         if n
     ]
     R, p, q = (np.concatenate(x) for x in zip(*parts, strict=True))
+    if known is not None and len(known):
+        again = np.repeat(rng.random(config.batch) < config.around, config.choices)
+        seed_around = int(rng.integers(1 << 30))
+        near = starts.around(known, int(again.sum()), seed_around, shape.symmetry)
+        R[again], p[again], q[again] = near
     world = _World(
         grid,
         jnp.asarray(shape.center_of_mass, jnp.float32)[:, None],

@@ -68,6 +68,7 @@ def synthesise(
     *,
     grid: SdfGrid | None = None,
     config: SynthesisConfig | None = None,
+    known: Float[np.ndarray, "k 28"] | None = None,
     threads: int | None = None,
 ) -> tuple[GraspSet, Tally]:
     """One batch of starts for an object, optimised and validated.
@@ -78,6 +79,7 @@ def synthesise(
         seed: Seed of the batch.
         grid: The object's distance grid, if already built.
         config: Constants of the optimisation.
+        known: Grasps that hold, around which a share of the starts is drawn; for hard objects.
         threads: Physics threads; `native.cores()` if None.
 
     Returns:
@@ -86,7 +88,7 @@ def synthesise(
     config = config or SynthesisConfig()
     began = time.perf_counter()
     grid = sdf.build(shape) if grid is None else grid
-    optimised = jax.block_until_ready(optimise(hand, shape, grid, seed, config))
+    optimised = jax.block_until_ready(optimise(hand, shape, grid, seed, config, known=known))
     middle = time.perf_counter()
     grasps, tally = validate(hand, shape, optimised, config, threads=threads)
     took = Tally(seconds_optimise=middle - began, seconds_physics=time.perf_counter() - middle)
@@ -141,7 +143,9 @@ def holds(
     """
     # What is in the dataset must not depend on the machine that made it: always the same backend.
     phi = np.asarray(grasps.phi)
-    still = displacement(hand, shape, phi, Physics(), backend="native", threads=threads)
+    still = displacement(
+        hand, shape, phi, Physics(), backend="native", threads=threads, accept_at_rest=True
+    )
     short = np.asarray(still.d_0146_cm)
     return np.asarray(still.held_six) & (short <= MAX_SHORT_DISPLACEMENT_CM), short
 

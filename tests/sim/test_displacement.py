@@ -7,7 +7,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from realdex_jax.data import dexgraspnet
+from realdex_jax.data import dexgraspnet, store
 from realdex_jax.errors import PhysicsError
 from realdex_jax.hand import joints
 from realdex_jax.hand.load import load
@@ -214,6 +214,23 @@ def test_a_diverged_drop_is_dropped(cube, kind, tmp_path, monkeypatch):
     result = displacement(load("shadow"), cube, phi, directions=1, backend="native")
     assert not result.held[0]
     assert result.d_1s_cm[0, 0] == 10.0
+
+
+def test_following_an_object_only_until_it_rests_gives_the_same_verdict():
+    hand, shape = load("shadow"), objects.make("yogurt")
+    phi = np.asarray(store.open_dataset("realdex-sim").grasps("yogurt").phi)[:12]
+    shaken = phi.copy()
+    shaken[:, 22:25] += np.random.default_rng(0).normal(size=(12, 3)) * 0.003
+    phi = np.concatenate([phi, shaken])
+    full = displacement(hand, shape, phi, backend="native")
+    short = displacement(hand, shape, phi, backend="native", accept_at_rest=True)
+    np.testing.assert_array_equal(short.held, full.held)
+    assert (short.held_six != full.held_six).sum() <= 1  # an object may creep, then slip
+    assert 0 < full.held_six.sum() < len(phi)
+    # What is left of a second at the speed of rest.
+    both = full.held_six & short.held_six
+    physics = Physics()
+    assert np.abs(short.d_1s_cm - full.d_1s_cm)[both].max() < 100 * physics.rest_speed + 0.02
 
 
 def test_the_backend_is_told(cube):

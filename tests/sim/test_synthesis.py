@@ -41,6 +41,44 @@ def test_starts_are_above_the_table_outside_reach_limits_and_repeatable():
     np.testing.assert_array_equal(p, again[1])
 
 
+def palm_place(R, p):
+    return p + R @ starts._GRASP_CENTRE.astype(np.float32)
+
+
+def test_starts_around_a_grasp_stay_near_it_and_turn_about_the_axis_of_a_round_object():
+    phi = np.zeros((1, 28), np.float32)
+    phi[0, :22], phi[0, 22:] = joints.REST, (0.1, 0.0, 0.05, 0.3, -0.4, 0.2)
+    R_grasp = Rotation.from_rotvec(phi[0, 25:]).as_matrix()
+    for symmetry in ("none", "axial"):
+        R, p, q = starts.around(phi, 400, 0, symmetry)
+        np.testing.assert_allclose(np.linalg.det(R), 1.0, atol=1e-5)
+        assert (q >= joints.LOWER - 1e-6).all()
+        assert (q <= joints.UPPER + 1e-6).all()
+        assert all((q[:, j1] <= q[:, j2]).all() for j2, j1 in joints.COUPLED)
+        place = palm_place(R, p)
+        azimuth = np.arctan2(place[:, 1], place[:, 0])
+        # A centimetre and a half of standing back, 2.5 at most, and a centimetre of shake.
+        centre = palm_place(R_grasp, phi[0, 22:25])
+        off = np.abs(np.linalg.norm(place, axis=-1) - np.linalg.norm(centre))
+        assert off.max() < 0.025 + 4 * 0.01
+        turned = Rotation.from_matrix(R_grasp.T @ R).magnitude()
+        assert (np.ptp(azimuth) > 6.0) == (symmetry == "axial")
+        assert (turned.max() < 4.5 * 0.15) == (symmetry == "none")
+    np.testing.assert_array_equal(p, starts.around(phi, 400, 0, "axial")[1])
+
+
+def test_starts_around_known_grasps_replace_a_share_of_the_batch():
+    shape = objects.make("essential_oil")
+    grid = sdf.build(shape)
+    known = np.zeros((1, 28), np.float32)
+    known[0, :22], known[0, 22:25] = joints.REST, (0.3, 0.0, 0.3)  # far off: easy to tell
+    for share in (0.0, 1.0):
+        config = dataclasses.replace(BATCH, around=share, iterations=1)
+        found = synthesis.optimise(load(), shape, grid, 0, config, known=known)
+        far = np.linalg.norm(np.asarray(found.phi)[:, 22:25], axis=-1) > 0.35
+        assert far.mean() == share
+
+
 def test_promising_grasps_touch_where_their_template_says(optimised):
     shape, found = optimised
     promising = found.promising(BATCH)
