@@ -10,12 +10,11 @@ folder gets `config.json`, `checkpoints/`, `scalars.jsonl`, `tensorboard/` and `
 """
 
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import jax
 import tyro
@@ -178,7 +177,7 @@ def _train(recipe: Recipe, data: str, run: Path, stop: StopRequest) -> GraspMode
 
     # ---- resume
     described = checkpoint.describe(dataclasses.asdict(recipe), dataset.digest)
-    _claim(run, described)
+    checkpoint.claim(run, described)
     if checkpoint.latest(run) is not None:
         state = checkpoint.restore(run, state)
         print(f"continuing {run} at step {int(state.step)}")
@@ -231,52 +230,6 @@ def _train(recipe: Recipe, data: str, run: Path, stop: StopRequest) -> GraspMode
     grasp_model.save_model(run / "model.safetensors", model, described)
     print(f"model written to {run / 'model.safetensors'}")
     return model
-
-
-def _claim(run: Path, described: dict[str, Any]) -> None:
-    """Writes the run's description, or checks it against the one that is there.
-
-    A continued run keeps its first description and adds where and with what it went on.
-
-    Raises:
-        TrainingError: The folder's description cannot be read, or is of another run.
-    """
-    path = run / "config.json"
-    fresh = json.loads(json.dumps(described))
-    if path.exists() and checkpoint.latest(run) is not None:
-        try:
-            old = json.loads(path.read_text())
-            same = {what: old[what] == fresh[what] for what in ("config", "data_digest")}
-            parts = list(old.get("continued", []))
-        except (ValueError, KeyError, TypeError) as error:
-            raise TrainingError(
-                f"{path} is damaged ({error!r}), so {run} cannot be continued safely; choose "
-                "another --run"
-            ) from error
-        for what, is_same in same.items():
-            if not is_same:
-                changed = _differences(old[what], fresh[what])
-                raise TrainingError(
-                    f"{run} holds a run with another {what} ({changed}); give the options it was "
-                    "started with, choose another --run, or remove it"
-                )
-        own = ("commit", "device", "versions")
-        part = {"step": checkpoint.latest(run), **{key: fresh[key] for key in own}}
-        fresh = {**old, "continued": [*parts, part]}
-    run.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_json(path, fresh)
-
-
-def _differences(old: Any, new: Any, name: str = "") -> str:
-    """The fields in which two descriptions differ, each with both values."""
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return f"{name + ': ' if name else ''}{old} there, {new} now"
-    parts = (
-        _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    )
-    return "; ".join(parts)
 
 
 def main(args: Annotated[TrainPose, tyro.conf.arg(name="")]) -> int:

@@ -23,3 +23,18 @@ def join(q: Float[Array, "*b 22"], T_object_hand: jaxlie.SE3) -> Float[Array, "*
     return jnp.concatenate(
         [q, T_object_hand.translation(), T_object_hand.rotation().log()], axis=-1
     )
+
+
+def rotation_from_columns(columns: Float[Array, "*b 6"]) -> Float[Array, "*b 3 3"]:
+    """Rotation matrix of a network's six numbers (Zhou et al. 2019).
+
+    Gram-Schmidt on two columns; they are offsets from the identity's, so zero is the identity.
+    """
+    x = _unit(columns[..., :3] + jnp.array([1.0, 0.0, 0.0]))
+    y = columns[..., 3:] + jnp.array([0.0, 1.0, 0.0])
+    y = _unit(y - (x * y).sum(-1, keepdims=True) * x)
+    return jnp.stack([x, y, jnp.cross(x, y)], axis=-1)
+
+
+def _unit(v: Float[Array, "*b 3"]) -> Float[Array, "*b 3"]:
+    return v / jnp.sqrt((v * v).sum(-1, keepdims=True) + 1e-8)

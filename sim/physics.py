@@ -1,8 +1,10 @@
 """Every constant of the physics, and nothing else: the one config that each table prints.
 
-Two tests, two configs. `Physics` drops an object out of a hand that stands still (sim.disp. and
-held). `StrictPhysics` closes an actuated hand around the object and pushes it. The values follow
-published protocols, are fixed before any result is looked at, and are never tuned to meet a target.
+Three tests, three configs. `Physics` drops an object out of a hand that stands still (sim.disp. and
+held). `StrictPhysics` closes an actuated hand around the object and pushes it. `LiftPhysics` leads
+an actuated hand through a motion and lifts the object off a table. The values follow published
+protocols where there are any, are fixed before any result is looked at, and are never tuned to meet
+a target.
 """
 
 import dataclasses
@@ -148,7 +150,57 @@ class StrictPhysics:
         return {**fixed, **_flatten(self)}
 
 
-def _flatten(config: Physics | StrictPhysics) -> dict[str, float | int | str]:
+@dataclass(frozen=True)
+class LiftPhysics:
+    """The lift test: an actuated hand follows a motion, squeezes, lifts the object, holds it.
+
+    The object stands on a table under gravity. Mass, gravity, contact and time step are those of
+    `Physics`, the actuators those of `StrictPhysics`.
+    """
+
+    mass: float = Physics.mass
+    """Every object's mass, kg."""
+    gravity: float = GRAVITY
+    contact: Contact = Physics.contact
+    """Also between the table and whatever touches it."""
+    timestep: float = Physics.timestep
+    """Seconds, with MuJoCo's implicitfast integrator."""
+    impratio: float = Physics.impratio
+    iterations: int = StrictPhysics.iterations
+    line_search_iterations: int = StrictPhysics.line_search_iterations
+    stiffness: float = StrictPhysics.stiffness
+    """Position gain of every actuator, N m / rad."""
+    torque_limit: float = StrictPhysics.torque_limit
+    """Most an actuator gives, N m."""
+    replay: float = 2.0
+    """Seconds of the motion that are simulated, its last ones."""
+    squeeze: float = 0.4
+    """Seconds from the motion's last joint angles to those of the squeeze, as a `phase` of
+    `StrictPhysics`."""
+    lift_height: float = 0.10
+    """Metres the palm rises, straight up with the least jerk ..."""
+    lift_duration: float = 1.0
+    """... in this many seconds."""
+    hold: float = 1.0
+    """Seconds the lifted object is watched."""
+    max_slip: float = 0.02
+    """Metres by which the centre of mass may rise less than the palm, at any time of the hold; as
+    `Physics.held`."""
+    max_push: float = StrictPhysics.max_shift
+    """Metres the centre of mass may move over the table before the lift."""
+    max_tilt: float = 0.7853981633974483
+    """Radians (45 degrees) the axis that stood upright may lean before the lift: beyond, the object
+    was knocked over."""
+    max_start_depth: float = StrictPhysics.max_start_depth
+    """Metres the hand may be inside the object, the table or itself at the start."""
+
+    def describe(self) -> dict[str, float | int | str]:
+        """All constants by dotted name, for printing beside a table."""
+        fixed = {"test": "lift", "cone": "elliptic", "integrator": "implicitfast"}
+        return {**fixed, **_flatten(self)}
+
+
+def _flatten(config: Physics | StrictPhysics | LiftPhysics) -> dict[str, float | int | str]:
     flat: dict[str, float | int | str] = {}
     for name, value in dataclasses.asdict(config).items():
         if isinstance(value, dict):

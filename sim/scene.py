@@ -1,9 +1,10 @@
 """MuJoCo models of one hand and one object.
 
-Two scenes. In the still scene every link is a mocap body and only the object moves (six degrees of
-freedom), so one compiled model serves all grasps of an object, on both backends. Freezing actuated
-joints by huge inertia instead under-solves the contacts silently. In the actuated scene the palm is
-fixed at the origin and the hand's own actuators close it.
+Three scenes. In the still scene every link is a mocap body and only the object moves (six degrees
+of freedom), so one compiled model serves all grasps of an object, on both backends. Freezing
+actuated joints by huge inertia instead under-solves the contacts silently. In the actuated scene
+the palm is fixed at the origin and the hand's own actuators close it. In the lift scene the palm
+follows a mocap body through the world, where the object stands on a table.
 """
 
 from dataclasses import dataclass
@@ -18,12 +19,17 @@ from realdex_jax.errors import PhysicsError
 from realdex_jax.hand import joints
 from realdex_jax.hand.collision import MIN_HOPS
 from realdex_jax.hand.load import HandModel
-from sim.physics import Contact, Physics, StrictPhysics
+from sim.physics import Contact, LiftPhysics, Physics, StrictPhysics
 
 OBJECT = "object"
 """Name of the object's body."""
 
+TABLE = "table"
+"""Name of the table's geometry, the plane z = 0."""
+
 _DENSITY = 100.0  # kg/m^3; any value does, mass is scaled afterwards
+_GUIDE = "guide"
+_IMPEDANCE = 0.9999  # the hardest that MuJoCo allows
 
 
 @runtime_checkable
@@ -72,6 +78,24 @@ class ActuatedScene:
     control: Float[np.ndarray, "18 22"]
     """Actuator set points = control @ joint angles: a joint, or the sum of the two a tendon
     bends."""
+
+
+@dataclass(frozen=True, eq=False)
+class LiftScene:
+    """A compiled model of the actuated hand, led by one mocap body, and an object on a table."""
+
+    model: mujoco.MjModel
+    palm_qpos: int
+    """Address of the palm's pose (position, quaternion wxyz) in qpos, world frame."""
+    joint_qpos: Int[np.ndarray, " 22"]
+    """Address in qpos of each joint of `joints.NAMES`."""
+    object_qpos: int
+    """Address of the object's pose in qpos, world frame."""
+    object_body: int
+    table: int
+    """The table's geometry."""
+    control: Float[np.ndarray, "18 22"]
+    """As in `ActuatedScene`."""
 
 
 def still_scene(hand: HandModel, shape: Pieces, physics: Physics) -> StillScene:
@@ -132,29 +156,11 @@ def actuated_scene(hand: HandModel, shape: Pieces, physics: StrictPhysics) -> Ac
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.noslip_iterations = physics.noslip_iterations
     spec.option.gravity = [0.0, 0.0, 0.0]
-    for actuator in list(spec.actuators):
-        spec.delete(actuator)
-    coupled = {j for pair in joints.COUPLED for j in pair}
-    columns: list[list[int]] = []
-    for j, name in enumerate(joints.NAMES):
-        if j not in coupled:
-            _add_position_actuator(spec, name, mujoco.mjtTrn.mjTRN_JOINT, physics)
-            columns.append([j])
-    for j2, j1 in joints.COUPLED:
-        finger = joints.NAMES[j1][:2]
-        _add_position_actuator(spec, f"{finger}J0", mujoco.mjtTrn.mjTRN_TENDON, physics)
-        columns.append([j2, j1])
-        stop = spec.add_tendon(name=f"{finger}stop", limited=True, range=[-np.pi, 0.0])
-        stop.wrap_joint(joints.NAMES[j1], 1.0)
-        stop.wrap_joint(joints.NAMES[j2], -1.0)
+    control = _actuate(spec, physics)
     _add_object(spec, shape, contype=1, conaffinity=1)
     _set_contact(spec, physics.contact)
-    for a, b in _overlapping_links(hand):
-        spec.add_exclude(bodyname1=hand.link_names[a], bodyname2=hand.link_names[b])
+    _exclude_overlapping(spec, hand)
     model = _compile(spec, shape, physics.mass)
-    control = np.zeros((model.nu, len(joints.NAMES)))
-    for row, column in enumerate(columns):
-        control[row, column] = 1.0
     body = model.body(OBJECT).id
     free = model.joint(OBJECT)
     return ActuatedScene(
@@ -169,8 +175,61 @@ def actuated_scene(hand: HandModel, shape: Pieces, physics: StrictPhysics) -> Ac
     )
 
 
+def lift_scene(hand: HandModel, shape: Pieces, physics: LiftPhysics) -> LiftScene:
+    """Compiles the lift scene: hand, object and table all touch one another.
+
+    The palm is free, carries no weight (MuJoCo's gravity compensation on every link) and is welded
+    to a mocap body. MuJoCo knows no velocity of mocap bodies, so the weld's damper brakes a moving
+    palm and an ordinary weld lags by its time constant. The gains here are dead-beat, stiffness
+    1 / dt^2 and damping 1 / dt per unit of mass: after every step the palm is where the mocap body
+    was put before it.
+
+    Args:
+        hand: As for `actuated_scene`.
+        shape: The object; its mass is replaced by `physics.mass`.
+        physics: The constants.
+
+    Raises:
+        PhysicsError: A piece of the object is flat, empty or not finite.
+    """
+    spec = mujoco.MjSpec.from_file(str(hand.mjcf))
+    _set_options(spec, physics.timestep, physics.impratio, physics)
+    spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    spec.option.gravity = [0.0, 0.0, -physics.gravity]
+    palm = hand.link_names[0]
+    for name in hand.link_names:
+        spec.body(name).gravcomp = 1.0
+    spec.body(palm).add_freejoint(name=palm)
+    spec.worldbody.add_body(name=_GUIDE, mocap=True)
+    weld = spec.add_equality(
+        type=mujoco.mjtEq.mjEQ_WELD, objtype=mujoco.mjtObj.mjOBJ_BODY, name1=_GUIDE, name2=palm
+    )
+    weld.data[:11] = [0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1]  # anchor, offset, turn, torque scale
+    weld.solref = [-1.0 / physics.timestep**2, -1.0 / physics.timestep]
+    weld.solimp = [_IMPEDANCE, _IMPEDANCE, 0.001, 0.5, 2.0]
+    control = _actuate(spec, physics)
+    _add_object(spec, shape, contype=1, conaffinity=1)
+    plane = mujoco.mjtGeom.mjGEOM_PLANE
+    spec.worldbody.add_geom(name=TABLE, type=plane, size=[1.0, 1.0, 0.1])
+    _set_contact(spec, physics.contact)
+    _exclude_overlapping(spec, hand)
+    model = _compile(spec, shape, physics.mass)
+    return LiftScene(
+        model=model,
+        palm_qpos=int(model.joint(palm).qposadr[0]),
+        joint_qpos=np.array([model.joint(n).qposadr[0] for n in joints.NAMES]),
+        object_qpos=int(model.joint(OBJECT).qposadr[0]),
+        object_body=model.body(OBJECT).id,
+        table=model.geom(TABLE).id,
+        control=control,
+    )
+
+
 def _set_options(
-    spec: mujoco.MjSpec, timestep: float, impratio: float, physics: Physics | StrictPhysics
+    spec: mujoco.MjSpec,
+    timestep: float,
+    impratio: float,
+    physics: Physics | StrictPhysics | LiftPhysics,
 ) -> None:
     spec.option.timestep = timestep
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
@@ -221,8 +280,34 @@ def _add_object(spec: mujoco.MjSpec, shape: Pieces, contype: int, conaffinity: i
         )
 
 
+def _actuate(spec: mujoco.MjSpec, physics: StrictPhysics | LiftPhysics) -> np.ndarray:
+    """Replaces the actuators by 18 for positions, adds the mechanical stops; see `control`."""
+    for actuator in list(spec.actuators):
+        spec.delete(actuator)
+    coupled = {j for pair in joints.COUPLED for j in pair}
+    columns: list[list[int]] = []
+    for j, name in enumerate(joints.NAMES):
+        if j not in coupled:
+            _add_position_actuator(spec, name, mujoco.mjtTrn.mjTRN_JOINT, physics)
+            columns.append([j])
+    for j2, j1 in joints.COUPLED:
+        finger = joints.NAMES[j1][:2]
+        _add_position_actuator(spec, f"{finger}J0", mujoco.mjtTrn.mjTRN_TENDON, physics)
+        columns.append([j2, j1])
+        stop = spec.add_tendon(name=f"{finger}stop", limited=True, range=[-np.pi, 0.0])
+        stop.wrap_joint(joints.NAMES[j1], 1.0)
+        stop.wrap_joint(joints.NAMES[j2], -1.0)
+    control = np.zeros((len(columns), len(joints.NAMES)))
+    for row, column in enumerate(columns):
+        control[row, column] = 1.0
+    return control
+
+
 def _add_position_actuator(
-    spec: mujoco.MjSpec, target: str, kind: mujoco.mjtTrn, physics: StrictPhysics
+    spec: mujoco.MjSpec,
+    target: str,
+    kind: mujoco.mjtTrn,
+    physics: StrictPhysics | LiftPhysics,
 ) -> None:
     actuator = spec.add_actuator(name=target, target=target, trntype=kind)
     actuator.set_to_position(kp=physics.stiffness)
@@ -230,14 +315,16 @@ def _add_position_actuator(
     actuator.forcerange = [-physics.torque_limit, physics.torque_limit]
 
 
-def _overlapping_links(hand: HandModel) -> list[tuple[int, int]]:
-    """Link pairs too near in the tree to collide: their primitives overlap by construction.
+def _exclude_overlapping(spec: mujoco.MjSpec, hand: HandModel) -> None:
+    """Lets link pairs too near in the tree pass: their primitives overlap by construction.
 
     MuJoCo filters parent and child by itself, but not where the parent is the world, and not
     neighbours of the palm: without this the knuckles push each other apart.
     """
-    count = len(hand.link_names)
-    return [(a, b) for a in range(count) for b in range(a + 1, count) if hand.hops[a, b] < MIN_HOPS]
+    for a, name in enumerate(hand.link_names):
+        for b in range(a + 1, len(hand.link_names)):
+            if hand.hops[a, b] < MIN_HOPS:
+                spec.add_exclude(bodyname1=name, bodyname2=hand.link_names[b])
 
 
 def _compile(spec: mujoco.MjSpec, shape: Pieces, mass: float) -> mujoco.MjModel:

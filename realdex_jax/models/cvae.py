@@ -114,7 +114,7 @@ def to_pose(raw: Float[Array, "*b 31"], statistics: Statistics) -> Decoded:
     q = jnp.asarray(joints.LOWER + share * (joints.UPPER - joints.LOWER))
     q = q.at[..., _J1].set(share[..., _J1] * q[..., _J2])
     t = raw[..., 22:25] * statistics.t_std + statistics.t_mean
-    return Decoded(q=q, t=t, R=_rotation(raw[..., 25:31]))
+    return Decoded(q=q, t=t, R=pose.rotation_from_columns(raw[..., 25:31]))
 
 
 def from_pose(given: Decoded, statistics: Statistics) -> Float[Array, "*b 31"]:
@@ -123,18 +123,6 @@ def from_pose(given: Decoded, statistics: Statistics) -> Float[Array, "*b 31"]:
     t = (given.t - statistics.t_mean) / statistics.t_std
     columns = jnp.swapaxes(given.R[..., :2], -1, -2).reshape(*given.R.shape[:-2], 6)
     return jnp.concatenate([q, t, columns], axis=-1)
-
-
-def _rotation(columns: Float[Array, "*b 6"]) -> Float[Array, "*b 3 3"]:
-    """Gram-Schmidt on two columns; the offset keeps zero input at the identity."""
-    x = _unit(columns[..., :3] + jnp.array([1.0, 0.0, 0.0]))
-    y = columns[..., 3:] + jnp.array([0.0, 1.0, 0.0])
-    y = _unit(y - (x * y).sum(-1, keepdims=True) * x)
-    return jnp.stack([x, y, jnp.cross(x, y)], axis=-1)
-
-
-def _unit(v: Float[Array, "*b 3"]) -> Float[Array, "*b 3"]:
-    return v / jnp.sqrt((v * v).sum(-1, keepdims=True) + 1e-8)
 
 
 class _Module(nn.Module):

@@ -6,8 +6,6 @@ the header. Published files hold float16.
 
 import dataclasses
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
 
 from realdex_jax import pytree
 from realdex_jax.errors import CheckpointError
+from realdex_jax.models import weights
 from realdex_jax.models.contact_net import ContactNet, ContactNetConfig, contact_net
 from realdex_jax.models.cvae import Cvae, CvaeConfig, Statistics, cvae
 
@@ -103,10 +100,7 @@ def save_model(path: str | Path, model: GraspModel, recipe: Mapping[str, Any]) -
         CheckpointError: The disk is full or the folder cannot be written; an old file is left as
             it was.
     """
-    path = Path(path)
-    tensors: dict[str, np.ndarray] = {
-        k: np.asarray(v).astype(np.float16) for k, v in flat(model.params).items()
-    }
+    tensors = weights.halved(model.params)
     tensors["statistics.t_mean"] = np.asarray(model.statistics.t_mean, np.float32)
     tensors["statistics.t_std"] = np.asarray(model.statistics.t_std, np.float32)
     header = {
@@ -114,23 +108,7 @@ def save_model(path: str | Path, model: GraspModel, recipe: Mapping[str, Any]) -
         "config": json.dumps(dataclasses.asdict(model.config)),
         "recipe": json.dumps(dict(recipe)),
     }
-    content = safetensors.numpy.save(tensors, metadata=header)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as f:
-            f.write(content)
-            f.flush()
-            os.fsync(f.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise CheckpointError(
-            f"could not write {path}: {error}; an older file is unchanged"
-        ) from error
+    weights.write(path, tensors, header)
 
 
 def load_model(source: str | Path) -> GraspModel:
@@ -149,9 +127,7 @@ def load_model(source: str | Path) -> GraspModel:
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: unreadable configuration: {error!r}") from error
     shapes = jax.eval_shape(lambda key: init(config, key), jax.random.key(0))
-    check_shapes(shapes, {k: v.shape for k, v in tensors.items()}, str(path))
-    leaves = [jnp.asarray(tensors[k]) for k in flat(shapes)]
-    params = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+    params = weights.rebuild(shapes, tensors, str(path))
     return GraspModel(config=config, params=params, statistics=statistics)
 
 
@@ -178,14 +154,7 @@ def _read(source: str | Path) -> tuple[Path, dict[str, str], dict[str, np.ndarra
     path = embedded_path(str(source)) if str(source) in EMBEDDED else Path(source)
     if not path.is_file():
         raise CheckpointError(f"no model {str(source)!r}; known: {', '.join(EMBEDDED)}, or a file")
-    try:
-        with safetensors.safe_open(path, framework="numpy") as f:
-            header = dict(f.metadata() or {})
-            tensors = {k: np.asarray(f.get_tensor(k), np.float32) for k in f.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
-    if header.get("format") != _FORMAT:
-        raise CheckpointError(f"{path} has format {header.get('format')!r}; needed: {_FORMAT!r}")
+    header, tensors = weights.read(path, _FORMAT)
     return path, header, tensors
 
 
@@ -205,34 +174,3 @@ def config_from_dict(values: Mapping[str, Any]) -> NetworkConfig:
         cvae=CvaeConfig(**tuples(values["cvae"])),
         **rest,
     )
-
-
-def check_shapes(expected: PyTree, found: Mapping[str, tuple[int, ...]], where: str) -> None:
-    """Compares a tree of arrays with shapes read from a file.
-
-    Args:
-        expected: Tree of arrays or their abstract values.
-        found: Shape by path.
-        where: Named in the error.
-
-    Raises:
-        CheckpointError: Names the first differences, both sides.
-    """
-    wanted = {k: tuple(v.shape) for k, v in flat(expected).items()}
-    lines = [
-        f"{k}: file {found.get(k, 'nothing')}, model {wanted.get(k, 'nothing')}"
-        # Parameters before the optimiser's copies of them.
-        for k in sorted({*wanted, *found}, key=lambda k: (k.startswith("optimiser"), k))
-        if wanted.get(k) != (tuple(found[k]) if k in found else None)
-    ]
-    if lines:
-        more = f" and {len(lines) - 5} more" if len(lines) > 5 else ""
-        raise CheckpointError(
-            f"{where} was written by another architecture; differing: {'; '.join(lines[:5])}{more}"
-        )
-
-
-def flat(tree: PyTree) -> dict[str, Any]:
-    """Leaves by readable path, in the tree's own order."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}

@@ -17,9 +17,9 @@ import jax
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
-from realdex_jax.errors import CheckpointError
+from realdex_jax.errors import CheckpointError, TrainingError
 from realdex_jax.evaluation import results
-from realdex_jax.models.grasp_model import check_shapes, flat
+from realdex_jax.models.weights import check_shapes, flat
 
 _State = TypeVar("_State")
 _KEEP = 2
@@ -111,6 +111,52 @@ def describe(config: Mapping[str, Any], data_digest: str) -> dict[str, Any]:
         "matmul_precision": str(getattr(jax.config, "jax_default_matmul_precision", None)),
         "versions": {name: metadata.version(name) for name in names},
     }
+
+
+def claim(run: Path, described: dict[str, Any]) -> None:
+    """Writes the run's description, or checks it against the one that is there.
+
+    A continued run keeps its first description and adds where and with what it went on.
+
+    Raises:
+        TrainingError: The folder's description cannot be read, or is of another run.
+    """
+    path = run / "config.json"
+    fresh = json.loads(json.dumps(described))
+    if path.exists() and latest(run) is not None:
+        try:
+            old = json.loads(path.read_text())
+            same = {what: old[what] == fresh[what] for what in ("config", "data_digest")}
+            parts = list(old.get("continued", []))
+        except (ValueError, KeyError, TypeError) as error:
+            raise TrainingError(
+                f"{path} is damaged ({error!r}), so {run} cannot be continued safely; choose "
+                "another --run"
+            ) from error
+        for what, is_same in same.items():
+            if not is_same:
+                changed = _differences(old[what], fresh[what])
+                raise TrainingError(
+                    f"{run} holds a run with another {what} ({changed}); give the options it was "
+                    "started with, choose another --run, or remove it"
+                )
+        own = ("commit", "device", "versions")
+        part = {"step": latest(run), **{key: fresh[key] for key in own}}
+        fresh = {**old, "continued": [*parts, part]}
+    run.mkdir(parents=True, exist_ok=True)
+    write_json(path, fresh)
+
+
+def _differences(old: Any, new: Any, name: str = "") -> str:
+    """The fields in which two descriptions differ, each with both values."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return f"{name + ': ' if name else ''}{old} there, {new} now"
+    parts = (
+        _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    )
+    return "; ".join(parts)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

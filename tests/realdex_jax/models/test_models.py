@@ -8,7 +8,7 @@ import pytest
 
 from realdex_jax.errors import CheckpointError
 from realdex_jax.hand import joints
-from realdex_jax.models import cvae, grasp_model
+from realdex_jax.models import cvae, grasp_model, weights
 from realdex_jax.models.contact_net import ContactNetConfig
 from realdex_jax.models.cvae import CvaeConfig, Statistics
 from realdex_jax.models.grasp_model import GraspModel, NetworkConfig
@@ -114,7 +114,7 @@ def test_a_full_disk_keeps_the_old_model(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(grasp_model.os, "fsync", full)
+    monkeypatch.setattr(weights.os, "fsync", full)
     with pytest.raises(CheckpointError, match="No space left"):
         grasp_model.save_model(path, model(), {"seed": 1})
     assert path.read_bytes() == before

@@ -244,16 +244,16 @@ def test_a_short_run_warms_up_over_a_tenth_of_it():
 
 def test_a_continued_run_keeps_its_first_description(tmp_path):
     first = checkpoint.describe({"steps": 1}, "digest")
-    train_pose._claim(tmp_path, {**first, "commit": "one"})
+    checkpoint.claim(tmp_path, {**first, "commit": "one"})
     checkpoint.save(tmp_path, 3, state_of(4))
-    train_pose._claim(tmp_path, {**first, "commit": "two"})
+    checkpoint.claim(tmp_path, {**first, "commit": "two"})
     kept = json.loads((tmp_path / "config.json").read_text())
     assert kept["commit"] == "one"
     assert [(part["step"], part["commit"]) for part in kept["continued"]] == [(3, "two")]
 
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(TrainingError, match=r"config\.json is damaged"):
-        train_pose._claim(tmp_path, first)
+        checkpoint.claim(tmp_path, first)
 
 
 def test_a_stop_before_the_first_step_is_a_stop_not_a_traceback(data, tmp_path, capsys):
@@ -261,7 +261,7 @@ def test_a_stop_before_the_first_step_is_a_stop_not_a_traceback(data, tmp_path, 
         os.kill(os.getpid(), signal.SIGINT)
         assert train_pose._train(RECIPE, data, tmp_path / "run", stop) is None
     assert "once more to stop at once" in capsys.readouterr().out
-    assert train_pose._differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 3, "c": 2}}) == (
+    assert checkpoint._differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 3, "c": 2}}) == (
         "a.b: 1 there, 3 now"
     )
 
@@ -275,7 +275,7 @@ def test_a_folder_that_cannot_be_made_ends_in_one_line(tmp_path, capsys):
 def test_a_full_disk_ends_in_one_line_and_leaves_the_description_whole(
     tmp_path, monkeypatch, capsys
 ):
-    train_pose._claim(tmp_path, checkpoint.describe({}, "digest"))
+    checkpoint.claim(tmp_path, checkpoint.describe({}, "digest"))
     before = (tmp_path / "config.json").read_text()
 
     def full(*_):

@@ -1,0 +1,214 @@
+"""Trains a motion model: MotionNet, its variant that is told of its surroundings, or a baseline.
+
+    python -m experiments.train_motion                       # MotionNet on RealDex-Sim
+    python -m experiments.train_motion --model aware         # sees object and table
+    python -m experiments.train_motion --model goal          # GOAL's MNet, same data and budget
+    python -m experiments.train_motion --data realdex-sim-small --preset smoke
+
+Ctrl-C or SIGTERM saves and stops; the next start with the same `--run` continues exactly. The run's
+folder gets `config.json`, `checkpoints/`, `scalars.jsonl`, `tensorboard/` and `model.safetensors`.
+"""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import jax
+import tyro
+
+from experiments import motion_data
+from experiments.motion_data import MotionData
+from realdex_jax.data import windows
+from realdex_jax.data.windows import Windows
+from realdex_jax.errors import RealdexError, TrainingError
+from realdex_jax.hand.load import load
+from realdex_jax.losses.motion import MotionWeights
+from realdex_jax.models import motion_model
+from realdex_jax.models.motion_model import MotionModel
+from realdex_jax.models.motion_net import MotionNetConfig
+from realdex_jax.training import checkpoint, log, loop, motion_objective
+from realdex_jax.training import state as states
+from realdex_jax.training.loop import Hooks, Schedule, StopRequest
+from realdex_jax.training.state import Optimisation, TrainState
+
+ModelName = Literal["motion_net", "aware"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One training run."""
+
+    model: motion_model.Config = dataclasses.field(default_factory=MotionNetConfig)
+    """Kind and sizes of the network."""
+    optimisation: Optimisation = dataclasses.field(
+        default_factory=lambda: Optimisation(steps=4000, rate=1e-3, warmup=100)
+    )
+    """Length, rates and clipping."""
+    weights: MotionWeights = dataclasses.field(default_factory=MotionWeights)
+    """Weights of the loss terms."""
+    batch: int = 128
+    """Windows of a batch."""
+    noise: float = 0.02
+    """Noise on the frames a model sees, as `windows.shaken` takes it."""
+    seed: int = 0
+    """Seed of parameters, batches and noise."""
+    log_every: int = 50
+    """Steps between two lines of the log."""
+    save_every: int = 1000
+    """Steps between two checkpoints."""
+
+
+MODELS: dict[ModelName, Recipe] = {
+    "motion_net": Recipe(),
+    "aware": Recipe(model=MotionNetConfig(aware=True), weights=MotionWeights(penetration=100.0)),
+}
+"""Same data, batch and number of steps for each."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainMotion:
+    """Command line of this script."""
+
+    model: ModelName = "motion_net"
+    """motion_net: the paper's. aware: it also sees distances to object and table."""
+    preset: Literal["full", "smoke"] = "full"
+    """full: minutes on a CPU. smoke: 20 steps, to see that everything works."""
+    data: str = "realdex-sim"
+    """realdex-sim, realdex-sim-small, or a file of door demonstrations."""
+    run: Path = Path("runs/train_motion")
+    """Folder of the run; an unfinished one is continued."""
+    steps: int | None = None
+    """Number of updates instead of the preset's."""
+    rate: float | None = None
+    """Peak learning rate instead of the preset's."""
+    seed: int = 0
+    """Seed of parameters, batches and noise."""
+
+    def recipe(self) -> Recipe:
+        """The preset with the command line's changes.
+
+        Raises:
+            TrainingError: A number of steps or a rate that makes no sense.
+        """
+        base = MODELS[self.model]
+        usual = 20 if self.preset == "smoke" else base.optimisation.steps
+        steps = usual if self.steps is None else self.steps
+        if steps < 1:
+            raise TrainingError(f"--steps {steps}; a run has at least one step")
+        rate = base.optimisation.rate if self.rate is None else self.rate
+        if not 0.0 < rate < 1.0:
+            raise TrainingError(f"--rate {rate}; a learning rate lies between 0 and 1")
+        warmup = min(base.optimisation.warmup, steps // 10)
+        optimisation = dataclasses.replace(base.optimisation, steps=steps, rate=rate, warmup=warmup)
+        return dataclasses.replace(base, optimisation=optimisation, seed=self.seed)
+
+
+def train(recipe: Recipe, data: MotionData, run: Path) -> MotionModel | None:
+    """Trains, or continues, a run.
+
+    Args:
+        recipe: What to train.
+        data: The motions.
+        run: The run's folder.
+
+    Returns:
+        The trained model, also written to `run/model.safetensors`; None if a signal stopped the
+        run before its end.
+
+    Raises:
+        TrainingError: The run's folder belongs to another recipe or other data, a loss is not
+            finite, or an aware model was asked for where no shapes are known.
+    """
+    with loop.stop_on_signals(print) as stop:
+        return _train(recipe, data, run, stop)
+
+
+def _train(recipe: Recipe, data: MotionData, run: Path, stop: StopRequest) -> MotionModel | None:
+    # ---- data
+    motions = data.parts["train"]
+    aware = getattr(recipe.model, "aware", False)
+    if aware and not data.shapes:
+        raise TrainingError(f"an aware model needs the objects' shapes; {data.name} has none")
+    grids = data.grids("train") if aware else None
+    print(f"{data.name}: {len(motions)} motions, {len(motions.phi)} frames")
+
+    # ---- model and state
+    hand = load("shadow")
+    key_init, key_run = jax.random.split(jax.random.key(recipe.seed))
+    params = motion_model.init(hand, recipe.model, key_init)
+    state = states.create(params, recipe.optimisation, key_run)
+    print(f"{motion_model.parameter_count(params):,} parameters on {jax.devices()[0]}")
+
+    # ---- resume
+    described = checkpoint.describe(dataclasses.asdict(recipe), data.digest)
+    checkpoint.claim(run, described)
+    if checkpoint.latest(run) is not None:
+        state = checkpoint.restore(run, state)
+        print(f"continuing {run} at step {int(state.step)}")
+
+    # ---- update
+    update = motion_objective.make_step(
+        hand=hand,
+        config=recipe.model,
+        grids=grids,
+        weights=recipe.weights,
+        noise=recipe.noise,
+        optimisation=recipe.optimisation,
+    )
+
+    # ---- loop
+    steps = recipe.optimisation.steps
+    schedule = Schedule(steps, log_every=recipe.log_every, save_every=recipe.save_every)
+
+    def names_of(batch: Windows) -> str:
+        return ", ".join(sorted({motions.names[int(i)] for i in batch.target}))
+
+    with log.Log(run) as scalars, log.progress() as bar:
+        task = bar.add_task("training", total=steps, completed=int(state.step), rate="compiling")
+
+        def write(step: int, values: Mapping[str, float]) -> None:
+            scalars.write(step, time.time(), values)
+
+        def save(step: int, saved: TrainState) -> None:
+            checkpoint.save(run, step, saved)
+
+        def advance(step: int, rate: float) -> None:
+            shown = f"{rate:.1f} steps/s, {rate * recipe.batch:.0f} windows/s"
+            bar.update(task, completed=step, rate=shown)
+
+        state, complete = loop.run(
+            state,
+            update,
+            lambda step: windows.batch(motions, recipe.batch, recipe.seed, step),
+            schedule,
+            Hooks(log=write, save=save, advance=advance),
+            stop=stop,
+            names_of=names_of,
+        )
+
+    # ---- result
+    if not complete:
+        print(f"stopped by {stop.signal} at step {int(state.step)}; the same command continues")
+        return None
+    model = MotionModel(config=recipe.model, params=state.params)
+    motion_model.save_model(run / "model.safetensors", model, described)
+    print(f"model written to {run / 'model.safetensors'}")
+    return model
+
+
+def main(args: Annotated[TrainMotion, tyro.conf.arg(name="")]) -> int:
+    """Runs the command."""
+    try:
+        data = motion_data.open_motions(args.data, tell=print)
+        done = train(args.recipe(), data, args.run)
+    except (RealdexError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0 if done is not None else 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(TrainMotion, description=__doc__)))

@@ -1,0 +1,181 @@
+"""Many motions toward objects at rest, as arrays end to end, and their file."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from realdex_jax.data import motion as motions
+from realdex_jax.data import schema, store
+from realdex_jax.data.motion import MIN_FRAMES, RATE, Motion
+from realdex_jax.errors import DatasetError
+
+_FORMAT = "realdex_jax.motions/1"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MotionSet:
+    """n reaches at `RATE` frames a second, f frames in all."""
+
+    names: tuple[str, ...]
+    """Objects (or recordings) that the motions reach for."""
+    target: Int[np.ndarray, " n"]
+    """Index into `names` of each motion."""
+    first: Int[np.ndarray, " n_plus_1"]
+    """Motion i has the frames first[i] to first[i + 1]."""
+    phi: Float[np.ndarray, "f 28"]
+    """Hand poses in the world: joint angles (rad), palm translation (m), axis-angle (rad)."""
+    wxyz_xyz_world_object: Float[np.ndarray, "n 7"]
+    """Where the object of each motion rests: T_world_object, quaternion wxyz and position (m)."""
+    q_squeeze: Float[np.ndarray, "n 22"]
+    """Joint targets (rad) that press on the object after the reach."""
+
+    def __len__(self) -> int:
+        """Number of motions."""
+        return len(self.target)
+
+    def name(self, i: int) -> str:
+        """Name of the object that motion i reaches for."""
+        return self.names[int(self.target[i])]
+
+    def poses(self, i: int) -> Float[np.ndarray, "t 28"]:
+        """Hand poses of motion i in the world."""
+        return self.phi[int(self.first[i]) : int(self.first[i + 1])]
+
+    def lengths(self) -> Int[np.ndarray, " n"]:
+        """Frames of each motion."""
+        return np.diff(self.first)
+
+    def motion(self, i: int) -> Motion:
+        """Motion i as a record of its own."""
+        phi = self.poses(i)
+        return Motion(
+            time=(np.arange(len(phi)) / RATE).astype(np.float32),
+            phi=phi,
+            wxyz_xyz_world_object=np.repeat(self.wxyz_xyz_world_object[i][None], len(phi), axis=0),
+        )
+
+
+def collect(
+    found: Sequence[Motion], names: Sequence[str], q_squeeze: Float[np.ndarray, "n 22"]
+) -> MotionSet:
+    """Motions of objects at rest as one set.
+
+    Args:
+        found: The motions, at `RATE`; the object's pose is taken from the first frame.
+        names: Object of each motion.
+        q_squeeze: Joint targets (rad) of each.
+
+    Raises:
+        DatasetError: A motion is not valid, or there is none.
+    """
+    if not found:
+        raise DatasetError("no motions; a set holds at least one")
+    for i, motion in enumerate(found):
+        motions.validate(motion, f"motion {i} ({names[i]})")
+    known = tuple(dict.fromkeys(names))
+    lengths = [len(m) for m in found]
+    return MotionSet(
+        names=known,
+        target=np.array([known.index(n) for n in names], np.int32),
+        first=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        phi=np.concatenate([np.asarray(m.phi, np.float32) for m in found]),
+        wxyz_xyz_world_object=np.stack(
+            [np.asarray(m.wxyz_xyz_world_object, np.float32)[0] for m in found]
+        ),
+        q_squeeze=np.asarray(q_squeeze, np.float32),
+    )
+
+
+def take(motions: MotionSet, chosen: Int[np.ndarray, " k"]) -> MotionSet:
+    """The chosen motions, in that order."""
+    spans = [np.arange(motions.first[i], motions.first[i + 1]) for i in chosen]
+    frames = np.concatenate(spans) if spans else np.zeros(0, np.int64)
+    lengths = [len(span) for span in spans]
+    return MotionSet(
+        names=motions.names,
+        target=motions.target[chosen],
+        first=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        phi=motions.phi[frames],
+        wxyz_xyz_world_object=motions.wxyz_xyz_world_object[chosen],
+        q_squeeze=motions.q_squeeze[chosen],
+    )
+
+
+def join(parts: Sequence[MotionSet]) -> MotionSet:
+    """The motions of all parts, one after the other."""
+    names = tuple(dict.fromkeys(name for part in parts for name in part.names))
+    lengths = np.concatenate([part.lengths() for part in parts])
+    return MotionSet(
+        names=names,
+        target=np.concatenate(
+            [np.array([names.index(n) for n in p.names], np.int32)[p.target] for p in parts]
+        ),
+        first=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        phi=np.concatenate([part.phi for part in parts]),
+        wxyz_xyz_world_object=np.concatenate([part.wxyz_xyz_world_object for part in parts]),
+        q_squeeze=np.concatenate([part.q_squeeze for part in parts]),
+    )
+
+
+def save(path: str | Path, motions: MotionSet) -> Path:
+    """Writes a set as one `.npz`, whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.npz")
+    try:
+        np.savez_compressed(
+            fresh,
+            format=np.array(_FORMAT),
+            names=np.array(motions.names),
+            target=motions.target,
+            first=motions.first,
+            phi=motions.phi.astype(np.float32),
+            wxyz_xyz_world_object=motions.wxyz_xyz_world_object.astype(np.float32),
+            q_squeeze=motions.q_squeeze.astype(np.float32),
+        )
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def load(path: str | Path) -> MotionSet:
+    """Reads a file of `save`.
+
+    Raises:
+        DatasetError: The file is missing, of another format, or does not fit together.
+    """
+    path = Path(path)
+    arrays = store.read_npz(path)
+    fields = {f.name for f in dataclasses.fields(MotionSet)}
+    if str(arrays.get("format", "")) != _FORMAT or not fields <= set(arrays):
+        raise DatasetError(f"{path} is not a file of motions ({_FORMAT})")
+    found = MotionSet(
+        names=tuple(str(n) for n in arrays["names"]),
+        **{name: arrays[name] for name in fields - {"names"}},
+    )
+    n, first = len(found.target), found.first
+    shapes = {
+        "first": (n + 1,),
+        "phi": (int(first[-1]) if len(first) else 0, 28),
+        "wxyz_xyz_world_object": (n, 7),
+        "q_squeeze": (n, 22),
+    }
+    for name, shape in shapes.items():
+        if getattr(found, name).shape != shape:
+            raise DatasetError(
+                f"{path}: {name} has shape {getattr(found, name).shape}; it must be {shape}"
+            )
+        if not np.isfinite(getattr(found, name)).all():
+            raise DatasetError(f"{path}: {name} is not finite")
+    if first[0] != 0 or (found.lengths() < MIN_FRAMES).any():
+        raise DatasetError(f"{path}: every motion has at least {MIN_FRAMES} frames")
+    if n and not (found.target.min() >= 0 and found.target.max() < len(found.names)):
+        raise DatasetError(f"{path}: a motion reaches for an object that is not named")
+    schema.check_limits(found.phi[:, :22], str(path), "frame")
+    return found

@@ -1,0 +1,177 @@
+"""What a motion model sees of a window, in the frame of the present palm, and what it answers.
+
+In that frame the numbers of a reach do not depend on where in the room it takes place. Lengths
+enter in units of 10 cm, speeds in units of a centimetre a frame, joints over half their range.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import jaxlie
+import numpy as np
+from jaxtyping import Array, Float
+
+from realdex_jax import pose, pytree
+from realdex_jax.data.windows import FUTURE, Windows
+from realdex_jax.geometry import sdf
+from realdex_jax.geometry.sdf import SdfGrid
+from realdex_jax.hand import joints, kinematics, surface
+from realdex_jax.hand.load import HandModel
+
+HAND_POINTS = 64
+KEYPOINTS = 27
+POSE_NUMBERS = 31
+"""Numbers of a relative pose: 3 translation, 6 rotation, 22 joints."""
+
+_LENGTH = 10.0
+_SPEED = 100.0
+_HALF_RANGE = np.asarray(0.5 * (joints.UPPER - joints.LOWER), np.float32)
+_FAR = 0.1
+"""Metres beyond which a distance to object or table says no more."""
+
+
+@pytree.dataclass
+class Features:
+    """One window, components in the present palm frame and scaled to order one."""
+
+    poses: Float[Array, "*b 6 31"]
+    """Seen poses."""
+    keypoints: Float[Array, "*b 6 27 3"]
+    """Joint origins and fingertips of the seen poses."""
+    points: Float[Array, "*b 64 3"]
+    """Surface points of the present hand."""
+    velocity: Float[Array, "*b 64 3"]
+    """Their movement since the frame before."""
+    goal: Float[Array, "*b 31"]
+    """The goal's pose."""
+    goal_points: Float[Array, "*b 64 3"]
+    """Surface points of the hand at the goal."""
+    up: Float[Array, "*b 3"]
+    """The world's up."""
+    phase: Float[Array, "*b 2"]
+    """Share of the motion that has passed, and its growth per frame times a hundred."""
+    clearance: Float[Array, "*b 128"]
+    """Distance of the surface points to the object, then to the table, at most `_FAR`; zeros for a
+    model that is not told."""
+
+
+@pytree.dataclass
+class Grids:
+    """Distance grids of several objects, stacked."""
+
+    cells: Float[Array, "o c 4"]
+    shape: Float[Array, "o 3"]
+    origin: Float[Array, "o 3"]
+    pitch: Float[Array, " o"]
+
+    def one(self, target: Array) -> SdfGrid:
+        """The grid of one object."""
+        return SdfGrid(
+            cells=self.cells[target],
+            shape=self.shape[target].astype(jnp.int32),
+            origin=self.origin[target],
+            pitch=self.pitch[target],
+        )
+
+
+def stack(grids: list[SdfGrid]) -> Grids:
+    """Grids of equal size as one record."""
+    return Grids(
+        cells=jnp.stack([g.cells for g in grids]),
+        shape=jnp.stack([g.shape.astype(jnp.float32) for g in grids]),
+        origin=jnp.stack([g.origin for g in grids]),
+        pitch=jnp.stack([g.pitch for g in grids]),
+    )
+
+
+def features(hand: HandModel, windows: Windows, grids: Grids | None) -> Features:
+    """Features of windows.
+
+    Args:
+        hand: The hand.
+        windows: b windows.
+        grids: The objects' distance grids for a model that is told of its surroundings.
+    """
+    skin = surface.points(hand, HAND_POINTS)
+    q, T_world_hand = pose.split(jnp.asarray(windows.seen))
+    now = jax.tree.map(lambda x: x[:, -1], T_world_hand)
+    T_now_world = now.inverse()
+
+    def in_now(T: jaxlie.SE3, extra: int) -> jaxlie.SE3:
+        base = jax.tree.map(lambda x: x.reshape(len(x), *[1] * extra, 7), T_now_world)
+        return base @ T
+
+    T_now_hand = in_now(T_world_hand, 1)
+    links = kinematics.place(kinematics.forward(hand, q), T_now_hand)
+    points = surface.pose_points(skin, jax.tree.map(lambda x: x[:, -2:], links))[0]
+    q_goal, T_world_goal = pose.split(jnp.asarray(windows.goal))
+    T_now_goal = in_now(T_world_goal, 0)
+    links_goal = kinematics.place(kinematics.forward(hand, q_goal), T_now_goal)
+    clearance = jnp.zeros((len(q), 2 * HAND_POINTS))
+    if grids is not None:
+        clearance = _clearance(windows, now, points[:, -1], grids)
+    return Features(
+        poses=numbers(q, T_now_hand),
+        keypoints=_LENGTH * kinematics.keypoints(hand, links),
+        points=_LENGTH * points[:, -1],
+        velocity=_SPEED * (points[:, -1] - points[:, -2]),
+        goal=numbers(q_goal, T_now_goal),
+        goal_points=_LENGTH * surface.pose_points(skin, links_goal)[0],
+        up=now.rotation().as_matrix()[:, 2],
+        phase=jnp.stack([windows.phase, 100.0 * windows.step], axis=-1),
+        clearance=clearance,
+    )
+
+
+def _clearance(windows: Windows, now: jaxlie.SE3, p_now: Array, grids: Grids) -> Array:
+    p_world = jax.vmap(lambda T, p: T @ p, in_axes=(0, 0))(now, p_now)
+    T_object_world = jaxlie.SE3(jnp.asarray(windows.wxyz_xyz_world_object)).inverse()
+    p_object = jax.vmap(lambda T, p: T @ p)(T_object_world, p_world)
+    distance = jax.vmap(lambda o, p: sdf.first_order(grids.one(o), p.T)[0])(
+        jnp.asarray(windows.target), p_object
+    )
+    both = jnp.concatenate([distance, p_world[..., 2]], axis=-1)
+    return jnp.clip(both, -_FAR, _FAR) * _LENGTH
+
+
+def numbers(q: Float[Array, "*b 22"], T: jaxlie.SE3) -> Float[Array, "*b 31"]:
+    """A pose as numbers of order one."""
+    R = T.rotation().as_matrix()
+    columns = jnp.swapaxes(R[..., :2], -1, -2).reshape(*R.shape[:-2], 6)
+    joint = (q - joints.LOWER) / _HALF_RANGE - 1.0
+    return jnp.concatenate([_LENGTH * T.translation(), columns, joint], axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """Sizes of a network's raw answers."""
+
+    length: float = 0.05
+    """Metres."""
+    rotation: float = 0.3
+    joints: float = 0.3
+    """Radians."""
+
+
+SCALE = Scale()
+
+
+def poses_of(
+    raw: Float[Array, "*b 10 31"], present: Float[Array, "*b 28"]
+) -> Float[Array, "*b 10 28"]:
+    """Poses in the world from a network's answer: changes with respect to the present pose.
+
+    Joints are clipped to their limits.
+    """
+    q, T_world_now = pose.split(present[..., None, :])
+    R = jaxlie.SO3.from_matrix(pose.rotation_from_columns(SCALE.rotation * raw[..., 3:9]))
+    change = jaxlie.SE3.from_rotation_and_translation(R, SCALE.length * raw[..., :3])
+    q = jnp.clip(q + SCALE.joints * raw[..., 9:], joints.LOWER, joints.UPPER)
+    T_world_now = jax.tree.map(
+        lambda x: jnp.broadcast_to(x, (*raw.shape[:-1], x.shape[-1])), T_world_now
+    )
+    return pose.join(q, T_world_now @ change)
+
+
+assert FUTURE == 10

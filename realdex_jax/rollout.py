@@ -1,0 +1,131 @@
+"""Motion from a start pose to a grasp: a model fed with its own answers, under one scan."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from realdex_jax import pose, pytree
+from realdex_jax.data import schema
+from realdex_jax.data.windows import FUTURE, PAST, Windows
+from realdex_jax.errors import DatasetError
+from realdex_jax.hand import kinematics
+from realdex_jax.hand.load import HandModel
+
+Predict = Callable[[Windows], Float[Array, "b 10 28"]]
+"""The ten poses that follow a window."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutConfig:
+    """How a model is fed with its own answers."""
+
+    stride: int = 2
+    """Frames taken from each answer of ten."""
+    arrived: float = 0.002
+    """Metres: mean distance of the keypoints from the goal's at which a motion ends."""
+
+
+@pytree.dataclass
+class Rollout:
+    """Motions that a model made."""
+
+    phi: Float[Array, "b t 28"]
+    """Poses in the world; after the end of a motion its last pose is repeated."""
+    length: Int[Array, " b"]
+    """Frames until the goal was reached, or all."""
+    arrived: Bool[Array, " b"]
+    """Whether it was reached."""
+
+
+def rollout(
+    hand: HandModel,
+    predict: Predict,
+    start: Float[Array, "b 28"],
+    goal: Float[Array, "b 28"],
+    steps: Int[Array, " b"],
+    wxyz_xyz_world_object: Float[Array, "b 7"],
+    target: Int[Array, " b"],
+    *,
+    frames: int,
+    config: RolloutConfig = RolloutConfig(),
+) -> Rollout:
+    """Makes motions that begin at rest.
+
+    Args:
+        hand: The hand.
+        predict: The model.
+        start: First poses, in the world.
+        goal: Grasps, in the world.
+        steps: Frames that each motion should take, the first one included.
+        wxyz_xyz_world_object: Where the objects rest.
+        target: Index of each object, for a model that looks it up.
+        frames: Frames computed, at least the largest of `steps`; a constant of the trace.
+        config: Stride and threshold.
+    """
+    b = start.shape[0]
+    seen = jnp.broadcast_to(start[:, None], (b, PAST + 1, pose.SIZE))
+    last = (steps - 1).astype(jnp.float32)
+    rounds = -(-(frames - 1) // config.stride)
+    p_goal = keypoints_in_world(hand, goal)
+
+    def advance(
+        carry: tuple[Array, Array], i: Array
+    ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        seen, done = carry
+        windows = Windows(
+            seen=seen,
+            coming=jnp.zeros((b, FUTURE, pose.SIZE)),
+            goal=goal,
+            phase=jnp.minimum(i * config.stride / last, 1.0),
+            step=1.0 / last,
+            wxyz_xyz_world_object=wxyz_xyz_world_object,
+            target=target,
+        )
+        fresh = predict(windows)[:, : config.stride]
+        fresh = jnp.where(done[:, None, None], seen[:, -1:], fresh)
+        gap = keypoints_in_world(hand, fresh[:, -1]) - p_goal
+        near = jnp.sqrt((gap**2).sum(-1)).mean(-1) < config.arrived
+        seen = jnp.concatenate([seen, fresh], axis=1)[:, -(PAST + 1) :]
+        return (seen, done | near), (fresh, jnp.broadcast_to(done[:, None], fresh.shape[:2]))
+
+    _, (parts, rested) = jax.lax.scan(
+        advance, (seen, jnp.zeros(b, bool)), jnp.arange(rounds, dtype=jnp.float32)
+    )
+    phi = jnp.moveaxis(parts, 0, 1).reshape(b, -1, pose.SIZE)
+    moving = ~jnp.moveaxis(rested, 0, 1).reshape(b, -1)
+    phi = jnp.concatenate([start[:, None], phi], axis=1)[:, :frames]
+    length = jnp.minimum(1 + moving.sum(-1), frames)
+    return Rollout(phi=phi, length=length, arrived=length < frames)
+
+
+def keypoints_in_world(hand: HandModel, phi: Float[Array, "*b 28"]) -> Float[Array, "*b 27 3"]:
+    """Joint origins and fingertips (m) of poses, in the poses' frame."""
+    q, T_world_hand = pose.split(phi)
+    return kinematics.keypoints(hand, kinematics.place(kinematics.forward(hand, q), T_world_hand))
+
+
+def check_ends(start: np.ndarray, goal: np.ndarray, steps: np.ndarray) -> None:
+    """Checks what a user asks for, before anything moves.
+
+    Raises:
+        DatasetError: Wrong shapes, poses that are not finite, joint angles beyond their limits, or
+            fewer frames than a window has.
+    """
+    for name, phi in (("start", start), ("goal", goal)):
+        if phi.ndim != 2 or phi.shape[1] != pose.SIZE:
+            raise DatasetError(f"{name} has shape {phi.shape}; it must be (b, {pose.SIZE})")
+        bad = np.flatnonzero(~np.isfinite(phi).all(1))
+        if len(bad):
+            raise DatasetError(f"{name} of motion {bad[0]} is not finite ({len(bad)} such)")
+        schema.check_limits(phi[:, : pose.JOINTS], name, "motion")
+    if len(start) != len(goal) or np.shape(steps) != (len(start),):
+        raise DatasetError(
+            f"{len(start)} starts, {len(goal)} goals and steps of shape {np.shape(steps)}; there "
+            "must be one of each per motion"
+        )
+    if len(steps) and np.min(steps) < PAST + 1:
+        raise DatasetError(f"{np.min(steps)} frames; a motion has at least {PAST + 1}")

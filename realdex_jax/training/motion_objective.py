@@ -1,0 +1,127 @@
+"""The loss of MotionNet (RealDex's Eq. 5) and its update."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import jaxlie
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from realdex_jax import pose
+from realdex_jax.data import windows as windowing
+from realdex_jax.data.windows import Windows
+from realdex_jax.geometry import sdf
+from realdex_jax.hand import kinematics, surface
+from realdex_jax.hand.load import HandModel
+from realdex_jax.losses import motion as losses
+from realdex_jax.losses.motion import MotionWeights
+from realdex_jax.models import motion_model
+from realdex_jax.models.motion_features import HAND_POINTS, Grids
+from realdex_jax.models.motion_model import MotionModel
+from realdex_jax.training.state import (
+    Optimisation,
+    TrainState,
+    keep_finite,
+    step_key,
+    transformation,
+)
+
+Scalars = dict[str, Float[Array, ""]]
+
+
+def loss(
+    model: MotionModel,
+    windows: Windows,
+    key: PRNGKeyArray,
+    *,
+    hand: HandModel,
+    grids: Grids | None,
+    weights: MotionWeights,
+    noise: float,
+) -> tuple[Float[Array, ""], Scalars]:
+    """Weighted sum of all terms on a batch; see `losses.motion`.
+
+    Args:
+        model: The model.
+        windows: The batch.
+        key: Randomness of the input noise.
+        hand: The hand.
+        grids: Distance grids, for an aware model and the penetration term.
+        weights: Weights of the terms.
+        noise: Size of the noise on the inputs, as `windows.shaken` takes it.
+    """
+    predicted = motion_model.predict(hand, model, grids, windowing.shaken(key, windows, noise))
+    coming = jnp.asarray(windows.coming)
+    terms = losses.pose_terms(predicted, coming, weights)
+    p, p_true = (points(hand, phi) for phi in (predicted, coming))
+    p_goal = points(hand, jnp.asarray(windows.goal))[:, None]
+    terms |= losses.point_terms(p, p_true, p_goal, weights)
+    if weights.penetration > 0.0 and grids is not None:
+        depth, true_depth = (_depth(windows, x, grids) for x in (p, p_true))
+        # Only what the demonstration itself does not do: at the goal the fingers press.
+        terms["penetration"] = weights.penetration * jnp.maximum(depth - true_depth, 0.0).mean()
+    return jnp.stack(list(terms.values())).sum(), terms
+
+
+def points(hand: HandModel, phi: Float[Array, "*b 28"]) -> Float[Array, "*b 64 3"]:
+    """Surface points of posed hands, in the poses' frame, metres."""
+    q, T_world_hand = pose.split(phi)
+    links = kinematics.place(kinematics.forward(hand, q), T_world_hand)
+    return surface.pose_points(surface.points(hand, HAND_POINTS), links)[0]
+
+
+def _depth(windows: Windows, p_world: Array, grids: Grids) -> Array:
+    """Depth (m) of points (b t k 3) in the object or under the table."""
+    T_object_world = jaxlie.SE3(jnp.asarray(windows.wxyz_xyz_world_object)).inverse()
+    p_object = jax.vmap(lambda T, p: T @ p)(T_object_world, p_world.reshape(len(p_world), -1, 3))
+    distance = jax.vmap(lambda o, p: sdf.first_order(grids.one(o), p.T)[0])(
+        jnp.asarray(windows.target), p_object
+    )
+    nearest = jnp.minimum(distance.reshape(p_world.shape[:-1]), p_world[..., 2])
+    return jnp.maximum(-nearest, 0.0)
+
+
+def make_step(
+    *,
+    hand: HandModel,
+    config: motion_model.Config,
+    grids: Grids | None,
+    weights: MotionWeights,
+    noise: float,
+    optimisation: Optimisation,
+) -> Callable[[TrainState, Windows], tuple[TrainState, Scalars]]:
+    """The jitted update; the state is donated.
+
+    Returns:
+        A function from state and windows to the next state and its scalars: "loss", "gradient"
+        (norm), "finite" (0 or 1) and the weighted terms. If loss or gradient is not finite, the
+        state comes back unchanged.
+    """
+    update = transformation(optimisation)
+
+    def step(
+        state: TrainState, windows: Windows, grids: Grids | None
+    ) -> tuple[TrainState, Scalars]:
+        def of(params: Array) -> tuple[Array, Scalars]:
+            return loss(
+                MotionModel(config=config, params=params),
+                windows,
+                step_key(state),
+                hand=hand,
+                grids=grids,
+                weights=weights,
+                noise=noise,
+            )
+
+        (value, terms), gradient = jax.value_and_grad(of, has_aux=True)(state.params)
+        norm = optax.tree.norm(gradient)
+        finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        updates, optimiser = update.update(gradient, state.optimiser, state.params)
+        params = optax.apply_updates(state.params, updates)
+        new = TrainState(step=state.step + 1, params=params, optimiser=optimiser, key=state.key)
+        scalars = {"loss": value, "gradient": norm, "finite": finite.astype(jnp.float32), **terms}
+        return keep_finite(new, state, finite), scalars
+
+    jitted = jax.jit(step, donate_argnums=0)
+    return lambda state, windows: jitted(state, windows, grids)
