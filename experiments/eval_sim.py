@@ -38,7 +38,7 @@ from experiments.protocol import Entry, Measured, Taken
 from realdex_jax.data import schema
 from realdex_jax.errors import ConfigError, RealdexError
 from realdex_jax.evaluation import report, results
-from realdex_jax.evaluation.report import Picture
+from realdex_jax.evaluation.report import Clip, Picture
 from realdex_jax.hand.load import HandModel, load
 from realdex_jax.models import grasp_model
 from realdex_jax.models.grasp_model import GraspModel
@@ -118,6 +118,7 @@ class Evaluation:
     measured: list[Measured]
     pictures: list[Picture]
     seconds: dict[str, float]
+    clips: list[Clip] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -284,6 +285,7 @@ def publish(
         evaluation.found,
         title=title,
         pictures=evaluation.pictures,
+        clips=evaluation.clips,
         seconds=evaluation.seconds,
     )
     path = report.save_html(page, out / "report.html")

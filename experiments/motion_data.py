@@ -214,9 +214,9 @@ def main() -> None:
     if found.tally:
         t = found.tally
         console.print(
-            f"{t.attempts} attempts: within the arm's reach {t.reachable / t.attempts:.2f}, free of "
-            f"collisions {t.clean / t.attempts:.2f}; lifted {t.lifted / max(t.clean, 1):.2f} of "
-            "those"
+            f"{t.attempts} attempts: the arm reaches {t.reachable / t.attempts:.2f}, free of "
+            f"collisions {t.clean / t.attempts:.2f}; of those lifted "
+            f"{t.lifted / max(t.clean, 1):.2f}"
         )
 
 

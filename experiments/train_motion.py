@@ -3,6 +3,7 @@
     python -m experiments.train_motion                       # MotionNet on RealDex-Sim
     python -m experiments.train_motion --model aware         # sees object and table
     python -m experiments.train_motion --model goal          # GOAL's MNet, same data and budget
+    python -m experiments.train_motion --model saga          # SAGA's infilling of whole motions
     python -m experiments.train_motion --data realdex-sim-small --preset smoke
 
 Ctrl-C or SIGTERM saves and stops; the next start with the same `--run` continues exactly. The run's
@@ -12,29 +13,43 @@ folder gets `config.json`, `checkpoints/`, `scalars.jsonl`, `tensorboard/` and `
 import dataclasses
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import tyro
 
 from experiments import motion_data
 from experiments.motion_data import MotionData
-from realdex_jax.data import windows
+from realdex_jax.data import clips, windows
+from realdex_jax.data.clips import Clips
+from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.data.windows import Windows
 from realdex_jax.errors import RealdexError, TrainingError
-from realdex_jax.hand.load import load
+from realdex_jax.hand.load import HandModel, load
+from realdex_jax.losses.goal import GoalWeights
 from realdex_jax.losses.motion import MotionWeights
+from realdex_jax.losses.saga import SagaWeights
 from realdex_jax.models import motion_model
+from realdex_jax.models.goal import GoalConfig
+from realdex_jax.models.motion_features import Grids
 from realdex_jax.models.motion_model import MotionModel
 from realdex_jax.models.motion_net import MotionNetConfig
-from realdex_jax.training import checkpoint, log, loop, motion_objective
+from realdex_jax.models.saga import SagaConfig
+from realdex_jax.training import (
+    checkpoint,
+    goal_objective,
+    log,
+    loop,
+    motion_objective,
+    saga_objective,
+)
 from realdex_jax.training import state as states
 from realdex_jax.training.loop import Hooks, Schedule, StopRequest
 from realdex_jax.training.state import Optimisation, TrainState
 
-ModelName = Literal["motion_net", "aware"]
+ModelName = Literal["motion_net", "aware", "goal", "saga"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +62,12 @@ class Recipe:
         default_factory=lambda: Optimisation(steps=4000, rate=1e-3, warmup=100)
     )
     """Length, rates and clipping."""
-    weights: MotionWeights = dataclasses.field(default_factory=MotionWeights)
-    """Weights of the loss terms."""
+    weights: MotionWeights | GoalWeights | SagaWeights = dataclasses.field(
+        default_factory=MotionWeights
+    )
+    """Weights of the loss terms; their type says which objective is used."""
     batch: int = 128
-    """Windows of a batch."""
+    """Windows, or whole motions for a model that fills them in, of a batch."""
     noise: float = 0.02
     """Noise on the frames a model sees, as `windows.shaken` takes it."""
     seed: int = 0
@@ -64,8 +81,11 @@ class Recipe:
 MODELS: dict[ModelName, Recipe] = {
     "motion_net": Recipe(),
     "aware": Recipe(model=MotionNetConfig(aware=True), weights=MotionWeights(penetration=100.0)),
+    "goal": Recipe(model=GoalConfig(), weights=GoalWeights()),
+    "saga": Recipe(model=SagaConfig(), weights=SagaWeights(), batch=32),
 }
-"""Same data, batch and number of steps for each."""
+"""Same data and number of steps for each, and the same batch of windows; a whole motion, of which
+SAGA takes 32, is worth several."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +93,8 @@ class TrainMotion:
     """Command line of this script."""
 
     model: ModelName = "motion_net"
-    """motion_net: the paper's. aware: it also sees distances to object and table."""
+    """motion_net: the paper's. aware: it also sees distances to object and table. goal, saga:
+    the paper's baselines."""
     preset: Literal["full", "smoke"] = "full"
     """full: minutes on a CPU. smoke: 20 steps, to see that everything works."""
     data: str = "realdex-sim"
@@ -150,20 +171,14 @@ def _train(recipe: Recipe, data: MotionData, run: Path, stop: StopRequest) -> Mo
         print(f"continuing {run} at step {int(state.step)}")
 
     # ---- update
-    update = motion_objective.make_step(
-        hand=hand,
-        config=recipe.model,
-        grids=grids,
-        weights=recipe.weights,
-        noise=recipe.noise,
-        optimisation=recipe.optimisation,
-    )
+    update = _update(recipe, hand, grids)
+    batch_at = _batches(recipe, motions)
 
     # ---- loop
     steps = recipe.optimisation.steps
     schedule = Schedule(steps, log_every=recipe.log_every, save_every=recipe.save_every)
 
-    def names_of(batch: Windows) -> str:
+    def names_of(batch: Windows | Clips) -> str:
         return ", ".join(sorted({motions.names[int(i)] for i in batch.target}))
 
     with log.Log(run) as scalars, log.progress() as bar:
@@ -176,13 +191,13 @@ def _train(recipe: Recipe, data: MotionData, run: Path, stop: StopRequest) -> Mo
             checkpoint.save(run, step, saved)
 
         def advance(step: int, rate: float) -> None:
-            shown = f"{rate:.1f} steps/s, {rate * recipe.batch:.0f} windows/s"
+            shown = f"{rate:.1f} steps/s, {rate * recipe.batch:.0f} samples/s"
             bar.update(task, completed=step, rate=shown)
 
         state, complete = loop.run(
             state,
             update,
-            lambda step: windows.batch(motions, recipe.batch, recipe.seed, step),
+            batch_at,
             schedule,
             Hooks(log=write, save=save, advance=advance),
             stop=stop,
@@ -197,6 +212,44 @@ def _train(recipe: Recipe, data: MotionData, run: Path, stop: StopRequest) -> Mo
     motion_model.save_model(run / "model.safetensors", model, described)
     print(f"model written to {run / 'model.safetensors'}")
     return model
+
+
+def _update(
+    recipe: Recipe, hand: HandModel, grids: Grids | None
+) -> Callable[[TrainState, Any], tuple[TrainState, motion_objective.Scalars]]:
+    """The jitted update of the recipe's objective."""
+    match recipe.model, recipe.weights:
+        case MotionNetConfig(), MotionWeights():
+            return motion_objective.make_step(
+                hand=hand,
+                config=recipe.model,
+                grids=grids,
+                weights=recipe.weights,
+                noise=recipe.noise,
+                optimisation=recipe.optimisation,
+            )
+        case GoalConfig(), GoalWeights():
+            return goal_objective.make_step(
+                hand=hand,
+                config=recipe.model,
+                weights=recipe.weights,
+                noise=recipe.noise,
+                optimisation=recipe.optimisation,
+            )
+        case SagaConfig(), SagaWeights():
+            return saga_objective.make_step(
+                config=recipe.model, weights=recipe.weights, optimisation=recipe.optimisation
+            )
+        case model, weights:
+            raise TrainingError(f"{type(weights).__name__} are no weights for {type(model)}")
+
+
+def _batches(recipe: Recipe, motions: MotionSet) -> Callable[[int], Windows | Clips]:
+    """What the model learns from at each step."""
+    if isinstance(recipe.model, SagaConfig):
+        whole = clips.stretch(motions, recipe.model.instants)
+        return lambda step: clips.batch(whole, recipe.batch, recipe.seed, step)
+    return lambda step: windows.batch(motions, recipe.batch, recipe.seed, step)
 
 
 def main(args: Annotated[TrainMotion, tyro.conf.arg(name="")]) -> int:

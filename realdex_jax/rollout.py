@@ -1,4 +1,7 @@
-"""Motion from a start pose to a grasp: a model fed with its own answers, under one scan."""
+"""Motion from a start pose to a grasp: a model fed with its own answers, under one scan.
+
+A model that makes whole motions at once is asked once; `generate` is for either kind.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from realdex_jax import pose, pytree
 from realdex_jax.data import schema
@@ -14,6 +17,9 @@ from realdex_jax.data.windows import FUTURE, PAST, Windows
 from realdex_jax.errors import DatasetError
 from realdex_jax.hand import kinematics
 from realdex_jax.hand.load import HandModel
+from realdex_jax.models import motion_model
+from realdex_jax.models.motion_features import Grids
+from realdex_jax.models.motion_model import MotionModel
 
 Predict = Callable[[Windows], Float[Array, "b 10 28"]]
 """The ten poses that follow a window."""
@@ -100,6 +106,54 @@ def rollout(
     phi = jnp.concatenate([start[:, None], phi], axis=1)[:, :frames]
     length = jnp.minimum(1 + moving.sum(-1), frames)
     return Rollout(phi=phi, length=length, arrived=length < frames)
+
+
+def generate(
+    hand: HandModel,
+    model: MotionModel,
+    grids: Grids | None,
+    start: Float[Array, "b 28"],
+    goal: Float[Array, "b 28"],
+    steps: Int[Array, " b"],
+    wxyz_xyz_world_object: Float[Array, "b 7"],
+    target: Int[Array, " b"],
+    *,
+    frames: int,
+    config: RolloutConfig = RolloutConfig(),
+    key: PRNGKeyArray | None = None,
+) -> Float[Array, "b t 28"]:
+    """Motions of any kind of model, in the world; after its end a motion's last pose is repeated.
+
+    Args:
+        hand: The hand; a constant of the trace, like `frames` and `config`.
+        model: The model.
+        grids: Distance grids of the objects; only an aware model looks at them.
+        start: First poses, in the world; the hand rests.
+        goal: Grasps, in the world.
+        steps: Frames that each motion should take, the first one included.
+        wxyz_xyz_world_object: Where the objects rest.
+        target: Index of each object among the grids.
+        frames: Frames computed, at least the largest of `steps`.
+        config: Stride and threshold of the rollout.
+        key: For a model that can draw motions; None asks for its usual one.
+    """
+    if motion_model.fills(model.config):
+        return motion_model.fill(model, start, goal, steps, frames=frames, key=key)
+
+    def predict(windows: Windows) -> Array:
+        return motion_model.predict(hand, model, grids, windows)
+
+    return rollout(
+        hand,
+        predict,
+        start,
+        goal,
+        steps,
+        wxyz_xyz_world_object,
+        target,
+        frames=frames,
+        config=config,
+    ).phi
 
 
 def keypoints_in_world(hand: HandModel, phi: Float[Array, "*b 28"]) -> Float[Array, "*b 27 3"]:

@@ -6,10 +6,11 @@ vectorises; this is the inner loop of refinement.
 
 import jax
 import jax.numpy as jnp
+import jaxlie
 import numpy as np
 from jaxtyping import Array, Float
 
-from realdex_jax import pytree, wrench
+from realdex_jax import pose, pytree, wrench
 from realdex_jax.geometry import sdf
 from realdex_jax.geometry.sdf import SdfGrid
 from realdex_jax.hand import collision, kinematics
@@ -86,6 +87,35 @@ def posed(
             moved = moved + local[:, i, None] * columns[link][i][:, None]
         centre[int(link)] = moved
     return Posed(columns, origins, centre)
+
+
+def depths(
+    hand: HandModel,
+    grid: SdfGrid,
+    phi: Float[Array, "*b 28"],
+    wxyz_xyz_world_object: Float[Array, "*b 7"],
+) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
+    """How deep (m) the hand's spheres are in the object and under the table; negative is clear.
+
+    Args:
+        hand: The hand.
+        grid: The object.
+        phi: Hand poses in the world.
+        wxyz_xyz_world_object: Object poses.
+    """
+    batch = phi.shape[:-1]
+    q, T_world_hand = pose.split(phi.reshape(-1, pose.SIZE))
+    T_world_object = jaxlie.SE3(wxyz_xyz_world_object.reshape(-1, 7))
+    T_object_hand = T_world_object.inverse() @ T_world_hand
+    R = jnp.moveaxis(T_object_hand.rotation().as_matrix(), 0, -1)
+    at = posed(hand, R, T_object_hand.translation().T, q.T)
+    centre = jnp.concatenate(list(at.centre.values()), axis=1)
+    radius = spheres(hand).radius[:, None]
+    distance, _ = sdf.first_order(grid, centre)
+    up = T_world_object.rotation().as_matrix()[:, 2]
+    height = jnp.einsum("bi,isb->sb", up, centre) + T_world_object.translation()[:, 2]
+    in_object, in_table = (radius - distance).max(0), (radius - height).max(0)
+    return in_object.reshape(batch), in_table.reshape(batch)
 
 
 def touch(hand: HandModel, at: Posed, grid: SdfGrid) -> Touch:

@@ -25,7 +25,6 @@ from realdex_jax.geometry import sdf
 from realdex_jax.geometry.sdf import SdfGrid
 from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand.load import HandModel
-from realdex_jax.hand.spheres import spheres
 from sim.lift import lift
 from sim.reach import CLOSING, OVERLAP, reach
 
@@ -109,13 +108,15 @@ def draw(
     count: int,
     rng: np.random.Generator,
     config: DemonstrationConfig,
+    *,
+    in_order: bool = False,
 ) -> Attempts:
-    """Draws situations: grasp, place of the object, start.
+    """Draws situations: grasp (or the grasps in order), place of the object, start.
 
     The object is turned so that the forearm of the grasp points toward the arm, as an operator
     would put it, give or take `config.yaw_spread`.
     """
-    grasp = rng.integers(len(grasps), size=count)
+    grasp = np.arange(count) if in_order else rng.integers(len(grasps), size=count)
     phi = np.asarray(grasps.phi, np.float64)[grasp]
     R_object_palm = Rotation.from_rotvec(phi[:, 25:28])
     back = R_object_palm.apply([0.0, 0.0, -1.0])
@@ -170,7 +171,7 @@ def candidates(hand: HandModel, attempts: Attempts) -> Float[Array, "a c t 28"]:
     o = len(OPENINGS)
     many = (a, d * o)
 
-    def repeated(x: Array) -> Array:
+    def repeated(x: Array | np.ndarray) -> Array:
         return jnp.broadcast_to(jnp.asarray(x)[:, None], (*many, *x.shape[1:]))
 
     return reach(
@@ -183,35 +184,6 @@ def candidates(hand: HandModel, attempts: Attempts) -> Float[Array, "a c t 28"]:
     )
 
 
-def depths(
-    hand: HandModel,
-    grid: SdfGrid,
-    phi: Float[Array, "*b 28"],
-    wxyz_xyz_world_object: Float[Array, "*b 7"],
-) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
-    """How deep (m) the hand's spheres are in the object and under the table; negative is clear.
-
-    Args:
-        hand: The hand.
-        grid: The object.
-        phi: Hand poses in the world.
-        wxyz_xyz_world_object: Object poses.
-    """
-    batch = phi.shape[:-1]
-    q, T_world_hand = pose.split(phi.reshape(-1, pose.SIZE))
-    T_world_object = jaxlie.SE3(wxyz_xyz_world_object.reshape(-1, 7))
-    T_object_hand = T_world_object.inverse() @ T_world_hand
-    R = jnp.moveaxis(T_object_hand.rotation().as_matrix(), 0, -1)
-    at = touch.posed(hand, R, T_object_hand.translation().T, q.T)
-    centre = jnp.concatenate(list(at.centre.values()), axis=1)
-    radius = spheres(hand).radius[:, None]
-    distance, _ = sdf.first_order(grid, centre)
-    up = T_world_object.rotation().as_matrix()[:, 2]
-    height = jnp.einsum("bi,isb->sb", up, centre) + T_world_object.translation()[:, 2]
-    in_object, in_table = (radius - distance).max(0), (radius - height).max(0)
-    return in_object.reshape(batch), in_table.reshape(batch)
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def _examine(
     hand: HandModel,
@@ -221,7 +193,7 @@ def _examine(
 ) -> tuple[Float[Array, "a c"], Float[Array, "a c"], Float[Array, "a c"], Bool[Array, "a c"]]:
     """Worst depth (m) of hand in object, hand in table, arm in either; whether the arm reaches."""
     world = jnp.broadcast_to(wxyz_xyz_world_object[:, None, None], (*phi.shape[:-1], 7))
-    in_object, in_table = depths(hand, grid, phi, world)
+    in_object, in_table = touch.depths(hand, grid, phi, world)
     arm_depth, reachable = _arm_depth(grid, phi[..., ::_ARM_STRIDE, :], wxyz_xyz_world_object)
     return in_object.max(-1), in_table.max(-1), arm_depth, reachable
 
@@ -330,7 +302,7 @@ class Clean:
     """Reaches without collisions, one of each attempt that has any."""
 
     attempt: Int[np.ndarray, " k"]
-    phi: list[Float[np.ndarray, "t 28"]]
+    phi: list[Float[np.ndarray, "_ 28"]]
     """Poses in the world, each of its own length."""
 
     def __len__(self) -> int:
@@ -352,7 +324,7 @@ def clean(
     some = np.flatnonzero(free.any(1))
     first = free.argmax(1)
     picked = [np.asarray(phi[i, first[i], : int(attempts.lengths[i])]) for i in some]
-    return Clean(some, picked), reachable.any(1)
+    return Clean(some, picked), np.asarray(reachable.any(1))
 
 
 def _none(name: str) -> MotionSet:

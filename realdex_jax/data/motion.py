@@ -92,24 +92,36 @@ def resample(motion: Motion, rate: float = RATE) -> Motion:
             f"{old[-1] - old[0]:.3f} s at {rate} frames a second give {len(time)} frames; a motion "
             f"has at least {MIN_FRAMES}"
         )
-    at = old[0] + time
+    phi, world = interpolate(motion, old[0] + time)
+    return Motion(
+        time=time.astype(np.float32),
+        phi=phi.astype(np.float32),
+        wxyz_xyz_world_object=world.astype(np.float32),
+    )
+
+
+def interpolate(
+    motion: Motion, time: Float[np.ndarray, " k"]
+) -> tuple[Float[np.ndarray, "k 28"], Float[np.ndarray, "k 7"]]:
+    """Hand and object poses at any times (s) within a motion.
+
+    Joints and positions linearly, orientations on great arcs.
+    """
+    old = np.asarray(motion.time, np.float64)
 
     def linear(values: np.ndarray) -> np.ndarray:
-        return np.stack([np.interp(at, old, column) for column in values.T], axis=1)
+        return np.stack([np.interp(time, old, column) for column in values.T], axis=1)
 
     def turned(rotation: Rotation) -> Rotation:
-        return Slerp(old, rotation)(at)
+        return Slerp(old, rotation)(time)
 
     phi = np.asarray(motion.phi, np.float64)
     world = np.asarray(motion.wxyz_xyz_world_object, np.float64)
     palm = turned(Rotation.from_rotvec(phi[:, 25:])).as_rotvec()
     body = turned(Rotation.from_quat(world[:, :4], scalar_first=True)).as_quat(scalar_first=True)
-    return Motion(
-        time=time.astype(np.float32),
-        phi=np.concatenate([linear(phi[:, :25]), palm], axis=1).astype(np.float32),
-        wxyz_xyz_world_object=np.concatenate([body, linear(world[:, 4:])], axis=1).astype(
-            np.float32
-        ),
+    return (
+        np.concatenate([linear(phi[:, :25]), palm], axis=1),
+        np.concatenate([body, linear(world[:, 4:])], axis=1),
     )
 
 

@@ -92,7 +92,7 @@ def collect(
 
 def take(motions: MotionSet, chosen: Int[np.ndarray, " k"]) -> MotionSet:
     """The chosen motions, in that order."""
-    spans = [np.arange(motions.first[i], motions.first[i + 1]) for i in chosen]
+    spans = [np.arange(int(motions.first[i]), int(motions.first[i + 1])) for i in chosen]
     frames = np.concatenate(spans) if spans else np.zeros(0, np.int64)
     lengths = [len(span) for span in spans]
     return MotionSet(

@@ -1,6 +1,7 @@
 """Training windows of motions: six frames seen, ten to come, and the goal."""
 
 import jax
+import jax.numpy as jnp
 import jaxlie
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -75,7 +76,7 @@ def shaken(key: jax.Array, windows: Windows, size: float) -> Windows:
     key_all, key_each = jax.random.split(key)
     noise = jax.random.normal(key_all, (b, 1, pose.SIZE))
     noise = size * (noise + 0.1 * jax.random.normal(key_each, (b, frames, pose.SIZE)))
-    q, T_world_hand = pose.split(windows.seen)
+    q, T_world_hand = pose.split(jnp.asarray(windows.seen))
     R = T_world_hand.rotation() @ jaxlie.SO3.exp(noise[..., 25:28])
     p = T_world_hand.translation() + 0.2 * noise[..., 22:25]
     seen = pose.join(q + noise[..., : pose.JOINTS], jaxlie.SE3.from_rotation_and_translation(R, p))

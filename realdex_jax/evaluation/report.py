@@ -39,7 +39,7 @@ th.text, td.text { text-align: left; } td small { color: var(--dim); }
 tr:last-child td { border-bottom: 0; } td.best { color: var(--good); font-weight: 600; }
 .grid { display: grid; gap: .6rem; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }
 figure { margin: 0; border: 1px solid var(--line); border-radius: 6px; overflow: hidden;
-  background: var(--card); } figure img { display: block; width: 100%; height: auto; }
+  background: var(--card); } figure img, figure video { display: block; width: 100%; height: auto; }
 figcaption { padding: .3rem .6rem; } code { font-size: .87em; overflow-wrap: anywhere; }
 .bar { display: inline-block; height: .7em; background: #5b8def; border-radius: 2px; }
 """
@@ -53,6 +53,17 @@ class Picture:
     """Heading it stands under: the object."""
     caption: str
     image: UInt8[np.ndarray, "h w 3"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """One motion."""
+
+    group: str
+    """Heading it stands under."""
+    caption: str
+    html: str
+    """A self-contained tag that shows it."""
 
 
 def columns(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -129,6 +140,7 @@ def html_report(
     *,
     title: str,
     pictures: Sequence[Picture] = (),
+    clips: Sequence[Clip] = (),
     seconds: Mapping[str, float] | None = None,
 ) -> str:
     """One self-contained page.
@@ -137,6 +149,7 @@ def html_report(
         found: The results.
         title: Heading of the page.
         pictures: Rendered grasps; shown by group in the order given.
+        clips: Motions; likewise.
         seconds: Time spent per stage of the run, seconds.
     """
     e = html.escape
@@ -154,6 +167,16 @@ def html_report(
         "of the generated ones. Shares have no spread of their own.</p>",
         *(f'<p class="note">{e(note)}</p>' for note in found.notes),
     ]
+    if clips:
+        parts.append("<h2>Motions</h2>")
+    for group in dict.fromkeys(clip.group for clip in clips):
+        parts.append(f'<h2>{e(group)}</h2><div class="grid">')
+        parts += [
+            f"<figure>{clip.html}<figcaption>{e(clip.caption)}</figcaption></figure>"
+            for clip in clips
+            if clip.group == group
+        ]
+        parts.append("</div>")
     groups = dict.fromkeys(picture.group for picture in pictures)
     if groups:
         parts.append("<h2>Grasps</h2>")

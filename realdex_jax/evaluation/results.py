@@ -65,6 +65,9 @@ METRICS: dict[str, Metric] = {
     "verts_offset_mm": Metric("verts.offset (mm)", 2, -1),
     "min_dist_mm": Metric("min.dist. (mm)", 2, -1),
     "motion_penetration_p95_mm": Metric("motion penetration p95 (mm)", 2, -1),
+    "jerk_m_s3": Metric("jerk (m/s³)", 1, -1),
+    "limit_violations": Metric("beyond joint limits", 3, -1, share=True),
+    "velocity_violations": Metric("beyond joint speeds", 3, -1, share=True),
     "lift_success": Metric("lifted", 3, 1, share=True),
 }
 """Every metric the contract knows."""

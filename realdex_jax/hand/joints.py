@@ -40,6 +40,11 @@ NAMES: tuple[str, ...] = tuple(name for name, _, _ in _TABLE)
 LOWER: Float[np.ndarray, " 22"] = np.array([low for _, low, _ in _TABLE], np.float32)
 UPPER: Float[np.ndarray, " 22"] = np.array([high for _, _, high in _TABLE], np.float32)
 
+MAX_RATE: Float[np.ndarray, " 22"] = np.array(
+    [4.0 if name in ("THJ5", "THJ4", "THJ3", "THJ1") else 2.0 for name in NAMES], np.float32
+)
+"""Greatest speeds of the URDF, rad/s; drive at a fraction of them."""
+
 FINGERS: tuple[str, ...] = ("FF", "MF", "RF", "LF", "TH")
 
 COUPLED: tuple[tuple[int, int], ...] = tuple(

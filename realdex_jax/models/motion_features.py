@@ -24,9 +24,11 @@ KEYPOINTS = 27
 POSE_NUMBERS = 31
 """Numbers of a relative pose: 3 translation, 6 rotation, 22 joints."""
 
-_LENGTH = 10.0
+LENGTH = 10.0
+"""Numbers per metre."""
 _SPEED = 100.0
-_HALF_RANGE = np.asarray(0.5 * (joints.UPPER - joints.LOWER), np.float32)
+HALF_RANGE = np.asarray(0.5 * (joints.UPPER - joints.LOWER), np.float32)
+"""Half the joints' ranges, radians."""
 _FAR = 0.1
 """Metres beyond which a distance to object or table says no more."""
 
@@ -47,6 +49,8 @@ class Features:
     """The goal's pose."""
     goal_points: Float[Array, "*b 64 3"]
     """Surface points of the hand at the goal."""
+    goal_keypoints: Float[Array, "*b 27 3"]
+    """Joint origins and fingertips at the goal."""
     up: Float[Array, "*b 3"]
     """The world's up."""
     phase: Float[Array, "*b 2"]
@@ -113,11 +117,12 @@ def features(hand: HandModel, windows: Windows, grids: Grids | None) -> Features
         clearance = _clearance(windows, now, points[:, -1], grids)
     return Features(
         poses=numbers(q, T_now_hand),
-        keypoints=_LENGTH * kinematics.keypoints(hand, links),
-        points=_LENGTH * points[:, -1],
+        keypoints=LENGTH * kinematics.keypoints(hand, links),
+        points=LENGTH * points[:, -1],
         velocity=_SPEED * (points[:, -1] - points[:, -2]),
         goal=numbers(q_goal, T_now_goal),
-        goal_points=_LENGTH * surface.pose_points(skin, links_goal)[0],
+        goal_points=LENGTH * surface.pose_points(skin, links_goal)[0],
+        goal_keypoints=LENGTH * kinematics.keypoints(hand, links_goal),
         up=now.rotation().as_matrix()[:, 2],
         phase=jnp.stack([windows.phase, 100.0 * windows.step], axis=-1),
         clearance=clearance,
@@ -132,15 +137,15 @@ def _clearance(windows: Windows, now: jaxlie.SE3, p_now: Array, grids: Grids) ->
         jnp.asarray(windows.target), p_object
     )
     both = jnp.concatenate([distance, p_world[..., 2]], axis=-1)
-    return jnp.clip(both, -_FAR, _FAR) * _LENGTH
+    return jnp.clip(both, -_FAR, _FAR) * LENGTH
 
 
 def numbers(q: Float[Array, "*b 22"], T: jaxlie.SE3) -> Float[Array, "*b 31"]:
     """A pose as numbers of order one."""
     R = T.rotation().as_matrix()
     columns = jnp.swapaxes(R[..., :2], -1, -2).reshape(*R.shape[:-2], 6)
-    joint = (q - joints.LOWER) / _HALF_RANGE - 1.0
-    return jnp.concatenate([_LENGTH * T.translation(), columns, joint], axis=-1)
+    joint = (q - joints.LOWER) / HALF_RANGE - 1.0
+    return jnp.concatenate([LENGTH * T.translation(), columns, joint], axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)

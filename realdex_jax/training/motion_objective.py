@@ -1,11 +1,11 @@
 """The loss of MotionNet (RealDex's Eq. 5) and its update."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import jaxlie
-import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from realdex_jax import pose
@@ -19,15 +19,9 @@ from realdex_jax.losses.motion import MotionWeights
 from realdex_jax.models import motion_model
 from realdex_jax.models.motion_features import HAND_POINTS, Grids
 from realdex_jax.models.motion_model import MotionModel
-from realdex_jax.training.state import (
-    Optimisation,
-    TrainState,
-    keep_finite,
-    step_key,
-    transformation,
-)
-
-Scalars = dict[str, Float[Array, ""]]
+from realdex_jax.training import update
+from realdex_jax.training.state import Optimisation, TrainState
+from realdex_jax.training.update import Scalars
 
 
 def loss(
@@ -91,37 +85,15 @@ def make_step(
     noise: float,
     optimisation: Optimisation,
 ) -> Callable[[TrainState, Windows], tuple[TrainState, Scalars]]:
-    """The jitted update; the state is donated.
+    """The jitted update, as `update.make_step` describes it; the terms are weighted."""
 
-    Returns:
-        A function from state and windows to the next state and its scalars: "loss", "gradient"
-        (norm), "finite" (0 or 1) and the weighted terms. If loss or gradient is not finite, the
-        state comes back unchanged.
-    """
-    update = transformation(optimisation)
+    def of(
+        params: Any, batch: tuple[Windows, Grids | None], key: PRNGKeyArray, _step: Array
+    ) -> tuple[Array, Scalars]:
+        model = MotionModel(config=config, params=params)
+        windows, grids = batch
+        return loss(model, windows, key, hand=hand, grids=grids, weights=weights, noise=noise)
 
-    def step(
-        state: TrainState, windows: Windows, grids: Grids | None
-    ) -> tuple[TrainState, Scalars]:
-        def of(params: Array) -> tuple[Array, Scalars]:
-            return loss(
-                MotionModel(config=config, params=params),
-                windows,
-                step_key(state),
-                hand=hand,
-                grids=grids,
-                weights=weights,
-                noise=noise,
-            )
-
-        (value, terms), gradient = jax.value_and_grad(of, has_aux=True)(state.params)
-        norm = optax.tree.norm(gradient)
-        finite = jnp.isfinite(value) & jnp.isfinite(norm)
-        updates, optimiser = update.update(gradient, state.optimiser, state.params)
-        params = optax.apply_updates(state.params, updates)
-        new = TrainState(step=state.step + 1, params=params, optimiser=optimiser, key=state.key)
-        scalars = {"loss": value, "gradient": norm, "finite": finite.astype(jnp.float32), **terms}
-        return keep_finite(new, state, finite), scalars
-
-    jitted = jax.jit(step, donate_argnums=0)
-    return lambda state, windows: jitted(state, windows, grids)
+    # The grids travel with the batch: as constants they would be compiled in.
+    step = update.make_step(of, optimisation)
+    return lambda state, windows: step(state, (windows, grids))

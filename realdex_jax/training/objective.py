@@ -11,7 +11,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import jaxlie
-import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from realdex_jax import pose
@@ -24,15 +23,9 @@ from realdex_jax.losses import contact, penetration
 from realdex_jax.losses import pose as pose_loss
 from realdex_jax.models.cvae import Decoded, Statistics
 from realdex_jax.models.grasp_model import NetworkConfig, Params, networks
-from realdex_jax.training.state import (
-    Optimisation,
-    TrainState,
-    keep_finite,
-    step_key,
-    transformation,
-)
-
-Scalars = dict[str, Float[Array, ""]]
+from realdex_jax.training import update
+from realdex_jax.training.state import Optimisation, TrainState
+from realdex_jax.training.update import Scalars
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,41 +166,25 @@ def make_step(
     perturbation: Perturbation,
     optimisation: Optimisation,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Scalars]]:
-    """The jitted update; the state is donated.
-
-    Returns:
-        A function from state and batch to the next state and its scalars: "loss", "gradient"
-            (norm), "finite" (0 or
-        1) and the unweighted terms. If the loss or the gradient is not finite, the state comes
-        back unchanged.
-    """
-    update = transformation(optimisation)
+    """The jitted update, as `update.make_step` describes it; the terms are not weighted."""
     skin = surface.points(hand, config.hand_points)
     ramp_steps = max(1, optimisation.steps // 5)
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Scalars]:
-        ramp = jnp.minimum(1.0, state.step / ramp_steps)
-        (value, terms), gradient = jax.value_and_grad(loss, has_aux=True)(
-            state.params,
+    def of(params: Params, batch: Batch, key: PRNGKeyArray, step: Array) -> tuple[Array, Scalars]:
+        return loss(
+            params,
             batch,
-            step_key(state),
+            key,
             hand=hand,
             skin=skin,
             config=config,
             statistics=statistics,
             weights=weights,
             perturbation=perturbation,
-            ramp=ramp,
+            ramp=jnp.minimum(1.0, step / ramp_steps),
         )
-        norm = optax.tree.norm(gradient)
-        finite = jnp.isfinite(value) & jnp.isfinite(norm)
-        updates, optimiser = update.update(gradient, state.optimiser, state.params)
-        params = optax.apply_updates(state.params, updates)
-        new = TrainState(step=state.step + 1, params=params, optimiser=optimiser, key=state.key)
-        scalars = {"loss": value, "gradient": norm, "finite": finite.astype(jnp.float32), **terms}
-        return keep_finite(new, state, finite), scalars
 
-    return jax.jit(step, donate_argnums=0)
+    return update.make_step(of, optimisation)
 
 
 def _repeat(points: Float[Array, "b n 3"], phi: Float[Array, "b k 28"]) -> Float[Array, "b k n 3"]:

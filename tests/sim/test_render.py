@@ -3,7 +3,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from realdex_jax.hand import joints, load
-from sim import objects, render, visuals
+from sim import objects, render, stage, visuals
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +42,9 @@ def test_a_hand_without_visual_meshes_is_drawn_from_primitives(
     hand: load.HandModel, phi: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(visuals, "load", lambda hand: ())
-    render._scene.cache_clear()
+    stage.load_stage.cache_clear()
     image = render.render_grasp(hand, objects.make("cosmetics"), phi, size=(64, 48))
-    render._scene.cache_clear()
+    stage.load_stage.cache_clear()
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 100
 
 

@@ -1,0 +1,246 @@
+"""Evaluates motions: Table 4's protocol, penetration on the way, and the lift in physics.
+
+    python -m experiments.eval_motion --models runs/motion/*/model.safetensors
+    python -m experiments.eval_motion --data PATH/door.npz --models runs/door/*/model.safetensors
+    python -m experiments.eval_motion --models ... --grasps runs/demo/grasps
+
+Every model is given the first pose, the goal and the number of frames of each test motion. Models
+of one kind that differ by their training seed share a row: mean and spread over seeds. Rows marked
+"refined" went through the trajectory optimisation. With `--grasps`, generated grasps are reached
+for with generated motions, too, and lifted. Writes `results.json`, `report.html` and videos.
+"""
+
+import dataclasses
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+
+from experiments import motion_chain, motion_data, motion_protocol
+from experiments.motion_protocol import Asked, Judged, World
+from realdex_jax.data import store
+from realdex_jax.errors import ConfigError, RealdexError
+from realdex_jax.evaluation import report, results
+from realdex_jax.evaluation.report import Clip, Picture
+from realdex_jax.hand.load import HandModel, load
+from realdex_jax.models import motion_model
+from realdex_jax.models.motion_model import MotionModel
+from realdex_jax.training import loop
+from realdex_jax.trajectory import TrajectoryConfig
+from sim import objects, video
+from sim.physics import LiftPhysics
+
+ORDER = ("saga", "goal", "motion_net", "aware")
+"""Methods as the table shows them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalMotion:
+    """Command line of this script."""
+
+    models: tuple[Path, ...] = ()
+    """Trained models (`model.safetensors`); none evaluates the demonstrations alone."""
+    data: str = "realdex-sim"
+    """realdex-sim, realdex-sim-small, or a file of door demonstrations."""
+    split: str = "test"
+    """Part of the motions."""
+    mend: bool = True
+    """Whether rows with the trajectory optimisation are added."""
+    grasps: Path | None = None
+    """Folder of generated grasps (`<object>.npz`, as eval_sim and demo leave it) to reach for."""
+    videos: int = 1
+    """Videos per object in the report."""
+    out: Path = Path("runs/eval_motion")
+    """Folder of report, results and videos."""
+    json: Path | None = None
+    """File of the results instead of `out/results.json`."""
+
+
+def main() -> None:
+    """Command line; mistakes of the user end in one line, not a traceback."""
+    config = tyro.cli(EvalMotion, description=__doc__)
+    console = Console()
+    command = shlex.join(["python", "-m", "experiments.eval_motion", *sys.argv[1:]])
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+        run(config, command, console)
+    except (RealdexError, OSError) as error:
+        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
+        sys.exit(2)
+
+
+def run(config: EvalMotion, command: str, console: Console) -> results.Results:
+    """Evaluates and publishes; returns what was found."""
+    hand = load("shadow")
+    loaded = [_opened(hand, path) for path in config.models]
+    data = motion_data.open_motions(config.data, tell=console.print)
+    if config.split not in data.parts:
+        raise ConfigError(f"no part {config.split!r}; known: {', '.join(data.parts)}")
+    what = motion_protocol.asked(data.parts[config.split])
+    world = motion_protocol.world_of(data, config.split)
+    grids = data.grids(config.split)
+    seconds: dict[str, float] = {}
+    judged = [_demonstrated(hand, what, world)]
+    stages = [(one, stage) for one in loaded for stage in ("raw", "refined")]
+    with loop.stop_on_signals(console.print) as stop:
+        kept: dict[int, np.ndarray] = {}
+        for one, stage in track(stages, description="models", console=console):
+            if stop.signal or (stage == "refined" and not (config.mend and world.shapes)):
+                continue
+            began = time.perf_counter()
+            if stage == "raw":
+                kept[id(one)] = phi = motion_chain.made(hand, one.model, grids, what, one.seed)
+            elif one.method in ("motion_net", "aware"):
+                phi = motion_protocol.mend(hand, what, world, kept[id(one)], TrajectoryConfig())
+            else:
+                continue
+            spent = f"{one.method} {stage}"
+            seconds[spent] = seconds.get(spent, 0.0) + time.perf_counter() - began
+            judged.append(
+                motion_protocol.judge(
+                    hand, what, world, phi, method=one.method, stage=stage, seed=one.seed
+                )
+            )
+    rows = _rows(data.name, config.split, what, judged)
+    notes = [
+        "Rows of models: mean over motions, then mean and spread over training seeds "
+        f"({_seeds_of(judged)}); the demonstrations' spread is over motions.",
+        "raw: as the model made it; refined: after the trajectory optimisation.",
+    ]
+    if world.shapes:
+        notes += _lift_notes(what, judged)
+    if config.grasps is not None and loaded:
+        best = max(loaded, key=lambda one: (ORDER.index(one.method), -one.seed))
+        notes.append(_reach_generated(hand, best, config.grasps, console))
+    seeds = sorted({one.seed for one in loaded})
+    found = results.collect(command, seeds, LiftPhysics().describe(), rows, notes)
+    clips, pictures = _shown(hand, what, world, judged, config)
+    _publish(found, clips, pictures, seconds, config, console)
+    return found
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model and what its file says of it."""
+
+    model: MotionModel
+    method: str
+    seed: int
+
+
+def _opened(hand: HandModel, path: Path) -> Loaded:
+    model = motion_model.load_model(hand, path)
+    method = motion_model.kind_of(model.config)
+    method = "aware" if getattr(model.config, "aware", False) else method
+    recipe: dict[str, Any] = motion_model.load_recipe(path)
+    return Loaded(model, method, int(recipe.get("config", {}).get("seed", 0)))
+
+
+def _demonstrated(hand: HandModel, what: Asked, world: World) -> Judged:
+    return motion_protocol.judge(
+        hand, what, world, what.true, method="demonstration", stage="dataset", seed=0
+    )
+
+
+def _rows(data: str, split: str, what: Asked, judged: Sequence[Judged]) -> list[results.Row]:
+    order = ("demonstration", *ORDER)
+    kinds = sorted({(order.index(j.method), j.stage) for j in judged})
+    return [
+        motion_protocol.row(
+            data,
+            split,
+            what,
+            [j for j in judged if (order.index(j.method), j.stage) == kind],
+        )
+        for kind in kinds
+    ]
+
+
+def _seeds_of(judged: Sequence[Judged]) -> str:
+    count = {m: len({j.seed for j in judged if j.method == m}) for m in ORDER}
+    return ", ".join(f"{m} {n}" for m, n in count.items() if n) or "no model"
+
+
+def _lift_notes(what: Asked, judged: Sequence[Judged]) -> list[str]:
+    """How often each object is lifted, by method."""
+    notes = []
+    for method, stage in dict.fromkeys((j.method, j.stage) for j in judged):
+        mine = [j for j in judged if (j.method, j.stage) == (method, stage)]
+        rates = motion_protocol.per_object(what, mine, "lift_success")
+        each = ", ".join(f"{name} {rate:.2f}" for name, rate in rates.items())
+        notes.append(f"lifted, {method} {stage}: {each}")
+    return notes
+
+
+def _reach_generated(hand: HandModel, one: Loaded, folder: Path, console: Console) -> str:
+    """Reaches for generated grasps with generated motions; how many are lifted, by object."""
+    files = sorted(folder.glob("*.npz"))
+    if not files:
+        raise ConfigError(f"no grasps (<object>.npz) in {folder}")
+    done = [
+        motion_chain.carry_out(
+            hand, one.model, objects.make(path.stem), store.load_grasps(path), seed=0
+        )
+        for path in track(files, description="generated grasps", console=console)
+    ]
+    each = ", ".join(f"{d.shape.name} {d.lifted.sum()}/{len(d.lifted)}" for d in done)
+    good, n = sum(int(d.lifted.sum()) for d in done), sum(len(d.lifted) for d in done)
+    return f"generated grasps lifted after {one.method} motions: {good}/{n} ({each})"
+
+
+def _shown(
+    hand: HandModel, what: Asked, world: World, judged: Sequence[Judged], config: EvalMotion
+) -> tuple[list[Clip], list[Picture]]:
+    """Videos and strips of the last method's motions, first seed."""
+    if not world.shapes or not config.videos:
+        return [], []
+    last = next(j for j in reversed(judged) if j.seed == min(k.seed for k in judged))
+    clips, pictures = [], []
+    for name, shape in world.shapes.items():
+        mine = np.flatnonzero(what.motions.target == what.motions.names.index(name))
+        for i in mine[: config.videos]:
+            placed = what.motions.wxyz_xyz_world_object[i]
+            phi = last.phi[i, : what.lengths[i]]
+            seen = motion_chain.whole(hand, shape, phi, what.motions.q_squeeze[i], placed)
+            drawn = video.draw(hand, shape, seen)
+            path = video.write_mp4(config.out / "videos" / f"{name}_{i}.mp4", drawn)
+            caption = f"{last.method} {last.stage}, motion {i}: {_verdict(last, int(i))}"
+            clips.append(Clip(name, caption, video.as_html(path)))
+            pictures.append(Picture(name, caption, video.strip(drawn)))
+    return clips, pictures
+
+
+def _verdict(judged: Judged, i: int) -> str:
+    lifted = "lifted" if judged.values["lift_success"][i] else "not lifted"
+    return f"MPJPE {judged.values['mpjpe_cm'][i]:.2f} cm, {lifted}"
+
+
+def _publish(
+    found: results.Results,
+    clips: Sequence[Clip],
+    pictures: Sequence[Picture],
+    seconds: dict[str, float],
+    config: EvalMotion,
+    console: Console,
+) -> None:
+    console.print(report.terminal_table(found, "Motions"))
+    for note in found.notes:
+        console.print(note, style="yellow", highlight=False, markup=False)
+    where = results.save(found, config.json or config.out / "results.json")
+    page = report.html_report(
+        found, title="Motions", pictures=pictures, clips=clips, seconds=seconds
+    )
+    path = report.save_html(page, config.out / "report.html")
+    console.print(f"results: {where}\nreport:  {path}", highlight=False)
+
+
+if __name__ == "__main__":
+    main()

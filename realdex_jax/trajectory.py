@@ -1,0 +1,161 @@
+"""Optimisation of whole motions: smooth, within limits, clear of object and table.
+
+A motion that a model made is moved as little as its faults need. Adam works on tangent steps of
+every frame but the first; the cost is quadratic in what is wrong, so nothing moves where nothing
+is.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import jaxlie
+import optax
+from jaxtyping import Array, Float, Int
+
+from realdex_jax import pose, touch
+from realdex_jax.data.motion import RATE
+from realdex_jax.geometry import sdf
+from realdex_jax.geometry.sdf import SdfGrid
+from realdex_jax.hand import joints, torque
+from realdex_jax.hand.load import HandModel
+from realdex_jax.hand.spheres import spheres
+
+
+@dataclasses.dataclass(frozen=True)
+class TrajectoryConfig:
+    """Weights and limits."""
+
+    steps: int = 80
+    """Steps of Adam."""
+    rate: float = 0.002
+    """Size of a step: metres, and a fifth of the radians."""
+    stay: float = 1.0
+    """Weight of the squared change, in units of `_UNIT`."""
+    smooth: float = 3.0
+    """Weight of the squared second difference over frames, same units."""
+    clear: float = 40.0
+    """Weight of the squared depth beyond `allowed`, in millimetres, summed over the hand."""
+    speed: float = 10.0
+    """Weight of the squared excess of joint speeds over their limits, (rad/s)^2."""
+    allowed: float = 0.0005
+    """Metres the hand may be inside the object: a grasp presses."""
+    margin: float = 0.001
+    """Metres the hand keeps above the table."""
+
+
+_UNIT = 0.01
+"""A centimetre of the palm weighs as much as five hundredths of a radian."""
+_TURN = 5.0
+
+
+def optimise(
+    hand: HandModel,
+    grid: SdfGrid,
+    phi: Float[Array, "b t 28"],
+    lengths: Int[Array, " b"],
+    wxyz_xyz_world_object: Float[Array, "b 7"],
+    config: TrajectoryConfig = TrajectoryConfig(),
+) -> Float[Array, "b t 28"]:
+    """Mends motions around one object.
+
+    Args:
+        hand: The hand.
+        grid: The object's distance grid.
+        phi: Motions in the world; frames beyond a motion's length repeat its last.
+        lengths: Frames of each.
+        wxyz_xyz_world_object: Where the object rests in each.
+        config: Weights and limits.
+
+    Returns:
+        Motions whose first frame is unchanged and whose joints keep their limits.
+    """
+    return _optimise(hand, config, grid, phi, lengths, wxyz_xyz_world_object)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _optimise(
+    hand: HandModel,
+    config: TrajectoryConfig,
+    grid: SdfGrid,
+    phi: Float[Array, "b t 28"],
+    lengths: Int[Array, " b"],
+    wxyz_xyz_world_object: Float[Array, "b 7"],
+) -> Float[Array, "b t 28"]:
+    t = phi.shape[1]
+    frames = jnp.arange(t)
+    free = ((frames > 0) & (frames < lengths[:, None]))[..., None].astype(phi.dtype)
+    solver = optax.adam(optax.cosine_decay_schedule(config.rate, config.steps, 0.05))
+    scale = jnp.concatenate([jnp.full(22, _TURN), jnp.ones(3), jnp.full(3, _TURN)])
+
+    def of(change: Array) -> Array:
+        return cost(hand, config, grid, phi, change * free * scale, lengths, wxyz_xyz_world_object)
+
+    def step(
+        carry: tuple[Array, optax.OptState], _: None
+    ) -> tuple[tuple[Array, optax.OptState], None]:
+        change, state = carry
+        updates, state = solver.update(jax.grad(of)(change), state)
+        return (jnp.asarray(optax.apply_updates(change, updates)), state), None
+
+    zero = jnp.zeros_like(phi)
+    (change, _), _ = jax.lax.scan(step, (zero, solver.init(zero)), None, length=config.steps)
+    moved = _moved(phi, change * free * scale)
+    limited = torque.within_limits(moved[..., : pose.JOINTS])
+    mended = jnp.concatenate([limited, moved[..., pose.JOINTS :]], axis=-1)
+    mended = jnp.concatenate([phi[:, :1], mended[:, 1:]], axis=1)
+    last = jnp.minimum(frames, lengths[:, None] - 1)
+    return jnp.take_along_axis(mended, last[..., None], axis=1)
+
+
+def cost(
+    hand: HandModel,
+    config: TrajectoryConfig,
+    grid: SdfGrid,
+    phi: Float[Array, "b t 28"],
+    change: Float[Array, "b t 28"],
+    lengths: Int[Array, " b"],
+    wxyz_xyz_world_object: Float[Array, "b 7"],
+) -> Float[Array, ""]:
+    """What `optimise` minimises, over changes (rad, m, rad in the palm frame) of the frames."""
+    b, t = phi.shape[:2]
+    frames = jnp.arange(t)
+    counts = (frames < lengths[:, None]).astype(phi.dtype)
+    moved = _moved(phi, change)
+    unit = jnp.concatenate([jnp.full(22, 1 / _TURN), jnp.ones(3), jnp.full(3, 1 / _TURN)]) / _UNIT
+    stay = ((change * unit) ** 2).sum(-1)
+    # Smoothness of the correction, not of the motion: a demonstration's own rhythm stays.
+    second = jnp.diff(change * unit, n=2, axis=1)
+    smooth = (second**2).sum(-1)
+    q, T_world_hand = pose.split(moved.reshape(-1, pose.SIZE))
+    world = jnp.broadcast_to(wxyz_xyz_world_object[:, None], (b, t, 7)).reshape(-1, 7)
+    T_world_object = jaxlie.SE3(world)
+    T_object_hand = T_world_object.inverse() @ T_world_hand
+    R = jnp.moveaxis(T_object_hand.rotation().as_matrix(), 0, -1)
+    at = touch.posed(hand, R, T_object_hand.translation().T, q.T)
+    centre = jnp.concatenate(list(at.centre.values()), axis=1)
+    radius = spheres(hand).radius[:, None]
+    distance, _ = sdf.first_order(grid, centre)
+    up = T_world_object.rotation().as_matrix()[:, 2]
+    height = jnp.einsum("bi,isb->sb", up, centre) + T_world_object.translation()[:, 2]
+    inside = jnp.maximum(radius - distance - config.allowed, 0.0)
+    under = jnp.maximum(radius - height + config.margin, 0.0)
+    deep = (1e6 * (inside**2 + under**2).sum(0)).reshape(b, t)
+    rate = jnp.abs(jnp.diff(moved[..., : pose.JOINTS], axis=1)) * RATE
+    fast = (jnp.maximum(rate - joints.MAX_RATE, 0.0) ** 2).sum(-1)
+    total = (
+        config.stay * (counts * stay).sum()
+        + config.smooth * (counts[:, 2:] * smooth).sum()
+        + config.clear * (counts * deep).sum()
+        + config.speed * (counts[:, 1:] * fast).sum()
+    )
+    return total / (b * t)
+
+
+def _moved(phi: Float[Array, "*b 28"], change: Float[Array, "*b 28"]) -> Float[Array, "*b 28"]:
+    """Poses after changes; the palm's are in its own frame."""
+    q, T = pose.split(phi)
+    R = T.rotation() @ jaxlie.SO3.exp(change[..., 25:28])
+    p = T.translation() + T.rotation() @ change[..., 22:25]
+    return pose.join(q + change[..., : pose.JOINTS], jaxlie.SE3.from_rotation_and_translation(R, p))

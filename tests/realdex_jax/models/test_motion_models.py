@@ -1,0 +1,296 @@
+"""MotionNet and the two baselines: GOAL's MNet and SAGA's infilling."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import jaxlie
+import numpy as np
+import pytest
+
+from experiments import train_motion
+from realdex_jax import pose, rollout
+from realdex_jax.data import clips, windows
+from realdex_jax.data.motion_set import MotionSet
+from realdex_jax.errors import CheckpointError, DatasetError
+from realdex_jax.hand import joints
+from realdex_jax.hand.load import load
+from realdex_jax.models import goal, motion_features, motion_model, saga
+from realdex_jax.models.goal import GoalConfig
+from realdex_jax.models.motion_model import MotionModel
+from realdex_jax.models.motion_net import MotionNetConfig
+from realdex_jax.models.saga import Ends, SagaConfig
+from realdex_jax.rollout import RolloutConfig
+from realdex_jax.training import state as states
+from realdex_jax.training.state import Optimisation
+from sim.reach import reach
+
+CONFIGS = {
+    "motion_net": MotionNetConfig(
+        token=8, heads=2, joint_feature=16, goal_feature=16, experts=2, width=32, gate=8
+    ),
+    "goal": GoalConfig(widths=(32, 16, 16, 32), hidden=16),
+    "saga": SagaConfig(instants=16, palm_width=32, palm_latent=4, channels=(4, 4), joint_latent=4),
+}
+FRAMES = 48
+HAND = load("shadow")
+
+
+@pytest.fixture(scope="module")
+def motions():
+    """Reaches between random starts and grasps."""
+    rng = np.random.default_rng(0)
+    n = 6
+    lengths = rng.integers(36, FRAMES + 1, n)
+    start, end = np.zeros((2, n, 28), np.float32)
+    start[:, 22:25] = [-0.3, 0.0, 0.3] + 0.05 * rng.normal(size=(n, 3))
+    start[:, 25:] = 0.2 * rng.normal(size=(n, 3))
+    q = joints.REST + 0.15 * rng.normal(size=(n, 22))
+    end[:, :22] = np.clip(q, joints.LOWER, joints.UPPER)
+    end[:, 22:25] = [0.0, 0.0, 0.1] + 0.05 * rng.normal(size=(n, 3))
+    end[:, 25:] = [0.0, 1.0, 0.0] + 0.3 * rng.normal(size=(n, 3))
+    direction = rng.normal(size=(n, 3))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    opening = np.full(n, 0.3, np.float32)
+    phi = jax.jit(reach, static_argnums=5)(
+        start, end, direction.astype(np.float32), opening, lengths, FRAMES
+    )
+    return MotionSet(
+        names=("thing",),
+        target=np.zeros(n, np.int32),
+        first=np.concatenate([[0], np.cumsum(lengths)]),
+        phi=np.concatenate([np.asarray(p)[:k] for p, k in zip(phi, lengths, strict=True)]),
+        wxyz_xyz_world_object=np.tile(np.eye(1, 7, dtype=np.float32), (n, 1)),
+        q_squeeze=end[:, :22],
+    )
+
+
+@pytest.fixture(scope="module")
+def models():
+    """Fresh ones, stirred: a fresh head says next to nothing."""
+
+    def fresh(config):
+        params = motion_model.init(HAND, config, jax.random.key(0))
+        leaves, tree = jax.tree.flatten(params)
+        rng = np.random.default_rng(1)
+        stirred = [x + 0.05 * rng.normal(size=x.shape).astype(np.float32) for x in leaves]
+        return MotionModel(config=config, params=jax.tree.unflatten(tree, stirred))
+
+    return {name: fresh(config) for name, config in CONFIGS.items()}
+
+
+def ends(motions, count=4):
+    picked = range(count)
+    start, last = (np.stack([motions.poses(i)[k] for i in picked]) for k in (0, -1))
+    return start, last, motions.lengths()[:count].astype(np.int32)
+
+
+@jax.jit
+def features(window):
+    return motion_features.features(HAND, window, None)
+
+
+generate = jax.jit(rollout.generate, static_argnames=("hand", "frames", "config"))
+
+
+def made(model, motions, start, last, steps, key=None):
+    b = len(start)
+    world = motions.wxyz_xyz_world_object[:b]
+    phi = generate(
+        HAND, model, None, start, last, steps, world, np.zeros(b, np.int32), frames=FRAMES, key=key
+    )
+    return np.asarray(phi)
+
+
+def moved(phi):
+    """The same poses in a world turned about its vertical and shifted."""
+    T = jaxlie.SE3.from_rotation_and_translation(
+        jaxlie.SO3.from_z_radians(jnp.asarray(0.8)), jnp.array([0.3, -0.2, 0.1])
+    )
+    q, T_world_hand = pose.split(jnp.asarray(phi))
+    T = jaxlie.SE3(jnp.broadcast_to(T.wxyz_xyz, T_world_hand.wxyz_xyz.shape))
+    return np.asarray(pose.join(q, T @ T_world_hand))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_motions_are_whole_and_do_not_depend_on_the_place(name, models, motions):
+    """Any model, made to move from a start to a goal, in a world and in the same one moved."""
+    start, last, steps = ends(motions)
+    phi = made(models[name], motions, start, last, steps)
+    assert phi.shape == (4, FRAMES, 28)
+    assert np.isfinite(phi).all()
+    assert np.abs(phi[:, 5] - phi[:, 0]).max() > 1e-4
+    q = phi[..., :22]
+    assert (q >= joints.LOWER - 1e-5).all() and (q <= joints.UPPER + 1e-5).all()
+
+    there = made(models[name], motions, moved(start), moved(last), steps)
+    a, b = (np.asarray(rollout.keypoints_in_world(HAND, x)) for x in (moved(phi), there))
+    # Rounding of a micrometre in the first answer, grown in the answers that build on it.
+    np.testing.assert_allclose(a, b, atol=1e-3)
+    np.testing.assert_allclose(q, there[..., :22], atol=2e-3)
+
+
+def test_a_motion_that_arrived_rests(models, motions):
+    start, _, _ = ends(motions)
+    steps = np.full(4, 20, np.int32)
+    # The goal is where the hand is: the first answer is close enough, the rest repeats it.
+    settings = RolloutConfig(arrived=1.0)
+    found = jax.jit(rollout.rollout, static_argnames=("hand", "predict", "frames", "config"))(
+        HAND,
+        _away,
+        start,
+        start,
+        steps,
+        motions.wxyz_xyz_world_object[:4],
+        np.zeros(4, np.int32),
+        frames=12,
+        config=settings,
+    )
+    assert bool(found.arrived.all())
+    np.testing.assert_array_equal(found.length, 1 + settings.stride)
+    np.testing.assert_array_equal(found.phi[:, 0], start)
+    np.testing.assert_array_equal(found.phi[:, 3:], np.repeat(found.phi[:, 2:3], 9, axis=1))
+    assert np.abs(found.phi[:, 2] - found.phi[:, 1]).min(axis=0)[22] > 0.0
+
+
+def _away(window):
+    """A model that moves the palm a millimetre a frame."""
+    ahead = 1e-3 * jnp.arange(1, 11)[:, None] * jnp.eye(28)[22]
+    return window.seen[:, -1:] + ahead
+
+
+def test_goal_is_not_told_of_phase_or_clearance(models, motions):
+    model = models["goal"]
+    seen = features(windows.batch(motions, 4, 0, 0))
+    told = dataclasses.replace(
+        seen, phase=seen.phase + 0.5, clearance=seen.clearance - 1.0, goal=seen.goal * 0.0
+    )
+    apply = jax.jit(goal.goal(model.config).apply)
+    np.testing.assert_array_equal(apply(model.params, seen), apply(model.params, told))
+    nearer = dataclasses.replace(seen, goal_keypoints=seen.keypoints[:, -1])
+    assert np.abs(apply(model.params, seen) - apply(model.params, nearer)).max() > 1e-4
+
+
+def test_goal_drops_in_training_only(models, motions):
+    model = models["goal"]
+    net = goal.goal(model.config)
+    seen = features(windows.batch(motions, 4, 0, 0))
+    answer = jax.jit(net.answer)
+    a, again, b = (answer(model.params, seen, jax.random.key(i)) for i in (1, 1, 2))
+    assert a.poses.shape == (4, 10, 31)
+    assert a.offsets.shape == (4, 10, 64, 3)
+    assert a.nearing.shape == (4, 10, 27, 3)
+    np.testing.assert_array_equal(a.poses, again.poses)
+    assert np.abs(a.poses - b.poses).max() > 1e-4
+
+
+def test_saga_meets_start_and_goal(models, motions):
+    start, last, steps = ends(motions)
+    steps = np.array([20, 31, 40, FRAMES], np.int32)
+    usual = made(models["saga"], motions, start, last, steps)
+    drawn = made(models["saga"], motions, start, last, steps, jax.random.key(3))
+    for phi in (usual, drawn):
+        np.testing.assert_array_equal(phi[:, 0], start)
+        for i, k in enumerate(steps):
+            np.testing.assert_array_equal(
+                phi[i, k - 1 :], np.repeat(last[i : i + 1], FRAMES + 1 - k, axis=0)
+            )
+        # The end is met, not jumped to: the last step is no longer than its neighbours.
+        p = phi[..., 22:25]
+        jump = np.linalg.norm(np.diff(p, axis=1), axis=-1)
+        assert all(jump[i, k - 2] < 2.5 * jump[i].mean() for i, k in enumerate(steps))
+    assert np.abs(usual - drawn).max() > 1e-3
+
+
+def test_departures_are_undone(motions):
+    whole = clips.stretch(motions, 16)
+    np.testing.assert_array_equal(whole.phi[2, -1], motions.poses(2)[-1])
+    known = Ends(
+        start=jnp.asarray(whole.phi[:, 0]),
+        goal=jnp.asarray(whole.phi[:, -1]),
+        frames=jnp.asarray(whole.frames),
+    )
+    found = jax.jit(saga.departure)(known, jnp.asarray(whole.phi))
+    back = jax.jit(saga.motion)(known, found)
+    np.testing.assert_allclose(back, whole.phi, atol=1e-5)
+    np.testing.assert_allclose(found.palm[:, [0, -1]], 0.0, atol=1e-4)
+    again = saga.at_frames(dataclasses.replace(known, frames=jnp.full(6, 16)), back, 16)
+    np.testing.assert_allclose(again, whole.phi, atol=1e-5)
+
+
+def test_clips_are_repeatable(motions):
+    whole = clips.stretch(motions, 16)
+    a, b, other = (clips.batch(whole, 8, 0, step) for step in (3, 3, 4))
+    np.testing.assert_array_equal(a.phi, b.phi)
+    assert not np.array_equal(a.phi, other.phi)
+
+
+@pytest.mark.parametrize("name", ["goal", "saga"])
+def test_losses_fall(name, motions):
+    recipe = dataclasses.replace(
+        train_motion.MODELS[name],
+        model=CONFIGS[name],
+        batch=16,
+        optimisation=Optimisation(steps=60, rate=3e-3, warmup=5),
+    )
+    update = train_motion._update(recipe, HAND, None)
+    batch_at = train_motion._batches(recipe, motions)
+    params = motion_model.init(HAND, recipe.model, jax.random.key(0))
+    state = states.create(params, recipe.optimisation, jax.random.key(1))
+    seen = []
+    for step in range(60):
+        state, scalars = update(state, batch_at(step))
+        seen.append({k: float(v) for k, v in scalars.items()})
+    assert all(s["finite"] == 1.0 for s in seen)
+    first, last = (
+        {k: np.mean([s[k] for s in part]) for k in seen[0]} for part in (seen[:5], seen[-10:])
+    )
+    assert last["loss"] < 0.8 * first["loss"]
+    # The divergences begin near zero and pay for what the posteriors say.
+    falling = {k for k in first if not k.endswith("_kl") and k not in ("finite", "gradient")}
+    assert all(last[k] < first[k] for k in falling), (first, last)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_model_files_round_trip(name, models, tmp_path):
+    path = tmp_path / "m.safetensors"
+    motion_model.save_model(path, models[name], {"seed": 0})
+    back = motion_model.load_model(HAND, path)
+    assert back.config == CONFIGS[name]
+    pairs = zip(jax.tree.leaves(models[name].params), jax.tree.leaves(back.params), strict=True)
+    for a, b in pairs:
+        np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+def test_models_of_another_kind_or_size_are_refused(models, motions, tmp_path):
+    path = tmp_path / "m.safetensors"
+    wrong = MotionModel(config=CONFIGS["motion_net"], params=models["goal"].params)
+    motion_model.save_model(path, wrong, {})
+    with pytest.raises(CheckpointError, match="another architecture"):
+        motion_model.load_model(HAND, path)
+    wider = dataclasses.replace(CONFIGS["saga"], palm_width=48)
+    motion_model.save_model(path, MotionModel(config=wider, params=models["saga"].params), {})
+    with pytest.raises(CheckpointError, match=r"another architecture.*32.*48"):
+        motion_model.load_model(HAND, path)
+    with pytest.raises(CheckpointError, match="no motion model"):
+        motion_model.load_model(HAND, tmp_path / "nothing")
+    start, last, steps = ends(motions)
+    with pytest.raises(CheckpointError, match="goal predicts windows"):
+        motion_model.fill(models["goal"], start, last, steps, frames=FRAMES)
+    with pytest.raises(CheckpointError, match="saga fills in motions"):
+        motion_model.predict(HAND, models["saga"], None, windows.batch(motions, 4, 0, 0))
+
+
+def test_bad_ends_are_refused(motions):
+    start, last, steps = ends(motions)
+    rollout.check_ends(start, last, steps)
+    with pytest.raises(DatasetError, match=r"start has shape \(4, 27\)"):
+        rollout.check_ends(start[:, :27], last, steps)
+    with pytest.raises(DatasetError, match="goal of motion 2 is not finite"):
+        rollout.check_ends(start, np.where(np.arange(4)[:, None] == 2, np.nan, last), steps)
+    with pytest.raises(DatasetError, match="FFJ3"):
+        rollout.check_ends(start, last + 3.0 * np.eye(28, dtype=np.float32)[1], steps)
+    with pytest.raises(DatasetError, match="3 starts, 4 goals"):
+        rollout.check_ends(start[:3], last, steps)
+    with pytest.raises(DatasetError, match="3 frames; a motion has at least 6"):
+        rollout.check_ends(start, last, np.array([9, 3, 9, 9]))
