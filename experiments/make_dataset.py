@@ -68,7 +68,7 @@ class Settings:
     batch: int = 128
     """Starts optimised together."""
     max_batches: int = 200
-    """Give up on an object after this many batches, and say so; the shipped set needed 71."""
+    """Give up on an object after this many batches, and say so; the shipped set needed 7."""
     processes: int = 0
     """Worker processes; 0 means one per core."""
     objects: tuple[str, ...] = ()
