@@ -59,7 +59,7 @@ class Recipe:
     model: motion_model.Config = dataclasses.field(default_factory=MotionNetConfig)
     """Kind and sizes of the network."""
     optimisation: Optimisation = dataclasses.field(
-        default_factory=lambda: Optimisation(steps=4000, rate=1e-3, warmup=100)
+        default_factory=lambda: Optimisation(steps=3000, rate=1e-3, warmup=100)
     )
     """Length, rates and clipping."""
     weights: MotionWeights | GoalWeights | SagaWeights = dataclasses.field(

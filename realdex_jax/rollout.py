@@ -29,7 +29,7 @@ Predict = Callable[[Windows], Float[Array, "b 10 28"]]
 class RolloutConfig:
     """How a model is fed with its own answers."""
 
-    stride: int = 2
+    stride: int = 5
     """Frames taken from each answer of ten."""
     arrived: float = 0.002
     """Metres: mean distance of the keypoints from the goal's at which a motion ends."""

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from realdex_jax import pose, pytree
-from realdex_jax.data.windows import FUTURE, Windows
+from realdex_jax.data.windows import FUTURE, PAST, Windows
 from realdex_jax.geometry import sdf
 from realdex_jax.geometry.sdf import SdfGrid
 from realdex_jax.hand import joints, kinematics, surface
@@ -98,31 +98,26 @@ def features(hand: HandModel, windows: Windows, grids: Grids | None) -> Features
         grids: The objects' distance grids for a model that is told of its surroundings.
     """
     skin = surface.points(hand, HAND_POINTS)
-    q, T_world_hand = pose.split(jnp.asarray(windows.seen))
-    now = jax.tree.map(lambda x: x[:, -1], T_world_hand)
-    T_now_world = now.inverse()
-
-    def in_now(T: jaxlie.SE3, extra: int) -> jaxlie.SE3:
-        base = jax.tree.map(lambda x: x.reshape(len(x), *[1] * extra, 7), T_now_world)
-        return base @ T
-
-    T_now_hand = in_now(T_world_hand, 1)
+    # The goal as one more frame: a single pass through the hand, most of what is compiled.
+    frames = [jnp.asarray(windows.seen), jnp.asarray(windows.goal)[:, None]]
+    q, T_world_hand = pose.split(jnp.concatenate(frames, axis=1))
+    now = jaxlie.SE3(T_world_hand.wxyz_xyz[:, PAST])
+    T_now_hand = jaxlie.SE3(now.inverse().wxyz_xyz[:, None]) @ T_world_hand
     links = kinematics.place(kinematics.forward(hand, q), T_now_hand)
-    points = surface.pose_points(skin, jax.tree.map(lambda x: x[:, -2:], links))[0]
-    q_goal, T_world_goal = pose.split(jnp.asarray(windows.goal))
-    T_now_goal = in_now(T_world_goal, 0)
-    links_goal = kinematics.place(kinematics.forward(hand, q_goal), T_now_goal)
+    poses, keypoints = numbers(q, T_now_hand), LENGTH * kinematics.keypoints(hand, links)
+    late = jax.tree.map(lambda x: x[:, PAST - 1 :], links)
+    before, points, goal_points = jnp.moveaxis(surface.pose_points(skin, late)[0], 1, 0)
     clearance = jnp.zeros((len(q), 2 * HAND_POINTS))
     if grids is not None:
-        clearance = _clearance(windows, now, points[:, -1], grids)
+        clearance = _clearance(windows, now, points, grids)
     return Features(
-        poses=numbers(q, T_now_hand),
-        keypoints=LENGTH * kinematics.keypoints(hand, links),
-        points=LENGTH * points[:, -1],
-        velocity=_SPEED * (points[:, -1] - points[:, -2]),
-        goal=numbers(q_goal, T_now_goal),
-        goal_points=LENGTH * surface.pose_points(skin, links_goal)[0],
-        goal_keypoints=LENGTH * kinematics.keypoints(hand, links_goal),
+        poses=poses[:, :-1],
+        keypoints=keypoints[:, :-1],
+        points=LENGTH * points,
+        velocity=_SPEED * (points - before),
+        goal=poses[:, -1],
+        goal_points=LENGTH * goal_points,
+        goal_keypoints=keypoints[:, -1],
         up=now.rotation().as_matrix()[:, 2],
         phase=jnp.stack([windows.phase, 100.0 * windows.step], axis=-1),
         clearance=clearance,

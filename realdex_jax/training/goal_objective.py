@@ -54,8 +54,8 @@ def loss(
     present = jnp.asarray(windows.seen)[:, -1]
     predicted = motion_features.poses_of(answer.poses, present.at[:, pose.JOINTS :].set(0.0))
     coming = _in_palm(present, jnp.asarray(windows.coming))
-    p, _ = _points(hand, predicted)
-    p_true, k_true = _points(hand, coming)
+    # One pass through the hand for both: compiling it is most of the wait.
+    (p, p_true), (_, k_true) = _points(hand, jnp.stack([predicted, coming]))
     p_now, k_now = seen.points[:, None] / LENGTH, seen.keypoints[:, -1:] / LENGTH
     k_goal = seen.goal_keypoints[:, None] / LENGTH
     p_offset = p_now + CENTIMETRE * answer.offsets

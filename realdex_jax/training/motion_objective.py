@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from realdex_jax import pose
 from realdex_jax.data import windows as windowing
-from realdex_jax.data.windows import Windows
+from realdex_jax.data.windows import FUTURE, Windows
 from realdex_jax.geometry import sdf
 from realdex_jax.hand import kinematics, surface
 from realdex_jax.hand.load import HandModel
@@ -48,8 +48,10 @@ def loss(
     predicted = motion_model.predict(hand, model, grids, windowing.shaken(key, windows, noise))
     coming = jnp.asarray(windows.coming)
     terms = losses.pose_terms(predicted, coming, weights)
-    p, p_true = (points(hand, phi) for phi in (predicted, coming))
-    p_goal = points(hand, jnp.asarray(windows.goal))[:, None]
+    # One pass through the hand for all: compiling it is most of the wait.
+    given = [coming, jnp.asarray(windows.goal)[:, None]]
+    posed = points(hand, jnp.concatenate([predicted, *given], axis=1))
+    p, p_true, p_goal = posed[:, :FUTURE], posed[:, FUTURE:-1], posed[:, -1:]
     terms |= losses.point_terms(p, p_true, p_goal, weights)
     if weights.penetration > 0.0 and grids is not None:
         depth, true_depth = (_depth(windows, x, grids) for x in (p, p_true))
