@@ -18,10 +18,10 @@ from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.evaluation.report import Clip
 from realdex_jax.geometry import sdf
+from realdex_jax.geometry.sdf import SdfGrids
 from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand.load import HandModel
-from realdex_jax.models import motion_features, motion_model
-from realdex_jax.models.motion_features import Grids
+from realdex_jax.models import motion_model
 from realdex_jax.models.motion_model import MotionModel
 from realdex_jax.trajectory import TrajectoryConfig
 from sim import demonstrate, lift, video
@@ -59,7 +59,7 @@ def carry_out(
 
 
 def made(
-    hand: HandModel, model: MotionModel, grids: Grids | None, what: Asked, seed: int
+    hand: HandModel, model: MotionModel, grids: SdfGrids | None, what: Asked, seed: int
 ) -> np.ndarray:
     """A model's motions, padded like the demonstrations.
 
@@ -87,7 +87,7 @@ def _generate(
     hand: HandModel,
     config: motion_model.Config,
     params: Any,
-    grids: Grids | None,
+    grids: SdfGrids | None,
     start: jax.Array,
     goal: jax.Array,
     steps: jax.Array,
@@ -104,7 +104,7 @@ def _generate(
     )
 
 
-def situations(shape: ObjectShape, grasps: GraspSet, seed: int) -> tuple[Asked, World, Grids]:
+def situations(shape: ObjectShape, grasps: GraspSet, seed: int) -> tuple[Asked, World, SdfGrids]:
     """One drawn situation per grasp: nothing is demonstrated, the goal alone is known."""
     rng = np.random.default_rng(seed)
     drawn = demonstrate.draw(
@@ -124,7 +124,7 @@ def situations(shape: ObjectShape, grasps: GraspSet, seed: int) -> tuple[Asked, 
     )
     grid = sdf.build(shape)
     world = World({shape.name: shape}, {shape.name: grid})
-    grids = motion_features.stack([motion_data.coarse(shape)])
+    grids = sdf.stack([motion_data.coarse(shape)])
     return motion_protocol.asked(motions), world, grids
 
 

@@ -28,10 +28,9 @@ from realdex_jax.data.motion import Motion
 from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.errors import DatasetError, RealdexError
 from realdex_jax.geometry import sdf
+from realdex_jax.geometry.sdf import SdfGrids
 from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand.load import HandModel, load
-from realdex_jax.models import motion_features
-from realdex_jax.models.motion_features import Grids
 from sim import objects
 from sim.demonstrate import DemonstrationConfig, Tally, demonstrate
 from sim.physics import LiftPhysics
@@ -64,11 +63,11 @@ class MotionData:
     shapes: bool = True
     """Whether the objects' shapes are known."""
 
-    def grids(self, part: str) -> Grids | None:
+    def grids(self, part: str) -> SdfGrids | None:
         """Coarse distance grids of a part's objects, in the order of its names."""
         if not self.shapes:
             return None
-        return motion_features.stack([coarse(objects.make(n)) for n in self.parts[part].names])
+        return sdf.stack([coarse(objects.make(n)) for n in self.parts[part].names])
 
 
 def coarse(shape: ObjectShape) -> sdf.SdfGrid:

@@ -144,6 +144,7 @@ def mend(
                 hand,
                 world.grids[name],
                 jnp.asarray(phi[full]),
+                jnp.asarray(what.true[full, -1]),
                 jnp.asarray(what.lengths[full]),
                 jnp.asarray(motions.wxyz_xyz_world_object[full]),
                 config,

@@ -27,13 +27,13 @@ from realdex_jax.data.clips import Clips
 from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.data.windows import Windows
 from realdex_jax.errors import RealdexError, TrainingError
+from realdex_jax.geometry.sdf import SdfGrids
 from realdex_jax.hand.load import HandModel, load
 from realdex_jax.losses.goal import GoalWeights
 from realdex_jax.losses.motion import MotionWeights
 from realdex_jax.losses.saga import SagaWeights
 from realdex_jax.models import motion_model
 from realdex_jax.models.goal import GoalConfig
-from realdex_jax.models.motion_features import Grids
 from realdex_jax.models.motion_model import MotionModel
 from realdex_jax.models.motion_net import MotionNetConfig
 from realdex_jax.models.saga import SagaConfig
@@ -215,7 +215,7 @@ def _train(recipe: Recipe, data: MotionData, run: Path, stop: StopRequest) -> Mo
 
 
 def _update(
-    recipe: Recipe, hand: HandModel, grids: Grids | None
+    recipe: Recipe, hand: HandModel, grids: SdfGrids | None
 ) -> Callable[[TrainState, Any], tuple[TrainState, motion_objective.Scalars]]:
     """The jitted update of the recipe's objective."""
     match recipe.model, recipe.weights:

@@ -15,10 +15,10 @@ from realdex_jax import pose, pytree
 from realdex_jax.data import schema
 from realdex_jax.data.windows import FUTURE, PAST, Windows
 from realdex_jax.errors import DatasetError
+from realdex_jax.geometry.sdf import SdfGrids
 from realdex_jax.hand import kinematics
 from realdex_jax.hand.load import HandModel
 from realdex_jax.models import motion_model
-from realdex_jax.models.motion_features import Grids
 from realdex_jax.models.motion_model import MotionModel
 
 Predict = Callable[[Windows], Float[Array, "b 10 28"]]
@@ -111,7 +111,7 @@ def rollout(
 def generate(
     hand: HandModel,
     model: MotionModel,
-    grids: Grids | None,
+    grids: SdfGrids | None,
     start: Float[Array, "b 28"],
     goal: Float[Array, "b 28"],
     steps: Int[Array, " b"],

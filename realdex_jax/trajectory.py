@@ -1,8 +1,8 @@
-"""Optimisation of whole motions: smooth, within limits, clear of object and table.
+"""Optimisation of whole motions: at the goal, smooth, within limits, clear of object and table.
 
-A motion that a model made is moved as little as its faults need. Adam works on tangent steps of
-every frame but the first; the cost is quadratic in what is wrong, so nothing moves where nothing
-is.
+What a model left of the way to the goal is closed over the last frames; then the motion is smoothed
+in one linear solve; then Adam moves its frames, all but the first and the last, as little as their
+faults need: the cost is quadratic in what is wrong, so nothing moves where nothing is.
 """
 
 import dataclasses
@@ -34,12 +34,16 @@ class TrajectoryConfig:
     stay: float = 1.0
     """Weight of the squared change, in units of `_UNIT`."""
     smooth: float = 3.0
-    """Weight of the squared second difference over frames, same units."""
+    """Weight of the squared second difference of the change over frames, same units."""
+    arrive: int = 25
+    """Frames over which the rest of the way to the goal is closed."""
+    jerk: float = 30.0
+    """Weight of the squared third difference of the motion against that of staying, before."""
     clear: float = 40.0
     """Weight of the squared depth beyond `allowed`, in millimetres, summed over the hand."""
     speed: float = 10.0
     """Weight of the squared excess of joint speeds over their limits, (rad/s)^2."""
-    allowed: float = 0.0005
+    allowed: float = 0.001
     """Metres the hand may be inside the object: a grasp presses."""
     margin: float = 0.001
     """Metres the hand keeps above the table."""
@@ -54,6 +58,7 @@ def optimise(
     hand: HandModel,
     grid: SdfGrid,
     phi: Float[Array, "b t 28"],
+    goal: Float[Array, "b 28"],
     lengths: Int[Array, " b"],
     wxyz_xyz_world_object: Float[Array, "b 7"],
     config: TrajectoryConfig = TrajectoryConfig(),
@@ -64,14 +69,48 @@ def optimise(
         hand: The hand.
         grid: The object's distance grid.
         phi: Motions in the world; frames beyond a motion's length repeat its last.
+        goal: Where they should end, in the world.
         lengths: Frames of each.
         wxyz_xyz_world_object: Where the object rests in each.
         config: Weights and limits.
 
     Returns:
-        Motions whose first frame is unchanged and whose joints keep their limits.
+        Motions whose first frame is unchanged, whose last one is the goal, and whose joints keep
+        their limits.
     """
-    return _optimise(hand, config, grid, phi, lengths, wxyz_xyz_world_object)
+    return _optimise(hand, config, grid, phi, goal, lengths, wxyz_xyz_world_object)
+
+
+def arrived(
+    phi: Float[Array, "b t 28"],
+    goal: Float[Array, "b 28"],
+    lengths: Int[Array, " b"],
+    config: TrajectoryConfig,
+) -> Float[Array, "b t 28"]:
+    """Motions that end at their goals, smooth but for what they must do at the start.
+
+    Works on joints, places, and rotation vectors from the goal's orientation.
+    """
+    t = phi.shape[1]
+    q, T_world_hand = pose.split(phi)
+    q_goal, T_world_goal = pose.split(goal[:, None])
+    R_goal_hand = T_world_goal.rotation().inverse() @ T_world_hand.rotation()
+    x = jnp.concatenate([q, T_world_hand.translation(), R_goal_hand.log()], axis=-1)
+    x_goal = jnp.concatenate([q_goal, T_world_goal.translation(), jnp.zeros((len(phi), 1, 3))], -1)
+    frames = jnp.arange(t)
+    u = jnp.clip((frames - (lengths[:, None] - 1 - config.arrive)) / config.arrive, 0.0, 1.0)
+    share = (u**3 * (10.0 - 15.0 * u + 6.0 * u**2))[..., None]
+    x = x + share * (x_goal - jnp.take_along_axis(x, lengths[:, None, None] - 1, axis=1))
+    # Whittaker's smoother; both ends, and the rest after the last frame, are held.
+    third = jnp.diff(jnp.eye(t), n=3, axis=0)
+    held = (frames == 0) | (frames >= lengths[:, None] - 1)
+    weight = jnp.where(held, 1e4, 1.0)
+    system = weight[..., None] * jnp.eye(t) + config.jerk * (third.T @ third)
+    x = jnp.linalg.solve(system, weight[..., None] * x)
+    R = T_world_goal.rotation() @ jaxlie.SO3.exp(x[..., 25:28])
+    return pose.join(
+        x[..., : pose.JOINTS], jaxlie.SE3.from_rotation_and_translation(R, x[..., 22:25])
+    )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -80,12 +119,14 @@ def _optimise(
     config: TrajectoryConfig,
     grid: SdfGrid,
     phi: Float[Array, "b t 28"],
+    goal: Float[Array, "b 28"],
     lengths: Int[Array, " b"],
     wxyz_xyz_world_object: Float[Array, "b 7"],
 ) -> Float[Array, "b t 28"]:
-    t = phi.shape[1]
+    start, t = phi[:, :1], phi.shape[1]
     frames = jnp.arange(t)
-    free = ((frames > 0) & (frames < lengths[:, None]))[..., None].astype(phi.dtype)
+    free = ((frames > 0) & (frames < lengths[:, None] - 1))[..., None].astype(phi.dtype)
+    phi = arrived(phi, goal, lengths, config)
     solver = optax.adam(optax.cosine_decay_schedule(config.rate, config.steps, 0.05))
     scale = jnp.concatenate([jnp.full(22, _TURN), jnp.ones(3), jnp.full(3, _TURN)])
 
@@ -104,9 +145,8 @@ def _optimise(
     moved = _moved(phi, change * free * scale)
     limited = torque.within_limits(moved[..., : pose.JOINTS])
     mended = jnp.concatenate([limited, moved[..., pose.JOINTS :]], axis=-1)
-    mended = jnp.concatenate([phi[:, :1], mended[:, 1:]], axis=1)
-    last = jnp.minimum(frames, lengths[:, None] - 1)
-    return jnp.take_along_axis(mended, last[..., None], axis=1)
+    mended = jnp.concatenate([start, mended[:, 1:]], axis=1)
+    return jnp.where((frames < lengths[:, None] - 1)[..., None], mended, goal[:, None])
 
 
 def cost(

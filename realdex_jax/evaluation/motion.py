@@ -25,6 +25,11 @@ def keypoints(hand: HandModel, phi: Float[Array, "*b 28"]) -> Float[Array, "*b 2
     return kinematics.keypoints(hand, kinematics.place(kinematics.forward(hand, q), T_world_hand))
 
 
+def local(hand: HandModel, phi: Float[Array, "*b 28"]) -> Float[Array, "*b 27 3"]:
+    """The keypoints in the palm frame, metres."""
+    return kinematics.keypoints(hand, kinematics.forward(hand, phi[..., : pose.JOINTS]))
+
+
 def vertices(hand: HandModel, phi: Float[Array, "*b 28"]) -> Float[Array, "*b v 3"]:
     """Surface points in the poses' frame, metres."""
     q, T_world_hand = pose.split(phi)
@@ -51,10 +56,10 @@ def measured(
         "mpjpe_cm": mean distance of the keypoints (the paper does not name its joints) over all
         frames, the given first one included. "ave_cm2": mean over keypoints of the difference of
         their variances over time (Ghosh et al. 2021; the variance of a place is that of its
-        three coordinates summed). "verts_offset_mm": mean distance of surface points in the last
-        frame. "jerk_m_s3": mean size of the keypoints' third derivative. "limit_violations" and
-        "velocity_violations": shares of frames with a joint beyond its limits, or faster than the
-        hand can.
+        three coordinates summed). "ave_local_cm2": the same in the palm frame, fingers alone.
+        "verts_offset_mm": mean distance of surface points in the last frame. "jerk_m_s3": mean
+        size of the keypoints' third derivative. "limit_violations" and "velocity_violations":
+        shares of frames with a joint beyond its limits, or faster than the hand can.
     """
     return jax.vmap(functools.partial(_of_one, hand))(phi, phi_true, lengths)
 
@@ -81,6 +86,9 @@ def _of_one(
     return {
         "mpjpe_cm": (counts * distance).sum() / length,
         "ave_cm2": jnp.abs(variance(p) - variance(p_true)).mean(),
+        "ave_local_cm2": jnp.abs(
+            variance(local(hand, phi)) - variance(local(hand, phi_true))
+        ).mean(),
         "verts_offset_mm": 1000.0 * jnp.sqrt((offset**2).sum(-1)).mean(),
         "jerk_m_s3": (inner * third).sum() / inner.sum(),
         "limit_violations": (counts * beyond).sum() / length,

@@ -62,6 +62,7 @@ METRICS: dict[str, Metric] = {
     "ms_per_grasp": Metric("ms/grasp", 1, -1),
     "mpjpe_cm": Metric("MPJPE (cm)", 2, -1),
     "ave_cm2": Metric("AVE (cm²)", 2, -1),
+    "ave_local_cm2": Metric("AVE of the fingers (cm²)", 3, -1),
     "verts_offset_mm": Metric("verts.offset (mm)", 2, -1),
     "min_dist_mm": Metric("min.dist. (mm)", 2, -1),
     "motion_penetration_p95_mm": Metric("motion penetration p95 (mm)", 2, -1),

@@ -5,7 +5,7 @@ collides with. Cells store distance and unit gradient, so that one gather gives 
 value.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,26 @@ class SdfGrid:
     """Position of the first node, metres."""
     pitch: Float[Array, ""]
     """Distance between nodes, metres."""
+
+
+@pytree.dataclass
+class SdfGrids:
+    """Distance grids of several objects, of equal size."""
+
+    cells: Float[Array, "o c 4"]
+    shape: Float[Array, "o 3"]
+    origin: Float[Array, "o 3"]
+    pitch: Float[Array, " o"]
+
+
+def stack(grids: Sequence[SdfGrid]) -> SdfGrids:
+    """Grids of equal size as one record."""
+    return SdfGrids(
+        cells=jnp.stack([g.cells for g in grids]),
+        shape=jnp.stack([g.shape.astype(jnp.float32) for g in grids]),
+        origin=jnp.stack([g.origin for g in grids]),
+        pitch=jnp.stack([g.pitch for g in grids]),
+    )
 
 
 def build(shape: ObjectShape) -> SdfGrid:
@@ -121,6 +141,29 @@ def first_order(grid: SdfGrid, p: Float[Array, " 3 *b"]) -> tuple[Array, Array]:
     value = _gather(grid, index.astype(jnp.int32))
     normal = value[1:]
     return value[0] + ((u - index) * normal).sum(0) * grid.pitch + outside, normal
+
+
+def distance_among(
+    grids: SdfGrids, which: Int[Array, " b"], p: Float[Array, "b n 3"]
+) -> Float[Array, "b n"]:
+    """Signed distances (m), as `first_order`, of points to a grid of their own for each row.
+
+    Args:
+        grids: The objects.
+        which: Object of each row.
+        p: Points in the frame of their object, metres.
+    """
+    pitch, shape = grids.pitch[which, None, None], grids.shape[which, None]
+    u = (p - grids.origin[which, None]) / pitch
+    inside = jnp.clip(u, 0.0, (shape - 1) * 0.9999)
+    outside = jnp.sqrt(((u - inside) ** 2).sum(-1) + 1e-12) * pitch[..., 0]
+    index = jnp.round(jax.lax.stop_gradient(inside))
+    x, y, z = (index[..., i].astype(jnp.int32) for i in range(3))
+    size = shape.astype(jnp.int32)
+    # One gather of single cells from all grids: a grid per row would be copied.
+    cell = (x * size[..., 1] + y) * size[..., 2] + z + which[:, None] * grids.cells.shape[1]
+    value = grids.cells.reshape(-1, 4)[cell]
+    return value[..., 0] + ((inside - index) * value[..., 1:]).sum(-1) * pitch[..., 0] + outside
 
 
 def trilinear(grid: SdfGrid, p: Float[Array, " 3 *b"]) -> tuple[Array, Array]:

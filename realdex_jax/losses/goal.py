@@ -56,12 +56,12 @@ def pose_terms(
     }
 
 
-def near_now(p: Float[Array, "*b k 3"], p_goal: Float[Array, "*b k 3"]) -> Float[Array, "*b"]:
+def near_now(p: Float[Array, "*b k 3"], p_goal: Float[Array, "*#b k 3"]) -> Float[Array, "*b"]:
     """Weight of a window by how far (m) the hand is from its goal now."""
     return _weight(p, p_goal, _NEAR_NOW)
 
 
-def near_then(p: Float[Array, "*b k 3"], p_goal: Float[Array, "*b k 3"]) -> Float[Array, "*b"]:
+def near_then(p: Float[Array, "*b k 3"], p_goal: Float[Array, "*#b k 3"]) -> Float[Array, "*b"]:
     """Weight of a coming frame by how far (m) the hand is from its goal then."""
     return _weight(p, p_goal, _NEAR_THEN)
 

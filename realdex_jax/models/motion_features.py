@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from realdex_jax import pose, pytree
 from realdex_jax.data.windows import FUTURE, PAST, Windows
 from realdex_jax.geometry import sdf
-from realdex_jax.geometry.sdf import SdfGrid
+from realdex_jax.geometry.sdf import SdfGrids
 from realdex_jax.hand import joints, kinematics, surface
 from realdex_jax.hand.load import HandModel
 
@@ -60,36 +60,7 @@ class Features:
     model that is not told."""
 
 
-@pytree.dataclass
-class Grids:
-    """Distance grids of several objects, stacked."""
-
-    cells: Float[Array, "o c 4"]
-    shape: Float[Array, "o 3"]
-    origin: Float[Array, "o 3"]
-    pitch: Float[Array, " o"]
-
-    def one(self, target: Array) -> SdfGrid:
-        """The grid of one object."""
-        return SdfGrid(
-            cells=self.cells[target],
-            shape=self.shape[target].astype(jnp.int32),
-            origin=self.origin[target],
-            pitch=self.pitch[target],
-        )
-
-
-def stack(grids: list[SdfGrid]) -> Grids:
-    """Grids of equal size as one record."""
-    return Grids(
-        cells=jnp.stack([g.cells for g in grids]),
-        shape=jnp.stack([g.shape.astype(jnp.float32) for g in grids]),
-        origin=jnp.stack([g.origin for g in grids]),
-        pitch=jnp.stack([g.pitch for g in grids]),
-    )
-
-
-def features(hand: HandModel, windows: Windows, grids: Grids | None) -> Features:
+def features(hand: HandModel, windows: Windows, grids: SdfGrids | None) -> Features:
     """Features of windows.
 
     Args:
@@ -124,13 +95,11 @@ def features(hand: HandModel, windows: Windows, grids: Grids | None) -> Features
     )
 
 
-def _clearance(windows: Windows, now: jaxlie.SE3, p_now: Array, grids: Grids) -> Array:
+def _clearance(windows: Windows, now: jaxlie.SE3, p_now: Array, grids: SdfGrids) -> Array:
     p_world = jax.vmap(lambda T, p: T @ p, in_axes=(0, 0))(now, p_now)
     T_object_world = jaxlie.SE3(jnp.asarray(windows.wxyz_xyz_world_object)).inverse()
     p_object = jax.vmap(lambda T, p: T @ p)(T_object_world, p_world)
-    distance = jax.vmap(lambda o, p: sdf.first_order(grids.one(o), p.T)[0])(
-        jnp.asarray(windows.target), p_object
-    )
+    distance = sdf.distance_among(grids, jnp.asarray(windows.target), p_object)
     both = jnp.concatenate([distance, p_world[..., 2]], axis=-1)
     return jnp.clip(both, -_FAR, _FAR) * LENGTH
 

@@ -14,10 +14,11 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from realdex_jax import pytree
 from realdex_jax.data.windows import FUTURE, PAST, Windows
 from realdex_jax.errors import CheckpointError
+from realdex_jax.geometry.sdf import SdfGrids
 from realdex_jax.hand.load import HandModel
 from realdex_jax.models import motion_features, saga, weights
 from realdex_jax.models.goal import GoalConfig, goal
-from realdex_jax.models.motion_features import Features, Grids
+from realdex_jax.models.motion_features import Features
 from realdex_jax.models.motion_net import MotionNetConfig, motion_net
 from realdex_jax.models.saga import Ends, SagaConfig
 
@@ -91,7 +92,7 @@ def init(hand: HandModel, config: Config, key: PRNGKeyArray) -> Any:
 
 
 def predict(
-    hand: HandModel, model: MotionModel, grids: Grids | None, windows: Windows
+    hand: HandModel, model: MotionModel, grids: SdfGrids | None, windows: Windows
 ) -> Float[Array, "b 10 28"]:
     """The ten poses that follow each window, in the world.
 

@@ -180,8 +180,8 @@ def at_frames(ends: Ends, phi: Float[Array, "b t 28"], frames: int) -> Float[Arr
         phi: The motions at even instants.
         frames: Frames computed, a constant of the trace.
     """
-    last = (ends.frames - 1).astype(jnp.float32)[:, None]
-    share = jnp.minimum(jnp.arange(frames) / last, 1.0)
+    frame, last = jnp.arange(frames), (ends.frames - 1)[:, None]
+    share = jnp.minimum(frame / last.astype(jnp.float32), 1.0)
     place = share * (phi.shape[1] - 1)
     before = jnp.clip(jnp.floor(place).astype(jnp.int32), 0, phi.shape[1] - 2)
     within = (place - before)[..., None]
@@ -191,9 +191,9 @@ def at_frames(ends: Ends, phi: Float[Array, "b t 28"], frames: int) -> Float[Arr
     R = T.rotation() @ jaxlie.SO3.exp(within * turn)
     p = T.translation() + within * (T_next.translation() - T.translation())
     between = pose.join(q + within * (q_next - q), jaxlie.SE3.from_rotation_and_translation(R, p))
-    share = share[..., None]
     start, goal = ends.start[:, None], ends.goal[:, None]
-    return jnp.where(share <= 0.0, start, jnp.where(share >= 1.0, goal, between))
+    moving = (frame > 0)[:, None], (frame < last)[..., None]
+    return jnp.where(moving[0], jnp.where(moving[1], between, goal), start)
 
 
 def _each(T: jaxlie.SE3, instants: int = 1) -> jaxlie.SE3:

@@ -12,12 +12,13 @@ from realdex_jax import pose
 from realdex_jax.data import windows as windowing
 from realdex_jax.data.windows import FUTURE, Windows
 from realdex_jax.geometry import sdf
+from realdex_jax.geometry.sdf import SdfGrids
 from realdex_jax.hand import kinematics, surface
 from realdex_jax.hand.load import HandModel
 from realdex_jax.losses import motion as losses
 from realdex_jax.losses.motion import MotionWeights
 from realdex_jax.models import motion_model
-from realdex_jax.models.motion_features import HAND_POINTS, Grids
+from realdex_jax.models.motion_features import HAND_POINTS
 from realdex_jax.models.motion_model import MotionModel
 from realdex_jax.training import update
 from realdex_jax.training.state import Optimisation, TrainState
@@ -30,7 +31,7 @@ def loss(
     key: PRNGKeyArray,
     *,
     hand: HandModel,
-    grids: Grids | None,
+    grids: SdfGrids | None,
     weights: MotionWeights,
     noise: float,
 ) -> tuple[Float[Array, ""], Scalars]:
@@ -67,13 +68,11 @@ def points(hand: HandModel, phi: Float[Array, "*b 28"]) -> Float[Array, "*b 64 3
     return surface.pose_points(surface.points(hand, HAND_POINTS), links)[0]
 
 
-def _depth(windows: Windows, p_world: Array, grids: Grids) -> Array:
+def _depth(windows: Windows, p_world: Array, grids: SdfGrids) -> Array:
     """Depth (m) of points (b t k 3) in the object or under the table."""
     T_object_world = jaxlie.SE3(jnp.asarray(windows.wxyz_xyz_world_object)).inverse()
     p_object = jax.vmap(lambda T, p: T @ p)(T_object_world, p_world.reshape(len(p_world), -1, 3))
-    distance = jax.vmap(lambda o, p: sdf.first_order(grids.one(o), p.T)[0])(
-        jnp.asarray(windows.target), p_object
-    )
+    distance = sdf.distance_among(grids, jnp.asarray(windows.target), p_object)
     nearest = jnp.minimum(distance.reshape(p_world.shape[:-1]), p_world[..., 2])
     return jnp.maximum(-nearest, 0.0)
 
@@ -82,7 +81,7 @@ def make_step(
     *,
     hand: HandModel,
     config: motion_model.Config,
-    grids: Grids | None,
+    grids: SdfGrids | None,
     weights: MotionWeights,
     noise: float,
     optimisation: Optimisation,
@@ -90,7 +89,7 @@ def make_step(
     """The jitted update, as `update.make_step` describes it; the terms are weighted."""
 
     def of(
-        params: Any, batch: tuple[Windows, Grids | None], key: PRNGKeyArray, _step: Array
+        params: Any, batch: tuple[Windows, SdfGrids | None], key: PRNGKeyArray, _step: Array
     ) -> tuple[Array, Scalars]:
         model = MotionModel(config=config, params=params)
         windows, grids = batch

@@ -30,9 +30,11 @@ CONFIGS = {
         token=8, heads=2, joint_feature=16, goal_feature=16, experts=2, width=32, gate=8
     ),
     "goal": GoalConfig(widths=(32, 16, 16, 32), hidden=16),
-    "saga": SagaConfig(instants=16, palm_width=32, palm_latent=4, channels=(4, 4), joint_latent=4),
+    "saga": SagaConfig(instants=16, palm_width=32, palm_latent=4, channels=(4, 8), joint_latent=4),
 }
 FRAMES = 48
+MOVED_ATOL = 1e-3
+"""Metres and radians."""
 HAND = load("shadow")
 
 
@@ -67,39 +69,53 @@ def motions():
 
 @pytest.fixture(scope="module")
 def models():
-    """Fresh ones, stirred: a fresh head says next to nothing."""
+    """Models with random parameters: a fresh one says next to nothing."""
+    rng = np.random.default_rng(1)
 
-    def fresh(config):
-        params = motion_model.init(HAND, config, jax.random.key(0))
-        leaves, tree = jax.tree.flatten(params)
-        rng = np.random.default_rng(1)
-        stirred = [x + 0.05 * rng.normal(size=x.shape).astype(np.float32) for x in leaves]
-        return MotionModel(config=config, params=jax.tree.unflatten(tree, stirred))
+    def number(x):
+        noise = rng.normal(size=x.shape)
+        return 1.0 + 0.1 * noise if x.ndim == 1 else 0.5 * noise / np.sqrt(x.shape[-2])
 
-    return {name: fresh(config) for name, config in CONFIGS.items()}
+    def filled(config):
+        shapes = jax.eval_shape(lambda key: motion_model.init(HAND, config, key), jax.random.key(0))
+        params = jax.tree.map(lambda x: jnp.asarray(number(x), jnp.float32), shapes)
+        return MotionModel(config=config, params=params)
+
+    return {name: filled(config) for name, config in CONFIGS.items()}
 
 
 def ends(motions, count=4):
     picked = range(count)
-    start, last = (np.stack([motions.poses(i)[k] for i in picked]) for k in (0, -1))
-    return start, last, motions.lengths()[:count].astype(np.int32)
+    start, last = (jnp.stack([motions.poses(i)[k] for i in picked]) for k in (0, -1))
+    return start, last, jnp.asarray(motions.lengths()[:count], jnp.int32)
 
 
-@jax.jit
-def features(window):
-    return motion_features.features(HAND, window, None)
+# Compiling is most of these tests' time: a pass through the hand is a long program.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+@pytest.fixture(scope="module")
+def seen(motions):
+    """Features of four windows."""
+    given = windows.batch(motions, 4, 0, 0)
+    lowered = jax.jit(motion_features.features, static_argnums=0).lower(HAND, given, None)
+    return lowered.compile(compiler_options=QUICK)(given, None)
 
 
 generate = jax.jit(rollout.generate, static_argnames=("hand", "frames", "config"))
+compiled = {}
 
 
 def made(model, motions, start, last, steps, key=None):
+    """Motions of `FRAMES` frames."""
     b = len(start)
-    world = motions.wxyz_xyz_world_object[:b]
-    phi = generate(
-        HAND, model, None, start, last, steps, world, np.zeros(b, np.int32), frames=FRAMES, key=key
-    )
-    return np.asarray(phi)
+    world, target = motions.wxyz_xyz_world_object[:b], np.zeros(b, np.int32)
+    given = (model, None, start, last, steps, world, target)
+    which = (model.config, key is None)
+    if which not in compiled:
+        lowered = generate.lower(HAND, *given, frames=FRAMES, key=key)
+        compiled[which] = lowered.compile(compiler_options=QUICK)
+    return np.asarray(compiled[which](*given, key=key))
 
 
 def moved(phi):
@@ -121,33 +137,31 @@ def test_motions_are_whole_and_do_not_depend_on_the_place(name, models, motions)
     assert np.isfinite(phi).all()
     assert np.abs(phi[:, 5] - phi[:, 0]).max() > 1e-4
     q = phi[..., :22]
-    assert (q >= joints.LOWER - 1e-5).all() and (q <= joints.UPPER + 1e-5).all()
+    assert (q >= joints.LOWER - 1e-5).all()
+    assert (q <= joints.UPPER + 1e-5).all()
 
     there = made(models[name], motions, moved(start), moved(last), steps)
-    a, b = (np.asarray(rollout.keypoints_in_world(HAND, x)) for x in (moved(phi), there))
+    (q, T), (q_there, T_there) = pose.split(jnp.asarray(moved(phi))), pose.split(jnp.asarray(there))
     # Rounding of a micrometre in the first answer, grown in the answers that build on it.
-    np.testing.assert_allclose(a, b, atol=1e-3)
-    np.testing.assert_allclose(q, there[..., :22], atol=2e-3)
+    np.testing.assert_allclose(T.translation(), T_there.translation(), atol=MOVED_ATOL)
+    np.testing.assert_allclose(
+        T.rotation().as_matrix(), T_there.rotation().as_matrix(), atol=MOVED_ATOL
+    )
+    np.testing.assert_allclose(q, q_there, atol=MOVED_ATOL)
 
 
-def test_a_motion_that_arrived_rests(models, motions):
+def test_a_motion_that_arrived_rests(motions):
     start, _, _ = ends(motions)
     steps = np.full(4, 20, np.int32)
     # The goal is where the hand is: the first answer is close enough, the rest repeats it.
-    settings = RolloutConfig(arrived=1.0)
-    found = jax.jit(rollout.rollout, static_argnames=("hand", "predict", "frames", "config"))(
-        HAND,
-        _away,
-        start,
-        start,
-        steps,
-        motions.wxyz_xyz_world_object[:4],
-        np.zeros(4, np.int32),
-        frames=12,
-        config=settings,
-    )
+    settings = RolloutConfig(stride=2, arrived=1.0)
+    world, target = motions.wxyz_xyz_world_object[:4], np.zeros(4, np.int32)
+    lowered = jax.jit(
+        rollout.rollout, static_argnames=("hand", "predict", "frames", "config")
+    ).lower(HAND, _away, start, start, steps, world, target, frames=12, config=settings)
+    found = lowered.compile(compiler_options=QUICK)(start, start, steps, world, target)
     assert bool(found.arrived.all())
-    np.testing.assert_array_equal(found.length, 1 + settings.stride)
+    np.testing.assert_array_equal(found.length, 3)
     np.testing.assert_array_equal(found.phi[:, 0], start)
     np.testing.assert_array_equal(found.phi[:, 3:], np.repeat(found.phi[:, 2:3], 9, axis=1))
     assert np.abs(found.phi[:, 2] - found.phi[:, 1]).min(axis=0)[22] > 0.0
@@ -159,9 +173,8 @@ def _away(window):
     return window.seen[:, -1:] + ahead
 
 
-def test_goal_is_not_told_of_phase_or_clearance(models, motions):
+def test_goal_is_not_told_of_phase_or_clearance(models, seen):
     model = models["goal"]
-    seen = features(windows.batch(motions, 4, 0, 0))
     told = dataclasses.replace(
         seen, phase=seen.phase + 0.5, clearance=seen.clearance - 1.0, goal=seen.goal * 0.0
     )
@@ -171,10 +184,9 @@ def test_goal_is_not_told_of_phase_or_clearance(models, motions):
     assert np.abs(apply(model.params, seen) - apply(model.params, nearer)).max() > 1e-4
 
 
-def test_goal_drops_in_training_only(models, motions):
+def test_goal_drops_in_training_only(models, seen):
     model = models["goal"]
     net = goal.goal(model.config)
-    seen = features(windows.batch(motions, 4, 0, 0))
     answer = jax.jit(net.answer)
     a, again, b = (answer(model.params, seen, jax.random.key(i)) for i in (1, 1, 2))
     assert a.poses.shape == (4, 10, 31)
@@ -195,10 +207,10 @@ def test_saga_meets_start_and_goal(models, motions):
             np.testing.assert_array_equal(
                 phi[i, k - 1 :], np.repeat(last[i : i + 1], FRAMES + 1 - k, axis=0)
             )
-        # The end is met, not jumped to: the last step is no longer than its neighbours.
+        # The end is met, not jumped to: the last step is like the others.
         p = phi[..., 22:25]
         jump = np.linalg.norm(np.diff(p, axis=1), axis=-1)
-        assert all(jump[i, k - 2] < 2.5 * jump[i].mean() for i, k in enumerate(steps))
+        assert all(jump[i, k - 2] < 1.5 * jump[i, : k - 2].max() for i, k in enumerate(steps))
     assert np.abs(usual - drawn).max() > 1e-3
 
 
@@ -226,7 +238,7 @@ def test_clips_are_repeatable(motions):
 
 
 @pytest.mark.parametrize("name", ["goal", "saga"])
-def test_losses_fall(name, motions):
+def test_losses_fall(name, models, motions):
     recipe = dataclasses.replace(
         train_motion.MODELS[name],
         model=CONFIGS[name],
@@ -235,15 +247,17 @@ def test_losses_fall(name, motions):
     )
     update = train_motion._update(recipe, HAND, None)
     batch_at = train_motion._batches(recipe, motions)
-    params = motion_model.init(HAND, recipe.model, jax.random.key(0))
+    # Not freshly made: so many initialisers compile for longer than all else here.
+    params = jax.tree.map(jnp.array, models[name].params)
     state = states.create(params, recipe.optimisation, jax.random.key(1))
-    seen = []
+    quick = update.lower(state, batch_at(0)).compile(compiler_options=QUICK)
+    log = []
     for step in range(60):
-        state, scalars = update(state, batch_at(step))
-        seen.append({k: float(v) for k, v in scalars.items()})
-    assert all(s["finite"] == 1.0 for s in seen)
+        state, scalars = quick(state, batch_at(step))
+        log.append({k: float(v) for k, v in scalars.items()})
+    assert all(s["finite"] == 1.0 for s in log)
     first, last = (
-        {k: np.mean([s[k] for s in part]) for k in seen[0]} for part in (seen[:5], seen[-10:])
+        {k: np.mean([s[k] for s in part]) for k in log[0]} for part in (log[:5], log[-10:])
     )
     assert last["loss"] < 0.8 * first["loss"]
     # The divergences begin near zero and pay for what the posteriors say.
@@ -282,7 +296,7 @@ def test_models_of_another_kind_or_size_are_refused(models, motions, tmp_path):
 
 
 def test_bad_ends_are_refused(motions):
-    start, last, steps = ends(motions)
+    start, last, steps = (np.asarray(x) for x in ends(motions))
     rollout.check_ends(start, last, steps)
     with pytest.raises(DatasetError, match=r"start has shape \(4, 27\)"):
         rollout.check_ends(start[:, :27], last, steps)
