@@ -100,7 +100,8 @@ def _grid(rows: Sequence[Row]) -> list[list[str]]:
     corner = f"{rows[0].data} {rows[0].split}" if len(same) == 1 else ""
     lines = [[corner, *heads]]
     lines.append(["objects", *(str(row.objects) for row in rows)])
-    lines.append(["grasps", *(str(row.grasps) for row in rows)])
+    moving = any("mpjpe_cm" in row.metrics for row in rows)
+    lines.append(["motions" if moving else "grasps", *(str(row.grasps) for row in rows)])
     for name in columns(rows):
         cells = [" ".join(cell(name, row.metrics.get(name))).strip() for row in rows]
         lines.append([METRICS[name].label, *cells])
