@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import kinematics, physics
+from benchmarks import kinematics, physics, rollout
 from benchmarks.timing import Timing
 from realdex_jax.evaluation import results
 
@@ -24,7 +24,7 @@ from realdex_jax.evaluation import results
 class Bench:
     """What to measure."""
 
-    only: Literal["all", "kinematics", "physics"] = "all"
+    only: Literal["all", "kinematics", "physics", "rollout"] = "all"
     json: Path = Path("runs/bench/bench.json")
     """Where the numbers go."""
     repeats: int = 30
@@ -73,6 +73,15 @@ def main() -> None:
         report["physics"] = _plain(timings)
         report["physics_grasps_per_second"] = rate
         report["physics_ratio_to_target_per_core"] = rate / cores / (physics.TARGET / 4)
+    if bench.only in ("all", "rollout"):
+        timings = rollout.compare()
+        title = f"{rollout.MOTIONS} motions of {rollout.FRAMES} frames, {cores} cores"
+        console.print(_table(title, timings, timings[0]))
+        console.print(
+            f"MotionNet takes {timings[0].median_s:.2f} s; the target is {rollout.TARGET:.0f} s on "
+            "4 cores"
+        )
+        report["rollout"] = _plain(timings)
     results.write_whole(bench.json, json.dumps(report, indent=2) + "\n")
     console.print(f"written to {bench.json}")
 

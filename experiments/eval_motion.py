@@ -26,7 +26,8 @@ from rich.progress import track
 
 from experiments import motion_chain, motion_data, motion_protocol
 from experiments.motion_protocol import Asked, Judged, World
-from realdex_jax.data import store
+from realdex_jax.data import motion_set, store
+from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.errors import ConfigError, RealdexError
 from realdex_jax.evaluation import report, results
 from realdex_jax.evaluation.report import Clip, Picture
@@ -52,8 +53,10 @@ class EvalMotion:
     """realdex-sim, realdex-sim-small, or a file of door demonstrations."""
     split: str = "test"
     """Part of the motions."""
-    mend: bool = True
-    """Whether rows with the trajectory optimisation are added."""
+    mend: tuple[str, ...] = ("motion_net", "aware")
+    """Methods that get a second row with the trajectory optimisation."""
+    each: int | None = None
+    """Only the first so many motions of every object; all if not given."""
     grasps: Path | None = None
     """Folder of generated grasps (`<object>.npz`, as eval_sim and demo leave it) to reach for."""
     videos: int = 1
@@ -84,7 +87,7 @@ def run(config: EvalMotion, command: str, console: Console) -> results.Results:
     data = motion_data.open_motions(config.data, tell=console.print)
     if config.split not in data.parts:
         raise ConfigError(f"no part {config.split!r}; known: {', '.join(data.parts)}")
-    what = motion_protocol.asked(data.parts[config.split])
+    what = motion_protocol.asked(_first(data.parts[config.split], config.each))
     world = motion_protocol.world_of(data, config.split)
     grids = data.grids(config.split)
     seconds: dict[str, float] = {}
@@ -93,15 +96,14 @@ def run(config: EvalMotion, command: str, console: Console) -> results.Results:
     with loop.stop_on_signals(console.print) as stop:
         kept: dict[int, np.ndarray] = {}
         for one, stage in track(stages, description="models", console=console):
-            if stop.signal or (stage == "refined" and not (config.mend and world.shapes)):
+            mended = one.method in config.mend and bool(world.shapes)
+            if stop.signal or (stage == "refined" and not mended):
                 continue
             began = time.perf_counter()
             if stage == "raw":
                 kept[id(one)] = phi = motion_chain.made(hand, one.model, grids, what, one.seed)
-            elif one.method in ("motion_net", "aware"):
-                phi = motion_protocol.mend(hand, what, world, kept[id(one)], TrajectoryConfig())
             else:
-                continue
+                phi = motion_protocol.mend(hand, what, world, kept[id(one)], TrajectoryConfig())
             spent = f"{one.method} {stage}"
             seconds[spent] = seconds.get(spent, 0.0) + time.perf_counter() - began
             judged.append(
@@ -142,6 +144,14 @@ def _opened(hand: HandModel, path: Path) -> Loaded:
     method = "aware" if getattr(model.config, "aware", False) else method
     recipe: dict[str, Any] = motion_model.load_recipe(path)
     return Loaded(model, method, int(recipe.get("config", {}).get("seed", 0)))
+
+
+def _first(motions: MotionSet, each: int | None) -> MotionSet:
+    """The first motions of every object."""
+    if each is None:
+        return motions
+    chosen = [np.flatnonzero(motions.target == i)[:each] for i in range(len(motions.names))]
+    return motion_set.take(motions, np.concatenate(chosen))
 
 
 def _demonstrated(hand: HandModel, what: Asked, world: World) -> Judged:

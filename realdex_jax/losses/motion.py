@@ -52,7 +52,7 @@ def pose_terms(
 def point_terms(
     p: Float[Array, "*b k 3"],
     p_true: Float[Array, "*b k 3"],
-    p_goal: Float[Array, "*b k 3"],
+    p_goal: Float[Array, "*#b k 3"],
     weights: MotionWeights,
 ) -> Terms:
     """L2 on hand points and on their displacements to the target.

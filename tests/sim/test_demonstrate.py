@@ -110,6 +110,7 @@ def test_depth_agrees_with_the_exact_one_of_the_primitives(yogurt, shown):
     assert exact.max() > 0.008
 
 
+@pytest.mark.slow
 def test_the_same_seed_shows_the_same_and_an_impossible_object_nothing(yogurt, shown):
     shape, grasps = yogurt
     again, tally = demonstrate.demonstrate(load(), shape, grasps, 12, 0)

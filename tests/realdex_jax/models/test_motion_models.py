@@ -308,3 +308,13 @@ def test_bad_ends_are_refused(motions):
         rollout.check_ends(start[:3], last, steps)
     with pytest.raises(DatasetError, match="3 frames; a motion has at least 6"):
         rollout.check_ends(start, last, np.array([9, 3, 9, 9]))
+
+
+def test_the_shipped_model_is_told_of_its_surroundings_and_says_how_it_was_trained():
+    model = motion_model.load_model(load("shadow"), "realdex-sim-motion")
+    assert model.config.aware
+    recipe = motion_model.load_recipe("realdex-sim-motion")
+    assert recipe["config"]["optimisation"]["steps"] == 3000
+    assert not recipe["commit"].endswith("+changes")
+    with pytest.raises(CheckpointError, match="known: realdex-sim-motion"):
+        motion_model.load_model(load("shadow"), "nothing")
