@@ -89,6 +89,7 @@ def run(config: EvalMotion, command: str, console: Console) -> results.Results:
         raise ConfigError(f"no part {config.split!r}; known: {', '.join(data.parts)}")
     what = motion_protocol.asked(_first(data.parts[config.split], config.each))
     world = motion_protocol.world_of(data, config.split)
+    motion_protocol.check(hand, what, world)
     grids = data.grids(config.split)
     seconds: dict[str, float] = {}
     judged = [_demonstrated(hand, what, world)]

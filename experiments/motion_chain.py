@@ -50,8 +50,12 @@ def carry_out(
         shape: The object, standing on its lowest point.
         grasps: Its grasps, in the object frame.
         seed: Seed of the situations.
+
+    Raises:
+        DatasetError: A grasp that makes no sense, or a start inside the object.
     """
     what, world, grids = situations(shape, grasps, seed)
+    motion_protocol.check(hand, what, world)
     phi = made(hand, model, grids, what, seed)
     phi = motion_protocol.mend(hand, what, world, phi, TrajectoryConfig())
     lifted = motion_protocol.lifts(hand, what, shape, phi, np.arange(len(what.motions)))
@@ -61,14 +65,9 @@ def carry_out(
 def made(
     hand: HandModel, model: MotionModel, grids: SdfGrids | None, what: Asked, seed: int
 ) -> np.ndarray:
-    """A model's motions, padded like the demonstrations.
-
-    Raises:
-        DatasetError: A start or goal that makes no sense.
-    """
+    """A model's motions, padded like the demonstrations."""
     motions = what.motions
     start, goal = what.true[:, 0], what.true[:, -1]
-    rollout.check_ends(start, goal, what.lengths)
     make = jax.jit(functools.partial(_generate, hand, model.config, frames=what.frames))
     phi = make(
         model.params,

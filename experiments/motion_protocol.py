@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from experiments.motion_data import MotionData
-from realdex_jax import trajectory
+from realdex_jax import rollout, trajectory
 from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.evaluation import motion as metrics
 from realdex_jax.evaluation.results import Row, Stat, stat
@@ -72,6 +72,19 @@ def asked(motions: MotionSet) -> Asked:
     lengths = motions.lengths().astype(np.int32)
     true = metrics.padded([motions.poses(i) for i in range(len(motions))], int(lengths.max()))
     return Asked(motions, true, lengths)
+
+
+def check(hand: HandModel, what: Asked, world: World) -> None:
+    """Checks starts, goals and lengths before anything moves.
+
+    Raises:
+        DatasetError: One of them makes no sense; see `rollout.check_ends` and `check_clear`.
+    """
+    start = what.true[:, 0]
+    rollout.check_ends(start, what.true[:, -1], what.lengths)
+    for name, mine in _by_object(what.motions) if world.grids else ():
+        placed = what.motions.wxyz_xyz_world_object[mine]
+        rollout.check_clear(hand, world.grids[name], start[mine], placed)
 
 
 def judge(

@@ -115,15 +115,8 @@ class TrainMotion:
             TrainingError: A number of steps or a rate that makes no sense.
         """
         base = MODELS[self.model]
-        usual = 20 if self.preset == "smoke" else base.optimisation.steps
-        steps = usual if self.steps is None else self.steps
-        if steps < 1:
-            raise TrainingError(f"--steps {steps}; a run has at least one step")
-        rate = base.optimisation.rate if self.rate is None else self.rate
-        if not 0.0 < rate < 1.0:
-            raise TrainingError(f"--rate {rate}; a learning rate lies between 0 and 1")
-        warmup = min(base.optimisation.warmup, steps // 10)
-        optimisation = dataclasses.replace(base.optimisation, steps=steps, rate=rate, warmup=warmup)
+        steps = 20 if self.preset == "smoke" and self.steps is None else self.steps
+        optimisation = states.changed(base.optimisation, steps, self.rate)
         return dataclasses.replace(base, optimisation=optimisation, seed=self.seed)
 
 

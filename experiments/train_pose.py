@@ -21,7 +21,7 @@ import tyro
 
 from realdex_jax.data import pipeline, store
 from realdex_jax.data.pipeline import Batch, Sampling
-from realdex_jax.errors import RealdexError, TrainingError
+from realdex_jax.errors import RealdexError
 from realdex_jax.hand import load
 from realdex_jax.models import grasp_model
 from realdex_jax.models.contact_net import ContactNetConfig
@@ -121,15 +121,7 @@ class TrainPose:
             TrainingError: A number of steps or a rate that makes no sense.
         """
         base = PRESETS[self.preset]
-        steps = base.optimisation.steps if self.steps is None else self.steps
-        if steps < 1:
-            raise TrainingError(f"--steps {steps}; a run has at least one step")
-        rate = base.optimisation.rate if self.rate is None else self.rate
-        if not 0.0 < rate < 1.0:
-            raise TrainingError(f"--rate {rate}; a learning rate lies between 0 and 1")
-        # A short run warms up over a tenth of its steps, not over a preset's that outlasts it.
-        warmup = min(base.optimisation.warmup, steps // 10)
-        optimisation = dataclasses.replace(base.optimisation, steps=steps, rate=rate, warmup=warmup)
+        optimisation = states.changed(base.optimisation, self.steps, self.rate)
         kl = base.weights.kl if self.kl is None else self.kl
         return dataclasses.replace(
             base,

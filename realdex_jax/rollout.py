@@ -11,15 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from realdex_jax import pose, pytree
+from realdex_jax import pose, pytree, touch
 from realdex_jax.data import schema
 from realdex_jax.data.windows import FUTURE, PAST, Windows
 from realdex_jax.errors import DatasetError
-from realdex_jax.geometry.sdf import SdfGrids
+from realdex_jax.geometry.sdf import SdfGrid, SdfGrids
 from realdex_jax.hand import kinematics
 from realdex_jax.hand.load import HandModel
 from realdex_jax.models import motion_model
 from realdex_jax.models.motion_model import MotionModel
+
+MAX_START_DEPTH = 0.002
+"""Metres a hand may be inside object or table when a motion begins."""
 
 Predict = Callable[[Windows], Float[Array, "b 10 28"]]
 """The ten poses that follow a window."""
@@ -183,3 +186,23 @@ def check_ends(start: np.ndarray, goal: np.ndarray, steps: np.ndarray) -> None:
         )
     if len(steps) and np.min(steps) < PAST + 1:
         raise DatasetError(f"{np.min(steps)} frames; a motion has at least {PAST + 1}")
+
+
+def check_clear(
+    hand: HandModel,
+    grid: SdfGrid,
+    start: Float[np.ndarray, "b 28"],
+    wxyz_xyz_world_object: Float[np.ndarray, "b 7"],
+) -> None:
+    """Checks that motions around one object begin outside it and above the table.
+
+    Raises:
+        DatasetError: A hand begins more than `MAX_START_DEPTH` inside the object or the table.
+    """
+    depths = touch.depths(hand, grid, jnp.asarray(start), jnp.asarray(wxyz_xyz_world_object))
+    for what, depth in zip(("the object", "the table"), map(np.asarray, depths), strict=True):
+        if depth.size and depth.max() > MAX_START_DEPTH:
+            raise DatasetError(
+                f"start of motion {int(depth.argmax())} is {1e3 * depth.max():.1f} mm inside "
+                f"{what}; a motion begins outside, {1e3 * MAX_START_DEPTH:.0f} mm are forgiven"
+            )

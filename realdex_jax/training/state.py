@@ -27,6 +27,23 @@ class Optimisation:
     """Largest global norm of a gradient."""
 
 
+def changed(base: Optimisation, steps: int | None, rate: float | None) -> Optimisation:
+    """A recipe's optimisation with what a command line gives instead.
+
+    Raises:
+        TrainingError: A number of steps or a rate that makes no sense.
+    """
+    steps = base.steps if steps is None else steps
+    if steps < 1:
+        raise TrainingError(f"--steps {steps}; a run has at least one step")
+    rate = base.rate if rate is None else rate
+    if not 0.0 < rate < 1.0:
+        raise TrainingError(f"--rate {rate}; a learning rate lies between 0 and 1")
+    # A short run warms up over a tenth of its steps, not over a preset's that outlasts it.
+    warmup = min(base.warmup, steps // 10)
+    return dataclasses.replace(base, steps=steps, rate=rate, warmup=warmup)
+
+
 @pytree.dataclass
 class TrainState:
     """All that a resumed run needs; data order follows from the step."""
