@@ -27,10 +27,12 @@ from rich.progress import track
 from experiments import motion_chain, motion_data, motion_protocol
 from experiments.motion_protocol import Asked, Judged, World
 from realdex_jax.data import motion_set, store
+from realdex_jax.data.motion import Motion
 from realdex_jax.data.motion_set import MotionSet
-from realdex_jax.errors import ConfigError, RealdexError
+from realdex_jax.errors import ConfigError, PhysicsError, RealdexError
 from realdex_jax.evaluation import report, results
 from realdex_jax.evaluation.report import Clip, Picture
+from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand.load import HandModel, load
 from realdex_jax.models import motion_model
 from realdex_jax.models.motion_model import MotionModel
@@ -38,6 +40,7 @@ from realdex_jax.training import loop
 from realdex_jax.trajectory import TrajectoryConfig
 from sim import objects, video
 from sim.physics import LiftPhysics
+from sim.render import RenderError
 
 ORDER = ("saga", "goal", "motion_net", "aware")
 """Methods as the table shows them."""
@@ -82,8 +85,10 @@ def main() -> None:
 
 def run(config: EvalMotion, command: str, console: Console) -> results.Results:
     """Evaluates and publishes; returns what was found."""
+    _check(config)
     hand = load("shadow")
     loaded = [_opened(hand, path) for path in config.models]
+    _check_alike(loaded)
     data = motion_data.open_motions(config.data, tell=console.print)
     if config.split not in data.parts:
         raise ConfigError(f"no part {config.split!r}; known: {', '.join(data.parts)}")
@@ -98,11 +103,13 @@ def run(config: EvalMotion, command: str, console: Console) -> results.Results:
         kept: dict[int, np.ndarray] = {}
         for one, stage in track(stages, description="models", console=console):
             mended = one.method in config.mend and bool(world.shapes)
-            if stop.signal or (stage == "refined" and not mended):
+            if stop.signal:
+                break
+            if stage == "refined" and not mended:
                 continue
             began = time.perf_counter()
             if stage == "raw":
-                kept[id(one)] = phi = motion_chain.made(hand, one.model, grids, what, one.seed)
+                kept[id(one)] = phi = motion_chain.made(hand, one.model, grids, what)
             else:
                 phi = motion_protocol.mend(hand, what, world, kept[id(one)], TrajectoryConfig())
             spent = f"{one.method} {stage}"
@@ -116,16 +123,24 @@ def run(config: EvalMotion, command: str, console: Console) -> results.Results:
     notes = [
         "Rows of models: mean over motions, then mean and spread over training seeds "
         f"({_seeds_of(judged)}); the demonstrations' spread is over motions.",
-        "raw: as the model made it; refined: after the trajectory optimisation.",
+        "raw: as the model made it; refined: after the trajectory optimisation. Refined motions "
+        "and SAGA's end at the goal by construction: their verts.offset and min.dist. are zero.",
+        "Demonstrations were kept because they lift, so their row says nothing about lifting; "
+        "every lift follows the last 2 s of a motion and squeezes as the goal's grasp does.",
     ]
+    if data.tally:
+        notes.append(motion_data.told(data.tally))
+    if stop.signal:
+        notes.append(f"stopped by {stop.signal}: {len(judged) - 1} rows of single models were done")
     if world.shapes:
         notes += _lift_notes(what, judged)
-    if config.grasps is not None and loaded:
+    if config.grasps is not None and not stop.signal:
         best = max(loaded, key=lambda one: (ORDER.index(one.method), -one.seed))
         notes.append(_reach_generated(hand, best, config.grasps, console))
-    seeds = sorted({one.seed for one in loaded})
+    seeds = sorted({j.seed for j in judged if j.stage != "dataset"})
     found = results.collect(command, seeds, LiftPhysics().describe(), rows, notes)
-    clips, pictures = _shown(hand, what, world, judged, config)
+    results.save(found, config.json or config.out / "results.json")  # before what may still fail
+    clips, pictures = _shown(hand, what, world, judged, config, console)
     _publish(found, clips, pictures, seconds, config, console)
     return found
 
@@ -134,17 +149,57 @@ def run(config: EvalMotion, command: str, console: Console) -> results.Results:
 class Loaded:
     """A model and what its file says of it."""
 
+    path: Path
     model: MotionModel
     method: str
     seed: int
+    recipe: dict[str, Any]
+    """Configuration without the seed, and the data's digest."""
+
+
+def _check(config: EvalMotion) -> None:
+    """Settings that leave nothing to do, or would be ignored.
+
+    Raises:
+        ConfigError: Names the setting, the rule and the choices.
+    """
+    if config.each is not None and config.each < 1:
+        raise ConfigError(f"--each {config.each}; at least one motion of every object is needed")
+    unknown = sorted(set(config.mend) - set(ORDER))
+    if unknown:
+        raise ConfigError(f"--mend {', '.join(unknown)}; known: {', '.join(ORDER)}")
+    if config.grasps is not None and not config.models:
+        raise ConfigError("--grasps needs a model that makes the motions: give --models")
+
+
+def _check_alike(loaded: Sequence[Loaded]) -> None:
+    """Models that share a row must differ by their seed alone.
+
+    Raises:
+        ConfigError: Two of them differ otherwise, or are of the same seed.
+    """
+    first: dict[str, Loaded] = {}
+    for one in loaded:
+        other = first.setdefault(one.method, one)
+        if other.recipe != one.recipe:
+            raise ConfigError(
+                f"{other.path} and {one.path} are both {one.method}, but of other settings or "
+                "data; evaluate them apart"
+            )
+    pairs = [(one.method, one.seed) for one in loaded]
+    if len(set(pairs)) < len(pairs):
+        raise ConfigError("two models of one kind have the same training seed; give each once")
 
 
 def _opened(hand: HandModel, path: Path) -> Loaded:
     model = motion_model.load_model(hand, path)
     method = motion_model.kind_of(model.config)
     method = "aware" if getattr(model.config, "aware", False) else method
-    recipe: dict[str, Any] = motion_model.load_recipe(path)
-    return Loaded(model, method, int(recipe.get("config", {}).get("seed", 0)))
+    recipe = motion_model.load_recipe(path)
+    settings = dict(recipe.get("config", {}))
+    seed = int(settings.pop("seed", 0))
+    alike = {"config": settings, "data": recipe.get("data_digest")}
+    return Loaded(path, model, method, seed, alike)
 
 
 def _first(motions: MotionSet, each: int | None) -> MotionSet:
@@ -208,25 +263,40 @@ def _reach_generated(hand: HandModel, one: Loaded, folder: Path, console: Consol
 
 
 def _shown(
-    hand: HandModel, what: Asked, world: World, judged: Sequence[Judged], config: EvalMotion
+    hand: HandModel,
+    what: Asked,
+    world: World,
+    judged: Sequence[Judged],
+    config: EvalMotion,
+    console: Console,
 ) -> tuple[list[Clip], list[Picture]]:
     """Videos and strips of the last method's motions, first seed."""
     if not world.shapes or not config.videos:
         return [], []
-    last = next(j for j in reversed(judged) if j.seed == min(k.seed for k in judged))
+    made = [j for j in judged if j.stage != "dataset"] or judged
+    last = next(j for j in reversed(made) if j.seed == min(k.seed for k in made))
     clips, pictures = [], []
     for name, shape in world.shapes.items():
         mine = np.flatnonzero(what.motions.target == what.motions.names.index(name))
         for i in mine[: config.videos]:
-            placed = what.motions.wxyz_xyz_world_object[i]
-            phi = last.phi[i, : what.lengths[i]]
-            seen = motion_chain.whole(hand, shape, phi, what.motions.q_squeeze[i], placed)
-            drawn = video.draw(hand, shape, seen)
-            path = video.write_mp4(config.out / "videos" / f"{name}_{i}.mp4", drawn)
             caption = f"{last.method} {last.stage}, motion {i}: {_verdict(last, int(i))}"
+            try:
+                drawn = video.draw(hand, shape, _whole(hand, shape, what, last, int(i)))
+                path = video.write_mp4(config.out / "videos" / f"{name}_{i}.mp4", drawn)
+            except (PhysicsError, RenderError) as error:
+                console.print(f"no video of {name}: {error}", style="yellow", markup=False)
+                continue
             clips.append(Clip(name, caption, video.as_html(path)))
             pictures.append(Picture(name, caption, video.strip(drawn)))
     return clips, pictures
+
+
+def _whole(hand: HandModel, shape: ObjectShape, what: Asked, judged: Judged, i: int) -> Motion:
+    motions = what.motions
+    phi = judged.phi[i, : what.lengths[i]]
+    return motion_chain.whole(
+        hand, shape, phi, motions.q_squeeze[i], motions.wxyz_xyz_world_object[i]
+    )
 
 
 def _verdict(judged: Judged, i: int) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Array, Bool, Float
 
 from experiments import motion_data, motion_protocol
 from experiments.motion_protocol import Asked, World
-from realdex_jax import rollout
+from realdex_jax import rollout, touch
 from realdex_jax.data.motion import RATE, Motion
 from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.data.schema import GraspSet
@@ -25,7 +25,10 @@ from realdex_jax.models import motion_model
 from realdex_jax.models.motion_model import MotionModel
 from realdex_jax.trajectory import TrajectoryConfig
 from sim import demonstrate, lift, video
+from sim.demonstrate import Attempts
 from sim.physics import LiftPhysics
+
+_REDRAWS = 10
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,61 +57,56 @@ def carry_out(
     Raises:
         DatasetError: A grasp that makes no sense, or a start inside the object.
     """
-    what, world, grids = situations(shape, grasps, seed)
+    what, world, grids = situations(hand, shape, grasps, seed)
     motion_protocol.check(hand, what, world)
-    phi = made(hand, model, grids, what, seed)
+    phi = made(hand, model, grids, what)
     phi = motion_protocol.mend(hand, what, world, phi, TrajectoryConfig())
     lifted = motion_protocol.lifts(hand, what, shape, phi, np.arange(len(what.motions)))
     return CarriedOut(shape, what, phi, lifted)
 
 
 def made(
-    hand: HandModel, model: MotionModel, grids: SdfGrids | None, what: Asked, seed: int
-) -> np.ndarray:
-    """A model's motions, padded like the demonstrations."""
+    hand: HandModel, model: MotionModel, grids: SdfGrids | None, what: Asked
+) -> Float[np.ndarray, "b f 28"]:
+    """A model's motions, padded like the demonstrations: after its last frame each one rests."""
     motions = what.motions
-    start, goal = what.true[:, 0], what.true[:, -1]
-    make = jax.jit(functools.partial(_generate, hand, model.config, frames=what.frames))
-    phi = make(
-        model.params,
-        grids if getattr(model.config, "aware", False) else None,
-        jnp.asarray(start),
-        jnp.asarray(goal),
-        jnp.asarray(what.lengths),
-        jnp.asarray(motions.wxyz_xyz_world_object),
-        jnp.asarray(motions.target),
-        jax.random.key(seed),
+    given = (what.true[:, 0], what.true[:, -1], what.lengths)
+    given = (*given, motions.wxyz_xyz_world_object, motions.target)
+    seen = grids if getattr(model.config, "aware", False) else None
+    phi = np.asarray(
+        _generate(
+            hand, model.config, what.frames, model.params, seen, *(jnp.asarray(x) for x in given)
+        )
     )
-    return np.asarray(phi)
+    frames = np.minimum(np.arange(what.frames), what.lengths[:, None] - 1)
+    return np.take_along_axis(phi, frames[..., None], axis=1)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _generate(
     hand: HandModel,
     config: motion_model.Config,
+    frames: int,
     params: Any,
     grids: SdfGrids | None,
-    start: jax.Array,
-    goal: jax.Array,
-    steps: jax.Array,
-    placed: jax.Array,
-    target: jax.Array,
-    key: jax.Array,
-    *,
-    frames: int,
-) -> jax.Array:
+    start: Array,
+    goal: Array,
+    steps: Array,
+    placed: Array,
+    target: Array,
+) -> Array:
     """`rollout.generate` with parameters as an argument: seeds share a compiled program."""
     model = MotionModel(config=config, params=params)
-    return rollout.generate(
-        hand, model, grids, start, goal, steps, placed, target, frames=frames, key=key
-    )
+    return rollout.generate(hand, model, grids, start, goal, steps, placed, target, frames=frames)
 
 
-def situations(shape: ObjectShape, grasps: GraspSet, seed: int) -> tuple[Asked, World, SdfGrids]:
+def situations(
+    hand: HandModel, shape: ObjectShape, grasps: GraspSet, seed: int
+) -> tuple[Asked, World, SdfGrids]:
     """One drawn situation per grasp: nothing is demonstrated, the goal alone is known."""
     rng = np.random.default_rng(seed)
-    drawn = demonstrate.draw(
-        shape, grasps, len(grasps), rng, demonstrate.DemonstrationConfig(), in_order=True
-    )
+    grid = sdf.build(shape)
+    drawn = _clear(hand, shape, grasps, grid, rng)
     lengths = np.asarray(drawn.lengths)
     frames = int(lengths.max())
     phi = np.repeat(np.asarray(drawn.goal)[:, None], frames, axis=1)
@@ -121,10 +119,34 @@ def situations(shape: ObjectShape, grasps: GraspSet, seed: int) -> tuple[Asked, 
         wxyz_xyz_world_object=np.asarray(drawn.wxyz_xyz_world_object),
         q_squeeze=np.asarray(grasps.q_squeeze, np.float32),
     )
-    grid = sdf.build(shape)
     world = World({shape.name: shape}, {shape.name: grid})
     grids = sdf.stack([motion_data.coarse(shape)])
     return motion_protocol.asked(motions), world, grids
+
+
+def _clear(
+    hand: HandModel,
+    shape: ObjectShape,
+    grasps: GraspSet,
+    grid: sdf.SdfGrid,
+    rng: np.random.Generator,
+) -> Attempts:
+    """Situations whose start is clear of the object; one start in a thousand is drawn again."""
+    config = demonstrate.DemonstrationConfig()
+    drawn = demonstrate.draw(shape, grasps, len(grasps), rng, config, in_order=True)
+    for _ in range(_REDRAWS):
+        placed = jnp.asarray(drawn.wxyz_xyz_world_object)
+        depths = touch.depths(hand, grid, jnp.asarray(drawn.start), placed)
+        inside = np.asarray(jnp.maximum(*depths)) > 0.0
+        if not inside.any():
+            break
+        fresh = demonstrate.draw(shape, grasps, len(grasps), rng, config, in_order=True)
+        drawn = jax.tree.map(
+            lambda new, old: np.where(inside.reshape(-1, *[1] * (old.ndim - 1)), new, old),  # noqa: B023
+            fresh,
+            drawn,
+        )
+    return drawn
 
 
 def whole(
@@ -137,7 +159,8 @@ def whole(
     """A motion and the lift that follows it, as one record: planned first, simulated then."""
     physics = LiftPhysics()
     happened = lift.replay(hand, shape, phi, q_squeeze, placed, physics=physics)
-    planned = max(len(phi) - round(physics.replay * RATE), 0)
+    # The simulation begins in a frame of the motion: those before it are as planned.
+    planned = max(len(phi) - 1 - round(physics.replay * RATE), 0)
     world = np.concatenate(
         [
             np.repeat(np.asarray(placed)[None], planned, axis=0),

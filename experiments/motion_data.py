@@ -8,6 +8,7 @@ Demonstrations are made from the grasps of the embedded dataset and kept in the 
 by object, so an interrupted run goes on where it stopped.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -31,6 +32,7 @@ from realdex_jax.geometry import sdf
 from realdex_jax.geometry.sdf import SdfGrids
 from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand.load import HandModel, load
+from realdex_jax.training import checkpoint
 from sim import objects
 from sim.demonstrate import DemonstrationConfig, Tally, demonstrate
 from sim.physics import LiftPhysics
@@ -146,11 +148,13 @@ def _object(
     """Demonstrations of one object, from the cache if they are there."""
     path, note = cache / f"{name}-{count}.npz", cache / f"{name}-{count}.json"
     if path.is_file() and note.is_file():
-        return motion_set.load(path), Tally(**json.loads(note.read_text()))
+        # A damaged entry is made again.
+        with contextlib.suppress(DatasetError, ValueError, TypeError):
+            return motion_set.load(path), Tally(**json.loads(note.read_text()))
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
     motions, tally = demonstrate(hand, objects.make(name), dataset.grasps(name), count, seed)
     motion_set.save(path, motions)
-    note.write_text(json.dumps(dataclasses.asdict(tally)))
+    checkpoint.write_json(note, dataclasses.asdict(tally))
     tell(f"{name}: {len(motions)} of {tally.attempts} attempts ({tally.clean} clean)")
     return motions, tally
 
@@ -183,8 +187,9 @@ def reach_of(motion: Motion) -> Motion:
 def _digest(parts: dict[str, MotionSet]) -> str:
     digest = hashlib.sha256()
     for part in PARTS:
-        for value in (parts[part].phi, parts[part].first, parts[part].wxyz_xyz_world_object):
-            digest.update(np.ascontiguousarray(value).tobytes())
+        digest.update("\n".join(parts[part].names).encode())
+        for field in ("target", "first", "phi", "wxyz_xyz_world_object", "q_squeeze"):
+            digest.update(np.ascontiguousarray(getattr(parts[part], field)).tobytes())
     return digest.hexdigest()
 
 
@@ -211,12 +216,16 @@ def main() -> None:
             f"{motions.lengths().mean():.1f} frames each"
         )
     if found.tally:
-        t = found.tally
-        console.print(
-            f"{t.attempts} attempts: the arm reaches {t.reachable / t.attempts:.2f}, free of "
-            f"collisions {t.clean / t.attempts:.2f}; of those lifted "
-            f"{t.lifted / max(t.clean, 1):.2f}"
-        )
+        console.print(told(found.tally))
+
+
+def told(t: Tally) -> str:
+    """What became of the attempts, in a sentence."""
+    return (
+        f"{t.attempts} attempts at demonstrations: the arm reaches {t.reachable / t.attempts:.2f}, "
+        f"free of collisions {t.clean / t.attempts:.2f}; of those lifted "
+        f"{t.lifted / max(t.clean, 1):.2f}"
+    )
 
 
 if __name__ == "__main__":

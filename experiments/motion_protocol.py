@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from experiments.motion_data import MotionData
 from realdex_jax import rollout, trajectory
 from realdex_jax.data.motion_set import MotionSet
+from realdex_jax.errors import DatasetError
 from realdex_jax.evaluation import motion as metrics
 from realdex_jax.evaluation.results import Row, Stat, stat
 from realdex_jax.geometry import sdf
@@ -84,7 +85,10 @@ def check(hand: HandModel, what: Asked, world: World) -> None:
     rollout.check_ends(start, what.true[:, -1], what.lengths)
     for name, mine in _by_object(what.motions) if world.grids else ():
         placed = what.motions.wxyz_xyz_world_object[mine]
-        rollout.check_clear(hand, world.grids[name], start[mine], placed)
+        try:
+            rollout.check_clear(hand, world.grids[name], start[mine], placed)
+        except DatasetError as error:
+            raise DatasetError(f"{name}: {error}") from error
 
 
 def judge(

@@ -101,14 +101,14 @@ def rollout(
         seen = jnp.concatenate([seen, fresh], axis=1)[:, -(PAST + 1) :]
         return (seen, done | near), (fresh, jnp.broadcast_to(done[:, None], fresh.shape[:2]))
 
-    _, (parts, rested) = jax.lax.scan(
+    (_, done), (parts, rested) = jax.lax.scan(
         advance, (seen, jnp.zeros(b, bool)), jnp.arange(rounds, dtype=jnp.float32)
     )
     phi = jnp.moveaxis(parts, 0, 1).reshape(b, -1, pose.SIZE)
     moving = ~jnp.moveaxis(rested, 0, 1).reshape(b, -1)
     phi = jnp.concatenate([start[:, None], phi], axis=1)[:, :frames]
     length = jnp.minimum(1 + moving.sum(-1), frames)
-    return Rollout(phi=phi, length=length, arrived=length < frames)
+    return Rollout(phi=phi, length=length, arrived=done)
 
 
 def generate(

@@ -98,7 +98,8 @@ def arrived(
     x = jnp.concatenate([q, T_world_hand.translation(), R_goal_hand.log()], axis=-1)
     x_goal = jnp.concatenate([q_goal, T_world_goal.translation(), jnp.zeros((len(phi), 1, 3))], -1)
     frames = jnp.arange(t)
-    u = jnp.clip((frames - (lengths[:, None] - 1 - config.arrive)) / config.arrive, 0.0, 1.0)
+    arrive = jnp.minimum(config.arrive, lengths[:, None] - 1)  # the start stays where it is
+    u = jnp.clip((frames - (lengths[:, None] - 1 - arrive)) / arrive, 0.0, 1.0)
     share = (u**3 * (10.0 - 15.0 * u + 6.0 * u**2))[..., None]
     x = x + share * (x_goal - jnp.take_along_axis(x, lengths[:, None, None] - 1, axis=1))
     # Whittaker's smoother; both ends, and the rest after the last frame, are held.

@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax.numpy as jnp
-import jaxlie
 from jaxtyping import Array, Float
 
 from realdex_jax import pose
@@ -72,12 +71,3 @@ def point_terms(
         "points": weights.points * square.mean(),
         "displacement": weights.displacement * (jnp.exp(-left / weights.near) * square).mean(),
     }
-
-
-def rotation_between(
-    phi: Float[Array, "*b 28"], other: Float[Array, "*b 28"]
-) -> Float[Array, "*b"]:
-    """Angle (rad) between two palm orientations."""
-    R, R_other = jaxlie.SO3.exp(phi[..., 25:28]), jaxlie.SO3.exp(other[..., 25:28])
-    w = (R.inverse() @ R_other).log()
-    return jnp.sqrt((w * w).sum(-1))
