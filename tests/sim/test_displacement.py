@@ -227,6 +227,7 @@ def test_following_an_object_only_until_it_rests_gives_the_same_verdict():
     np.testing.assert_array_equal(short.held, full.held)
     assert (short.held_six != full.held_six).sum() <= 1  # an object may creep, then slip
     assert 0 < full.held_six.sum() < len(phi)
+    both = full.held_six & short.held_six
     # At the speed of rest a millimetre is left; what creeps faster later still stays far from the
     # 2 cm that decide.
     assert np.abs(short.d_1s_cm - full.d_1s_cm)[both].max() < 0.5
