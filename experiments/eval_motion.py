@@ -95,7 +95,8 @@ def run(config: EvalMotion, command: str, console: Console) -> results.Results:
     what = motion_protocol.asked(_first(data.parts[config.split], config.each))
     world = motion_protocol.world_of(data, config.split)
     motion_protocol.check(hand, what, world)
-    grids = data.grids(config.split)
+    aware = any(motion_model.is_aware(one.model.config) for one in loaded)
+    grids = data.grids(config.split) if aware else None
     seconds: dict[str, float] = {}
     judged = [_demonstrated(hand, what, world)]
     stages = [(one, stage) for one in loaded for stage in ("raw", "refined")]
@@ -139,9 +140,17 @@ def run(config: EvalMotion, command: str, console: Console) -> results.Results:
         notes.append(_reach_generated(hand, best, config.grasps, console))
     seeds = sorted({j.seed for j in judged if j.stage != "dataset"})
     found = results.collect(command, seeds, LiftPhysics().describe(), rows, notes)
-    results.save(found, config.json or config.out / "results.json")  # before what may still fail
+    where = results.save(found, config.json or config.out / "results.json")
+    # Saved before what may still fail.
     clips, pictures = _shown(hand, what, world, judged, config, console)
-    _publish(found, clips, pictures, seconds, config, console)
+    page = report.html_report(
+        found, title="Motions", pictures=pictures, clips=clips, seconds=seconds
+    )
+    path = report.save_html(page, config.out / "report.html")
+    console.print(report.terminal_table(found, "Motions"))
+    for note in found.notes:
+        console.print(note, style="yellow", highlight=False, markup=False)
+    console.print(f"results: {where}\nreport:  {path}", highlight=False)
     return found
 
 
@@ -194,7 +203,7 @@ def _check_alike(loaded: Sequence[Loaded]) -> None:
 def _opened(hand: HandModel, path: Path) -> Loaded:
     model = motion_model.load_model(hand, path)
     method = motion_model.kind_of(model.config)
-    method = "aware" if getattr(model.config, "aware", False) else method
+    method = "aware" if motion_model.is_aware(model.config) else method
     recipe = motion_model.load_recipe(path)
     settings = dict(recipe.get("config", {}))
     seed = int(settings.pop("seed", 0))
@@ -302,25 +311,6 @@ def _whole(hand: HandModel, shape: ObjectShape, what: Asked, judged: Judged, i: 
 def _verdict(judged: Judged, i: int) -> str:
     lifted = "lifted" if judged.values["lift_success"][i] else "not lifted"
     return f"MPJPE {judged.values['mpjpe_cm'][i]:.2f} cm, {lifted}"
-
-
-def _publish(
-    found: results.Results,
-    clips: Sequence[Clip],
-    pictures: Sequence[Picture],
-    seconds: dict[str, float],
-    config: EvalMotion,
-    console: Console,
-) -> None:
-    console.print(report.terminal_table(found, "Motions"))
-    for note in found.notes:
-        console.print(note, style="yellow", highlight=False, markup=False)
-    where = results.save(found, config.json or config.out / "results.json")
-    page = report.html_report(
-        found, title="Motions", pictures=pictures, clips=clips, seconds=seconds
-    )
-    path = report.save_html(page, config.out / "report.html")
-    console.print(f"results: {where}\nreport:  {path}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from jaxtyping import Array, Bool, Float
 from experiments import motion_data, motion_protocol
 from experiments.motion_protocol import Asked, World
 from realdex_jax import rollout, touch
+from realdex_jax.data import motion_set
 from realdex_jax.data.motion import RATE, Motion
-from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.evaluation.report import Clip
 from realdex_jax.geometry import sdf
@@ -72,7 +72,7 @@ def made(
     motions = what.motions
     given = (what.true[:, 0], what.true[:, -1], what.lengths)
     given = (*given, motions.wxyz_xyz_world_object, motions.target)
-    seen = grids if getattr(model.config, "aware", False) else None
+    seen = grids if motion_model.is_aware(model.config) else None
     phi = np.asarray(
         _generate(
             hand, model.config, what.frames, model.params, seen, *(jnp.asarray(x) for x in given)
@@ -111,13 +111,12 @@ def situations(
     frames = int(lengths.max())
     phi = np.repeat(np.asarray(drawn.goal)[:, None], frames, axis=1)
     phi[:, 0] = drawn.start
-    motions = MotionSet(
-        names=(shape.name,),
-        target=np.zeros(len(grasps), np.int32),
-        first=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        phi=np.concatenate([p[:n] for p, n in zip(phi, lengths, strict=True)]),
-        wxyz_xyz_world_object=np.asarray(drawn.wxyz_xyz_world_object),
-        q_squeeze=np.asarray(grasps.q_squeeze, np.float32),
+    motions = motion_set.of_poses(
+        (shape.name,),
+        np.zeros(len(grasps), np.int32),
+        [p[:n] for p, n in zip(phi, lengths, strict=True)],
+        np.asarray(drawn.wxyz_xyz_world_object),
+        np.asarray(grasps.q_squeeze, np.float32),
     )
     world = World({shape.name: shape}, {shape.name: grid})
     grids = sdf.stack([motion_data.coarse(shape)])

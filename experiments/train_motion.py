@@ -33,6 +33,7 @@ from realdex_jax.losses.goal import GoalWeights
 from realdex_jax.losses.motion import MotionWeights
 from realdex_jax.losses.saga import SagaWeights
 from realdex_jax.models import motion_model
+from realdex_jax.models import weights as weights_file
 from realdex_jax.models.goal import GoalConfig
 from realdex_jax.models.motion_model import MotionModel
 from realdex_jax.models.motion_net import MotionNetConfig
@@ -143,7 +144,7 @@ def train(recipe: Recipe, data: MotionData, run: Path) -> MotionModel | None:
 def _train(recipe: Recipe, data: MotionData, run: Path, stop: StopRequest) -> MotionModel | None:
     # ---- data
     motions = data.parts["train"]
-    aware = getattr(recipe.model, "aware", False)
+    aware = motion_model.is_aware(recipe.model)
     if aware and not data.shapes:
         raise TrainingError(f"an aware model needs the objects' shapes; {data.name} has none")
     grids = data.grids("train") if aware else None
@@ -154,7 +155,7 @@ def _train(recipe: Recipe, data: MotionData, run: Path, stop: StopRequest) -> Mo
     key_init, key_run = jax.random.split(jax.random.key(recipe.seed))
     params = motion_model.init(hand, recipe.model, key_init)
     state = states.create(params, recipe.optimisation, key_run)
-    print(f"{motion_model.parameter_count(params):,} parameters on {jax.devices()[0]}")
+    print(f"{weights_file.parameter_count(params):,} parameters on {jax.devices()[0]}")
 
     # ---- resume
     described = checkpoint.describe(dataclasses.asdict(recipe), data.digest)

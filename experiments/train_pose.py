@@ -24,6 +24,7 @@ from realdex_jax.data.pipeline import Batch, Sampling
 from realdex_jax.errors import RealdexError
 from realdex_jax.hand import load
 from realdex_jax.models import grasp_model
+from realdex_jax.models import weights as weights_file
 from realdex_jax.models.contact_net import ContactNetConfig
 from realdex_jax.models.cvae import CvaeConfig, Statistics
 from realdex_jax.models.grasp_model import GraspModel, NetworkConfig
@@ -165,7 +166,7 @@ def _train(recipe: Recipe, data: str, run: Path, stop: StopRequest) -> GraspMode
     key_init, key_run = jax.random.split(jax.random.key(recipe.seed))
     params = grasp_model.init(recipe.network, key_init)
     state = states.create(params, recipe.optimisation, key_run)
-    print(f"{grasp_model.parameter_count(params):,} parameters on {jax.devices()[0]}")
+    print(f"{weights_file.parameter_count(params):,} parameters on {jax.devices()[0]}")
 
     # ---- resume
     described = checkpoint.describe(dataclasses.asdict(recipe), dataset.digest)

@@ -296,8 +296,7 @@ def _sample(
     z = temperature * jax.random.normal(key, (1, count, model.config.cvae.latent))
     out = nets.cvae.decode(model.params.cvae, points[None], z, model.statistics)
     phi = out.phi()[0]
-    q, T_object_hand = pose.split(phi)
-    links = kinematics.place(kinematics.forward(hand, q), T_object_hand)
+    links = kinematics.posed(hand, phi)
     with jax.ensure_compile_time_eval():
         skin = surface.points(hand, model.config.hand_points)
     hand_points, _ = surface.pose_points(skin, links)

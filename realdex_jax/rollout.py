@@ -79,7 +79,7 @@ def rollout(
     seen = jnp.broadcast_to(start[:, None], (b, PAST + 1, pose.SIZE))
     last = (steps - 1).astype(jnp.float32)
     rounds = -(-(frames - 1) // config.stride)
-    p_goal = keypoints_in_world(hand, goal)
+    p_goal = kinematics.keypoints(hand, kinematics.posed(hand, goal))
 
     def advance(
         carry: tuple[Array, Array], i: Array
@@ -96,7 +96,7 @@ def rollout(
         )
         fresh = predict(windows)[:, : config.stride]
         fresh = jnp.where(done[:, None, None], seen[:, -1:], fresh)
-        gap = keypoints_in_world(hand, fresh[:, -1]) - p_goal
+        gap = kinematics.keypoints(hand, kinematics.posed(hand, fresh[:, -1])) - p_goal
         near = jnp.sqrt((gap**2).sum(-1)).mean(-1) < config.arrived
         seen = jnp.concatenate([seen, fresh], axis=1)[:, -(PAST + 1) :]
         return (seen, done | near), (fresh, jnp.broadcast_to(done[:, None], fresh.shape[:2]))
@@ -157,12 +157,6 @@ def generate(
         frames=frames,
         config=config,
     ).phi
-
-
-def keypoints_in_world(hand: HandModel, phi: Float[Array, "*b 28"]) -> Float[Array, "*b 27 3"]:
-    """Joint origins and fingertips (m) of poses, in the poses' frame."""
-    q, T_world_hand = pose.split(phi)
-    return kinematics.keypoints(hand, kinematics.place(kinematics.forward(hand, q), T_world_hand))
 
 
 def check_ends(start: np.ndarray, goal: np.ndarray, steps: np.ndarray) -> None:

@@ -89,13 +89,15 @@ def posed(
     return Posed(columns, origins, centre)
 
 
-def depths(
+def sphere_depths(
     hand: HandModel,
     grid: SdfGrid,
     phi: Float[Array, "*b 28"],
     wxyz_xyz_world_object: Float[Array, "*b 7"],
-) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
-    """How deep (m) the hand's spheres are in the object and under the table; negative is clear.
+) -> tuple[Float[Array, " s *b"], Float[Array, " s *b"]]:
+    """How deep (m) each sphere of the hand is in the object and under the table z = 0.
+
+    Negative is clear.
 
     Args:
         hand: The hand.
@@ -110,12 +112,23 @@ def depths(
     R = jnp.moveaxis(T_object_hand.rotation().as_matrix(), 0, -1)
     at = posed(hand, R, T_object_hand.translation().T, q.T)
     centre = jnp.concatenate(list(at.centre.values()), axis=1)
-    radius = spheres(hand).radius[:, None]
+    radius = jnp.asarray(spheres(hand).radius)[:, None]
     distance, _ = sdf.first_order(grid, centre)
     up = T_world_object.rotation().as_matrix()[:, 2]
     height = jnp.einsum("bi,isb->sb", up, centre) + T_world_object.translation()[:, 2]
-    in_object, in_table = (radius - distance).max(0), (radius - height).max(0)
-    return in_object.reshape(batch), in_table.reshape(batch)
+    shape = (len(radius), *batch)
+    return (radius - distance).reshape(shape), (radius - height).reshape(shape)
+
+
+def depths(
+    hand: HandModel,
+    grid: SdfGrid,
+    phi: Float[Array, "*b 28"],
+    wxyz_xyz_world_object: Float[Array, "*b 7"],
+) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
+    """How deep (m) the hand is in the object and under the table: the deepest of its spheres."""
+    in_object, in_table = sphere_depths(hand, grid, phi, wxyz_xyz_world_object)
+    return in_object.max(0), in_table.max(0)
 
 
 def touch(hand: HandModel, at: Posed, grid: SdfGrid) -> Touch:

@@ -11,16 +11,15 @@ import functools
 import jax
 import jax.numpy as jnp
 import jaxlie
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
 from realdex_jax import pose, touch
 from realdex_jax.data.motion import RATE
-from realdex_jax.geometry import sdf
 from realdex_jax.geometry.sdf import SdfGrid
 from realdex_jax.hand import joints, torque
 from realdex_jax.hand.load import HandModel
-from realdex_jax.hand.spheres import spheres
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +53,7 @@ _UNIT = 0.01
 _TURN = 5.0
 
 
+@functools.partial(jax.jit, static_argnames=("hand", "config"))
 def optimise(
     hand: HandModel,
     grid: SdfGrid,
@@ -78,52 +78,6 @@ def optimise(
         Motions whose first frame is unchanged, whose last one is the goal, and whose joints keep
         their limits.
     """
-    return _optimise(hand, config, grid, phi, goal, lengths, wxyz_xyz_world_object)
-
-
-def arrived(
-    phi: Float[Array, "b t 28"],
-    goal: Float[Array, "b 28"],
-    lengths: Int[Array, " b"],
-    config: TrajectoryConfig,
-) -> Float[Array, "b t 28"]:
-    """Motions that end at their goals, smooth but for what they must do at the start.
-
-    Works on joints, places, and rotation vectors from the goal's orientation.
-    """
-    t = phi.shape[1]
-    q, T_world_hand = pose.split(phi)
-    q_goal, T_world_goal = pose.split(goal[:, None])
-    R_goal_hand = T_world_goal.rotation().inverse() @ T_world_hand.rotation()
-    x = jnp.concatenate([q, T_world_hand.translation(), R_goal_hand.log()], axis=-1)
-    x_goal = jnp.concatenate([q_goal, T_world_goal.translation(), jnp.zeros((len(phi), 1, 3))], -1)
-    frames = jnp.arange(t)
-    arrive = jnp.minimum(config.arrive, lengths[:, None] - 1)  # the start stays where it is
-    u = jnp.clip((frames - (lengths[:, None] - 1 - arrive)) / arrive, 0.0, 1.0)
-    share = (u**3 * (10.0 - 15.0 * u + 6.0 * u**2))[..., None]
-    x = x + share * (x_goal - jnp.take_along_axis(x, lengths[:, None, None] - 1, axis=1))
-    # Whittaker's smoother; both ends, and the rest after the last frame, are held.
-    third = jnp.diff(jnp.eye(t), n=3, axis=0)
-    held = (frames == 0) | (frames >= lengths[:, None] - 1)
-    weight = jnp.where(held, 1e4, 1.0)
-    system = weight[..., None] * jnp.eye(t) + config.jerk * (third.T @ third)
-    x = jnp.linalg.solve(system, weight[..., None] * x)
-    R = T_world_goal.rotation() @ jaxlie.SO3.exp(x[..., 25:28])
-    return pose.join(
-        x[..., : pose.JOINTS], jaxlie.SE3.from_rotation_and_translation(R, x[..., 22:25])
-    )
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _optimise(
-    hand: HandModel,
-    config: TrajectoryConfig,
-    grid: SdfGrid,
-    phi: Float[Array, "b t 28"],
-    goal: Float[Array, "b 28"],
-    lengths: Int[Array, " b"],
-    wxyz_xyz_world_object: Float[Array, "b 7"],
-) -> Float[Array, "b t 28"]:
     start, t = phi[:, :1], phi.shape[1]
     frames = jnp.arange(t)
     free = ((frames > 0) & (frames < lengths[:, None] - 1))[..., None].astype(phi.dtype)
@@ -150,6 +104,38 @@ def _optimise(
     return jnp.where((frames < lengths[:, None] - 1)[..., None], mended, goal[:, None])
 
 
+def arrived(
+    phi: Float[Array, "b t 28"],
+    goal: Float[Array, "b 28"],
+    lengths: Int[Array, " b"],
+    config: TrajectoryConfig,
+) -> Float[Array, "b t 28"]:
+    """Motions that end at their goals, smooth but for what they must do at the start.
+
+    Works on joints, places, and rotation vectors from the goal's orientation.
+    """
+    t = phi.shape[1]
+    q, T_world_hand = pose.split(phi)
+    q_goal, T_world_goal = pose.split(goal[:, None])
+    R_goal_hand = T_world_goal.rotation().inverse() @ T_world_hand.rotation()
+    x = jnp.concatenate([q, T_world_hand.translation(), R_goal_hand.log()], axis=-1)
+    x_goal = jnp.concatenate([q_goal, T_world_goal.translation(), jnp.zeros((len(phi), 1, 3))], -1)
+    frames = jnp.arange(t)
+    arrive = jnp.minimum(config.arrive, lengths[:, None] - 1)  # the start stays where it is
+    share = minimum_jerk((frames - (lengths[:, None] - 1 - arrive)) / arrive)[..., None]
+    x = x + share * (x_goal - jnp.take_along_axis(x, lengths[:, None, None] - 1, axis=1))
+    # Whittaker's smoother; both ends, and the rest after the last frame, are held.
+    third = jnp.diff(jnp.eye(t), n=3, axis=0)
+    held = (frames == 0) | (frames >= lengths[:, None] - 1)
+    weight = jnp.where(held, 1e4, 1.0)
+    system = weight[..., None] * jnp.eye(t) + config.jerk * (third.T @ third)
+    x = jnp.linalg.solve(system, weight[..., None] * x)
+    R = T_world_goal.rotation() @ jaxlie.SO3.exp(x[..., 25:28])
+    return pose.join(
+        x[..., : pose.JOINTS], jaxlie.SE3.from_rotation_and_translation(R, x[..., 22:25])
+    )
+
+
 def cost(
     hand: HandModel,
     config: TrajectoryConfig,
@@ -169,20 +155,11 @@ def cost(
     # Smoothness of the correction, not of the motion: a demonstration's own rhythm stays.
     second = jnp.diff(change * unit, n=2, axis=1)
     smooth = (second**2).sum(-1)
-    q, T_world_hand = pose.split(moved.reshape(-1, pose.SIZE))
-    world = jnp.broadcast_to(wxyz_xyz_world_object[:, None], (b, t, 7)).reshape(-1, 7)
-    T_world_object = jaxlie.SE3(world)
-    T_object_hand = T_world_object.inverse() @ T_world_hand
-    R = jnp.moveaxis(T_object_hand.rotation().as_matrix(), 0, -1)
-    at = touch.posed(hand, R, T_object_hand.translation().T, q.T)
-    centre = jnp.concatenate(list(at.centre.values()), axis=1)
-    radius = spheres(hand).radius[:, None]
-    distance, _ = sdf.first_order(grid, centre)
-    up = T_world_object.rotation().as_matrix()[:, 2]
-    height = jnp.einsum("bi,isb->sb", up, centre) + T_world_object.translation()[:, 2]
-    inside = jnp.maximum(radius - distance - config.allowed, 0.0)
-    under = jnp.maximum(radius - height + config.margin, 0.0)
-    deep = (1e6 * (inside**2 + under**2).sum(0)).reshape(b, t)
+    world = jnp.broadcast_to(wxyz_xyz_world_object[:, None], (b, t, 7))
+    in_object, in_table = touch.sphere_depths(hand, grid, moved, world)
+    inside = jnp.maximum(in_object - config.allowed, 0.0)
+    under = jnp.maximum(in_table + config.margin, 0.0)
+    deep = 1e6 * (inside**2 + under**2).sum(0)
     rate = jnp.abs(jnp.diff(moved[..., : pose.JOINTS], axis=1)) * RATE
     fast = (jnp.maximum(rate - joints.MAX_RATE, 0.0) ** 2).sum(-1)
     total = (
@@ -200,3 +177,12 @@ def _moved(phi: Float[Array, "*b 28"], change: Float[Array, "*b 28"]) -> Float[A
     R = T.rotation() @ jaxlie.SO3.exp(change[..., 25:28])
     p = T.translation() + T.rotation() @ change[..., 22:25]
     return pose.join(q + change[..., : pose.JOINTS], jaxlie.SE3.from_rotation_and_translation(R, p))
+
+
+def minimum_jerk(u: Float[Array | np.ndarray, "*b"]) -> Float[Array | np.ndarray, "*b"]:
+    """Share of the way after the share `u` of the time, clipped to [0, 1].
+
+    The least jerk between two rests (Flash and Hogan 1985).
+    """
+    u = u.clip(0.0, 1.0)
+    return u**3 * (10.0 - 15.0 * u + 6.0 * u**2)

@@ -162,10 +162,9 @@ def directions(goal: Float[Array, "*b 28"]) -> Float[Array, "*b 5 3"]:
     return ways / jnp.linalg.norm(ways, axis=-1, keepdims=True)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def candidates(hand: HandModel, attempts: Attempts) -> Float[Array, "a c t 28"]:
+@jax.jit
+def candidates(attempts: Attempts) -> Float[Array, "a c t 28"]:
     """All reaches of every attempt, direction first, in order of preference."""
-    del hand  # every hand of the project has the same palm frame
     ways = directions(jnp.asarray(attempts.goal))
     a, d = ways.shape[:2]
     o = len(OPENINGS)
@@ -278,21 +277,20 @@ def demonstrate(
         good = np.flatnonzero(result.success)
         tally += Tally(lifted=len(good))
         if len(good):
-            lengths = [len(found.phi[i]) for i in good]
             parts.append(
-                MotionSet(
-                    names=(shape.name,),
-                    target=np.zeros(len(good), np.int32),
-                    first=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-                    phi=np.concatenate([found.phi[i] for i in good]),
-                    wxyz_xyz_world_object=placed[good],
-                    q_squeeze=q_squeeze[good],
+                motion_set.of_poses(
+                    (shape.name,),
+                    np.zeros(len(good), np.int32),
+                    [found.phi[i] for i in good],
+                    placed[good],
+                    q_squeeze[good],
                 )
             )
         if sum(len(part) for part in parts) >= count:
             break
     if not parts:
-        return _none(shape.name), tally
+        nothing = np.zeros((0, 7), np.float32), np.zeros((0, 22), np.float32)
+        return motion_set.of_poses((shape.name,), [], [], *nothing), tally
     motions = motion_set.join(parts)
     return motion_set.take(motions, np.arange(min(count, len(motions)))), tally
 
@@ -314,7 +312,7 @@ def clean(
     hand: HandModel, grid: SdfGrid, attempts: Attempts, config: DemonstrationConfig
 ) -> tuple[Clean, Bool[np.ndarray, " a"]]:
     """The preferred clean reach of every attempt, and whether the arm reaches at all."""
-    phi = candidates(hand, attempts)
+    phi = candidates(attempts)
     in_object, in_table, of_arm, reachable = (
         np.asarray(x)
         for x in _examine(hand, grid, phi, jnp.asarray(attempts.wxyz_xyz_world_object))
@@ -325,17 +323,6 @@ def clean(
     first = free.argmax(1)
     picked = [np.asarray(phi[i, first[i], : int(attempts.lengths[i])]) for i in some]
     return Clean(some, picked), np.asarray(reachable.any(1))
-
-
-def _none(name: str) -> MotionSet:
-    return MotionSet(
-        names=(name,),
-        target=np.zeros(0, np.int32),
-        first=np.zeros(1, np.int64),
-        phi=np.zeros((0, pose.SIZE), np.float32),
-        wxyz_xyz_world_object=np.zeros((0, 7), np.float32),
-        q_squeeze=np.zeros((0, 22), np.float32),
-    )
 
 
 assert _SHORTEST > CLOSING + OVERLAP

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import jaxlie
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -149,6 +148,5 @@ def link_poses(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _place(hand: HandModel, phi: jax.Array) -> tuple[jax.Array, jax.Array]:
-    q, T_object_hand = pose.split(jnp.asarray(phi))
-    links = kinematics.place(kinematics.forward(hand, q), T_object_hand)
+    links = kinematics.posed(hand, phi)
     return links.p, jaxlie.SO3.from_matrix(links.R).wxyz

@@ -116,8 +116,7 @@ def _in_batches(
 def _point_depth(
     hand: HandModel, phi: Float[Array, "b 28"], surface: Float[Array, "n 3"]
 ) -> Float[Array, " b"]:
-    q, T_object_hand = pose.split(phi)
-    links = kinematics.place(kinematics.forward(hand, q), T_object_hand)
+    links = kinematics.posed(hand, phi)
     p = jnp.broadcast_to(surface, (*phi.shape[:1], *surface.shape))
     return jnp.maximum(-signed_distance(hand, links, p).min(-1), 0.0)
 

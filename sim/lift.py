@@ -21,6 +21,7 @@ from realdex_jax.data import motion
 from realdex_jax.data.motion import Motion
 from realdex_jax.errors import DatasetError, PhysicsError
 from realdex_jax.hand.load import HandModel
+from realdex_jax.trajectory import minimum_jerk
 from sim import native
 from sim.physics import LiftPhysics
 from sim.scene import LiftScene, Pieces, lift_scene
@@ -250,9 +251,7 @@ def _plan(reach: Motion, q_squeeze: np.ndarray, physics: LiftPhysics) -> _Plan:
     phi[: len(dense)] = dense
     s = np.clip((np.arange(len(phi)) - squeeze_at) / squeeze, 0.0, 1.0)[squeeze_at:, None]
     phi[squeeze_at:, :22] = (1.0 - s) * last[:22] + s * q_squeeze
-    # The least jerk between two rests: a polynomial of degree five.
-    s = np.clip((np.arange(len(phi)) - lift_at) / rise, 0.0, 1.0)
-    phi[:, 24] += physics.lift_height * s**3 * (10.0 - 15.0 * s + 6.0 * s**2)
+    phi[:, 24] += physics.lift_height * minimum_jerk((np.arange(len(phi)) - lift_at) / rise)
     wxyz = Rotation.from_rotvec(phi[:, 25:]).as_quat(scalar_first=True)
     return _Plan(
         q=phi[:, :22],

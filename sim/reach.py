@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from realdex_jax import pose
 from realdex_jax.hand import joints, torque
+from realdex_jax.trajectory import minimum_jerk
 
 CLOSING = 10
 """Frames at the end in which the palm rests and the fingers close."""
@@ -79,9 +80,3 @@ def reach(
     q_shaped = q_start[..., None, :] + shaping * (q_open - q_start)[..., None, :]
     q = q_shaped + closing * (q_goal[..., None, :] - q_shaped)
     return pose.join(q, jaxlie.SE3.from_rotation_and_translation(R, p))
-
-
-def minimum_jerk(u: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """Share of the way after the share `u` of the time, clipped to [0, 1]."""
-    u = jnp.clip(u, 0.0, 1.0)
-    return u**3 * (10.0 - 15.0 * u + 6.0 * u**2)

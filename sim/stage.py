@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial.transform import Rotation
 
-from realdex_jax import pose
 from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand import kinematics
 from realdex_jax.hand.load import HandModel
@@ -165,8 +164,7 @@ def load_stage(hand: HandModel, shape: ObjectShape) -> Stage:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _pose_jitted(hand: HandModel, phi: jax.Array) -> tuple[jax.Array, jax.Array]:
-    q, T_world_hand = pose.split(phi)
-    links = kinematics.place(kinematics.forward(hand, q), T_world_hand)
+    links = kinematics.posed(hand, phi)
     return links.R, links.p
 
 

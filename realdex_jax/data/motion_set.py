@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
+from realdex_jax import pose
 from realdex_jax.data import motion as motions
 from realdex_jax.data import schema, store
 from realdex_jax.data.motion import MIN_FRAMES, RATE, Motion
@@ -59,6 +60,25 @@ class MotionSet:
         )
 
 
+def of_poses(
+    names: tuple[str, ...],
+    target: Sequence[int] | Int[np.ndarray, " n"],
+    phi: Sequence[Float[np.ndarray, "_ 28"]],
+    wxyz_xyz_world_object: Float[np.ndarray, "n 7"],
+    q_squeeze: Float[np.ndarray, "n 22"],
+) -> MotionSet:
+    """A set from the poses of each motion, unchecked; the rest is as in `MotionSet`."""
+    lengths = [len(poses) for poses in phi]
+    return MotionSet(
+        names=names,
+        target=np.asarray(target, np.int32),
+        first=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        phi=np.concatenate(phi) if phi else np.zeros((0, pose.SIZE), np.float32),
+        wxyz_xyz_world_object=wxyz_xyz_world_object,
+        q_squeeze=q_squeeze,
+    )
+
+
 def collect(
     found: Sequence[Motion], names: Sequence[str], q_squeeze: Float[np.ndarray, "n 22"]
 ) -> MotionSet:
@@ -77,47 +97,35 @@ def collect(
     for i, motion in enumerate(found):
         motions.validate(motion, f"motion {i} ({names[i]})")
     known = tuple(dict.fromkeys(names))
-    lengths = [len(m) for m in found]
-    return MotionSet(
-        names=known,
-        target=np.array([known.index(n) for n in names], np.int32),
-        first=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        phi=np.concatenate([np.asarray(m.phi, np.float32) for m in found]),
-        wxyz_xyz_world_object=np.stack(
-            [np.asarray(m.wxyz_xyz_world_object, np.float32)[0] for m in found]
-        ),
-        q_squeeze=np.asarray(q_squeeze, np.float32),
+    return of_poses(
+        known,
+        [known.index(n) for n in names],
+        [np.asarray(m.phi, np.float32) for m in found],
+        np.stack([np.asarray(m.wxyz_xyz_world_object, np.float32)[0] for m in found]),
+        np.asarray(q_squeeze, np.float32),
     )
 
 
 def take(motions: MotionSet, chosen: Int[np.ndarray, " k"]) -> MotionSet:
     """The chosen motions, in that order."""
-    spans = [np.arange(int(motions.first[i]), int(motions.first[i + 1])) for i in chosen]
-    frames = np.concatenate(spans) if spans else np.zeros(0, np.int64)
-    lengths = [len(span) for span in spans]
-    return MotionSet(
-        names=motions.names,
-        target=motions.target[chosen],
-        first=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        phi=motions.phi[frames],
-        wxyz_xyz_world_object=motions.wxyz_xyz_world_object[chosen],
-        q_squeeze=motions.q_squeeze[chosen],
+    return of_poses(
+        motions.names,
+        motions.target[chosen],
+        [motions.poses(i) for i in chosen],
+        motions.wxyz_xyz_world_object[chosen],
+        motions.q_squeeze[chosen],
     )
 
 
 def join(parts: Sequence[MotionSet]) -> MotionSet:
     """The motions of all parts, one after the other."""
     names = tuple(dict.fromkeys(name for part in parts for name in part.names))
-    lengths = np.concatenate([part.lengths() for part in parts])
-    return MotionSet(
-        names=names,
-        target=np.concatenate(
-            [np.array([names.index(n) for n in p.names], np.int32)[p.target] for p in parts]
-        ),
-        first=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        phi=np.concatenate([part.phi for part in parts]),
-        wxyz_xyz_world_object=np.concatenate([part.wxyz_xyz_world_object for part in parts]),
-        q_squeeze=np.concatenate([part.q_squeeze for part in parts]),
+    return of_poses(
+        names,
+        [names.index(part.name(i)) for part in parts for i in range(len(part))],
+        [part.poses(i) for part in parts for i in range(len(part))],
+        np.concatenate([part.wxyz_xyz_world_object for part in parts]),
+        np.concatenate([part.q_squeeze for part in parts]),
     )
 
 

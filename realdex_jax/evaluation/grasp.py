@@ -127,18 +127,14 @@ def _map(
     return np.asarray(function(hand, jnp.asarray(padded), jnp.asarray(points, jnp.float32)))[:count]
 
 
-def _placed(hand: HandModel, phi: Array) -> kinematics.Links:
-    q, T_object_hand = pose.split(phi)
-    return kinematics.place(kinematics.forward(hand, q), T_object_hand)
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def _nearest(
     hand: HandModel, phi: Float[Array, "b 28"], points: Float[Array, "n 3"]
 ) -> Float[Array, "b l"]:
     # One grasp at a time: points x links of a batch would not fit the cache.
     def one(single: Float[Array, " 28"]) -> Float[Array, " l"]:
-        return collision.signed_distance_per_link(hand, _placed(hand, single), points).min(axis=0)
+        links = kinematics.posed(hand, single)
+        return collision.signed_distance_per_link(hand, links, points).min(axis=0)
 
     return jax.lax.map(one, phi)
 
@@ -148,6 +144,6 @@ def _distance(
     hand: HandModel, phi: Float[Array, "b 28"], points: Float[Array, "n 3"]
 ) -> Float[Array, "b n"]:
     def one(single: Float[Array, " 28"]) -> Float[Array, " n"]:
-        return collision.signed_distance(hand, _placed(hand, single), points)
+        return collision.signed_distance(hand, kinematics.posed(hand, single), points)
 
     return jax.lax.map(one, phi)

@@ -21,8 +21,7 @@ LIMIT_TOLERANCE = 1e-3
 
 def keypoints(hand: HandModel, phi: Float[Array, "*b 28"]) -> Float[Array, "*b 27 3"]:
     """22 joint origins and five fingertips in the poses' frame, metres."""
-    q, T_world_hand = pose.split(phi)
-    return kinematics.keypoints(hand, kinematics.place(kinematics.forward(hand, q), T_world_hand))
+    return kinematics.keypoints(hand, kinematics.posed(hand, phi))
 
 
 def local(hand: HandModel, phi: Float[Array, "*b 28"]) -> Float[Array, "*b 27 3"]:
@@ -32,9 +31,7 @@ def local(hand: HandModel, phi: Float[Array, "*b 28"]) -> Float[Array, "*b 27 3"
 
 def vertices(hand: HandModel, phi: Float[Array, "*b 28"]) -> Float[Array, "*b v 3"]:
     """Surface points in the poses' frame, metres."""
-    q, T_world_hand = pose.split(phi)
-    links = kinematics.place(kinematics.forward(hand, q), T_world_hand)
-    return surface.pose_points(surface.points(hand, VERTICES), links)[0]
+    return surface.pose_points(surface.points(hand, VERTICES), kinematics.posed(hand, phi))[0]
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -114,19 +111,16 @@ def against_object(
         wxyz_xyz_world_object: Where the object rests.
 
     Returns:
-        "worst_object_mm" and "worst_table_mm": deepest along the way; "worst_mm": the deeper one;
-        "min_dist_mm": how far the last frame's least distance to the object is from the
-        demonstration's.
+        "worst_mm": deepest along the way, in object or table; "min_dist_mm": how far the last
+        frame's least distance to the object is from the demonstration's.
     """
     world = jnp.broadcast_to(wxyz_xyz_world_object[:, None], (*phi.shape[:2], 7))
     in_object, in_table = touch.depths(hand, grid, phi, world)
     last, _ = touch.depths(hand, grid, phi[:, -1], wxyz_xyz_world_object)
     true, _ = touch.depths(hand, grid, phi_last_true, wxyz_xyz_world_object)
-    in_object, in_table = (1000.0 * jnp.maximum(x.max(-1), 0.0) for x in (in_object, in_table))
+    worst = jnp.maximum(in_object, in_table).max(-1)
     return {
-        "worst_object_mm": in_object,
-        "worst_table_mm": in_table,
-        "worst_mm": jnp.maximum(in_object, in_table),
+        "worst_mm": 1000.0 * jnp.maximum(worst, 0.0),
         "min_dist_mm": 1000.0 * jnp.abs(last - true),
     }
 

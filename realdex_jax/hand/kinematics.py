@@ -11,7 +11,7 @@ import jaxlie
 import numpy as np
 from jaxtyping import Array, Float
 
-from realdex_jax import pytree
+from realdex_jax import pose, pytree
 from realdex_jax.hand.load import HandModel
 
 
@@ -114,6 +114,12 @@ def place(links: Links, T_frame_hand: jaxlie.SE3) -> Links:
         p=jnp.einsum("...ij,...lj->...li", R_frame_hand, links.p)
         + T_frame_hand.translation()[..., None, :],
     )
+
+
+def posed(hand: HandModel, phi: Float[Array, "*b 28"]) -> Links:
+    """Link poses of pose vectors, in the frame that the pose vectors are in."""
+    q, T_frame_hand = pose.split(phi)
+    return place(forward(hand, q), T_frame_hand)
 
 
 def keypoints(hand: HandModel, links: Links) -> Float[Array, "*b 27 3"]:

@@ -83,11 +83,6 @@ def init(config: NetworkConfig, key: PRNGKeyArray) -> Params:
     )
 
 
-def parameter_count(params: Params) -> int:
-    """Number of trained numbers."""
-    return sum(int(np.size(x)) for x in jax.tree.leaves(params))
-
-
 def save_model(path: str | Path, model: GraspModel, recipe: Mapping[str, Any]) -> None:
     """Writes a model as float16 safetensors, atomically.
 

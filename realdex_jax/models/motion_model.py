@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from realdex_jax import pytree
@@ -73,6 +72,11 @@ def fills(config: Config) -> bool:
     return KINDS[kind_of(config)].fills
 
 
+def is_aware(config: Config) -> bool:
+    """Whether a model is told of its surroundings, and so needs distance grids."""
+    return isinstance(config, MotionNetConfig) and config.aware
+
+
 def init(hand: HandModel, config: Config, key: PRNGKeyArray) -> Any:
     """Fresh parameters."""
     if fills(config):
@@ -104,7 +108,7 @@ def predict(
     """
     if fills(model.config):
         raise CheckpointError(f"{kind_of(model.config)} fills in motions; it predicts no windows")
-    aware = getattr(model.config, "aware", False)
+    aware = is_aware(model.config)
     if aware and grids is None:
         raise CheckpointError("this model is told of its surroundings: it needs distance grids")
     seen: Features = motion_features.features(hand, windows, grids if aware else None)
@@ -137,11 +141,6 @@ def fill(
     latents = saga.prior(model.config, len(start), key)
     found = network(model.config).fill(model.params, ends, latents)
     return saga.at_frames(ends, saga.motion(ends, found), frames)
-
-
-def parameter_count(params: Any) -> int:
-    """Number of trained numbers."""
-    return sum(int(np.size(x)) for x in jax.tree.leaves(params))
 
 
 def save_model(path: str | Path, model: MotionModel, recipe: Mapping[str, Any]) -> None:

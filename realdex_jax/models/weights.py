@@ -115,3 +115,8 @@ def rebuild(shapes: PyTree, tensors: Mapping[str, np.ndarray], where: str) -> Py
 def halved(params: PyTree) -> dict[str, np.ndarray]:
     """Parameters by path in half precision, as published files hold them."""
     return {k: np.asarray(v).astype(np.float16) for k, v in flat(params).items()}
+
+
+def parameter_count(params: PyTree) -> int:
+    """Number of trained numbers."""
+    return sum(int(np.size(x)) for x in jax.tree.leaves(params))

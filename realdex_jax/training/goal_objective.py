@@ -82,8 +82,7 @@ def _in_palm(present: Float[Array, "b 28"], phi: Float[Array, "b t 28"]) -> Floa
 
 def _points(hand: HandModel, phi: Float[Array, "*b 28"]) -> tuple[Array, Array]:
     """Surface points (*b 64 3) and keypoints (*b 27 3) of posed hands, metres."""
-    q, T = pose.split(phi)
-    links = kinematics.place(kinematics.forward(hand, q), T)
+    links = kinematics.posed(hand, phi)
     skin = surface.points(hand, HAND_POINTS)
     return surface.pose_points(skin, links)[0], kinematics.keypoints(hand, links)
 

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import jaxlie
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from realdex_jax import pose
 from realdex_jax.data import windows as windowing
 from realdex_jax.data.windows import FUTURE, Windows
 from realdex_jax.geometry import sdf
@@ -63,9 +62,8 @@ def loss(
 
 def points(hand: HandModel, phi: Float[Array, "*b 28"]) -> Float[Array, "*b 64 3"]:
     """Surface points of posed hands, in the poses' frame, metres."""
-    q, T_world_hand = pose.split(phi)
-    links = kinematics.place(kinematics.forward(hand, q), T_world_hand)
-    return surface.pose_points(surface.points(hand, HAND_POINTS), links)[0]
+    skin = surface.points(hand, HAND_POINTS)
+    return surface.pose_points(skin, kinematics.posed(hand, phi))[0]
 
 
 def _depth(windows: Windows, p_world: Array, grids: SdfGrids) -> Array:

@@ -47,7 +47,7 @@ def test_encoders_do_not_see_the_order_of_points():
 
 def test_small_preset_is_small():
     params = jax.eval_shape(lambda k: grasp_model.init(NetworkConfig(), k), jax.random.key(0))
-    assert grasp_model.parameter_count(params) <= 2_000_000
+    assert weights.parameter_count(params) <= 2_000_000
 
 
 def test_decoded_poses_are_within_limits_and_rotations():
@@ -100,7 +100,7 @@ def test_the_shipped_model_is_small_and_says_how_it_was_made():
     path = grasp_model.embedded_path("realdex-sim-small")
     assert path.stat().st_size <= 10_000_000
     shipped = grasp_model.load_model("realdex-sim-small")
-    assert grasp_model.parameter_count(shipped.params) <= 2_000_000
+    assert weights.parameter_count(shipped.params) <= 2_000_000
     recipe = grasp_model.load_recipe("realdex-sim-small")
     assert len(recipe["data_digest"]) == 64
     assert {"commit", "config", "versions"} <= set(recipe)
