@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
-from experiments import motion_chain, motion_data, motion_protocol
+from experiments import motion_chain, motion_data, motion_protocol, train_motion
 from experiments.motion_protocol import Asked, Judged, World
 from realdex_jax.data import motion_set, store
 from realdex_jax.data.motion import Motion
@@ -42,8 +42,8 @@ from sim import objects, video
 from sim.physics import LiftPhysics
 from sim.render import RenderError
 
-ORDER = ("saga", "goal", "motion_net", "aware")
-"""Methods as the table shows them."""
+ORDER = ("saga", "goal", "untimed", "stepwise", "motion_net", "sees", "penalised", "aware")
+"""Methods as the table shows them; see `train_motion.MODELS`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,10 +202,9 @@ def _check_alike(loaded: Sequence[Loaded]) -> None:
 
 def _opened(hand: HandModel, path: Path) -> Loaded:
     model = motion_model.load_model(hand, path)
-    method = motion_model.kind_of(model.config)
-    method = "aware" if motion_model.is_aware(model.config) else method
     recipe = motion_model.load_recipe(path)
     settings = dict(recipe.get("config", {}))
+    method = train_motion.name_of(settings) or motion_model.kind_of(model.config)
     seed = int(settings.pop("seed", 0))
     alike = {"config": settings, "data": recipe.get("data_digest")}
     return Loaded(path, model, method, seed, alike)

@@ -4,6 +4,7 @@
     python -m experiments.train_motion --model aware         # sees object and table
     python -m experiments.train_motion --model goal          # GOAL's MNet, same data and budget
     python -m experiments.train_motion --model saga          # SAGA's infilling of whole motions
+    python -m experiments.train_motion --model penalised     # one part of "aware" alone
     python -m experiments.train_motion --data realdex-sim-small --preset smoke
 
 Ctrl-C or SIGTERM saves and stops; the next start with the same `--run` continues exactly. The run's
@@ -11,6 +12,7 @@ folder gets `config.json`, `checkpoints/`, `scalars.jsonl`, `tensorboard/` and `
 """
 
 import dataclasses
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -50,7 +52,9 @@ from realdex_jax.training import state as states
 from realdex_jax.training.loop import Hooks, Schedule, StopRequest
 from realdex_jax.training.state import Optimisation, TrainState
 
-ModelName = Literal["motion_net", "aware", "goal", "saga"]
+ModelName = Literal[
+    "motion_net", "aware", "goal", "saga", "sees", "penalised", "stepwise", "untimed"
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Recipe:
     model: motion_model.Config = dataclasses.field(default_factory=MotionNetConfig)
     """Kind and sizes of the network."""
     optimisation: Optimisation = dataclasses.field(
-        default_factory=lambda: Optimisation(steps=3000, rate=1e-3, warmup=100)
+        default_factory=lambda: Optimisation(steps=3000, rate=2e-3, warmup=100)
     )
     """Length, rates and clipping."""
     weights: MotionWeights | GoalWeights | SagaWeights = dataclasses.field(
@@ -69,7 +73,7 @@ class Recipe:
     """Weights of the loss terms; their type says which objective is used."""
     batch: int = 128
     """Windows, or whole motions for a model that fills them in, of a batch."""
-    noise: float = 0.02
+    noise: float = 0.01
     """Noise on the frames a model sees, as `windows.shaken` takes it."""
     seed: int = 0
     """Seed of parameters, batches and noise."""
@@ -79,11 +83,17 @@ class Recipe:
     """Steps between two checkpoints."""
 
 
+_PENALTY = MotionWeights(penetration=100.0)
+
 MODELS: dict[ModelName, Recipe] = {
     "motion_net": Recipe(),
-    "aware": Recipe(model=MotionNetConfig(aware=True), weights=MotionWeights(penetration=100.0)),
+    "aware": Recipe(model=MotionNetConfig(aware=True), weights=_PENALTY),
     "goal": Recipe(model=GoalConfig(), weights=GoalWeights()),
     "saga": Recipe(model=SagaConfig(), weights=SagaWeights(), batch=32),
+    "sees": Recipe(model=MotionNetConfig(aware=True)),
+    "penalised": Recipe(weights=_PENALTY),
+    "stepwise": Recipe(model=MotionNetConfig(toward=False)),
+    "untimed": Recipe(model=MotionNetConfig(toward=False, timed=False)),
 }
 """Same data and number of steps for each, and the same batch of windows; a whole motion, of which
 SAGA takes 32, is worth several."""
@@ -94,8 +104,9 @@ class TrainMotion:
     """Command line of this script."""
 
     model: ModelName = "motion_net"
-    """motion_net: the paper's. aware: it also sees distances to object and table. goal, saga:
-    the paper's baselines."""
+    """motion_net: the paper's. aware: it also sees distances to object and table, and pays for
+    penetration. goal, saga: the paper's baselines. Parts, to see what each brings: sees, penalised
+    (of aware); stepwise (motion_net without the way to the goal), untimed (nor the time)."""
     preset: Literal["full", "smoke"] = "full"
     """full: minutes on a CPU. smoke: 20 steps, to see that everything works."""
     data: str = "realdex-sim"
@@ -144,10 +155,7 @@ def train(recipe: Recipe, data: MotionData, run: Path) -> MotionModel | None:
 def _train(recipe: Recipe, data: MotionData, run: Path, stop: StopRequest) -> MotionModel | None:
     # ---- data
     motions = data.parts["train"]
-    aware = motion_model.is_aware(recipe.model)
-    if aware and not data.shapes:
-        raise TrainingError(f"an aware model needs the objects' shapes; {data.name} has none")
-    grids = data.grids("train") if aware else None
+    grids = _grids(recipe, data)
     print(f"{data.name}: {len(motions)} motions, {len(motions.phi)} frames")
 
     # ---- model and state
@@ -206,6 +214,37 @@ def _train(recipe: Recipe, data: MotionData, run: Path, stop: StopRequest) -> Mo
     motion_model.save_model(run / "model.safetensors", model, described)
     print(f"model written to {run / 'model.safetensors'}")
     return model
+
+
+def _grids(recipe: Recipe, data: MotionData) -> SdfGrids | None:
+    """The objects' distance grids, where model or loss looks into them."""
+    aware = motion_model.is_aware(recipe.model)
+    if not aware and getattr(recipe.weights, "penetration", 0.0) == 0.0:
+        return None
+    if not data.shapes:
+        what = "an aware model" if aware else "the penetration term"
+        raise TrainingError(f"{what} needs the objects' shapes; {data.name} has none")
+    return data.grids("train")
+
+
+def name_of(recipe: Mapping[str, Any]) -> ModelName | None:
+    """Which of `MODELS` a model file's recipe is, whatever its steps, rate and seed.
+
+    Args:
+        recipe: The configuration in the file's recipe.
+
+    Returns:
+        The name, or None for settings that have none.
+    """
+
+    def fixed(settings: Mapping[str, Any]) -> str:
+        free = ("optimisation", "seed", "log_every", "save_every")
+        return json.dumps({k: v for k, v in settings.items() if k not in free}, sort_keys=True)
+
+    names: dict[str, ModelName] = {
+        fixed(dataclasses.asdict(base)): name for name, base in MODELS.items()
+    }
+    return names.get(fixed(recipe))
 
 
 def _update(

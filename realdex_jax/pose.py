@@ -25,6 +25,25 @@ def join(q: Float[Array, "*b 22"], T_object_hand: jaxlie.SE3) -> Float[Array, "*
     )
 
 
+def between(
+    first: Float[Array, "*#b 28"], last: Float[Array, "*#b 28"], share: Float[Array, "*#b"]
+) -> Float[Array, "*b 28"]:
+    """Poses on the straight way: joints and place in a line, orientation at a constant turn.
+
+    Args:
+        first: Poses at share 0.
+        last: Poses at share 1, in the same frame.
+        share: How far along.
+    """
+    share = share[..., None]
+    (q_a, T_a), (q_b, T_b) = split(first), split(last)
+    turn = (T_a.rotation().inverse() @ T_b.rotation()).log()
+    p_a, p_b = T_a.translation(), T_b.translation()
+    R = T_a.rotation() @ jaxlie.SO3.exp(share * turn)
+    T = jaxlie.SE3.from_rotation_and_translation(R, p_a + share * (p_b - p_a))
+    return join(q_a + share * (q_b - q_a), T)
+
+
 def rotation_from_columns(columns: Float[Array, "*b 6"]) -> Float[Array, "*b 3 3"]:
     """Rotation matrix of a network's six numbers (Zhou et al. 2019).
 

@@ -30,10 +30,14 @@ Predict = Callable[[Windows], Float[Array, "b 10 28"]]
 
 @dataclasses.dataclass(frozen=True)
 class RolloutConfig:
-    """How a model is fed with its own answers."""
+    """How a model is fed with its own answers.
+
+    Where an answer overlaps the one before, the motion passes from the older to the newer, as in
+    the temporal ensemble of ACT (Zhao et al. 2023): no seams.
+    """
 
     stride: int = 5
-    """Frames taken from each answer of ten."""
+    """Frames after which a model is asked again; an answer has ten."""
     arrived: float = 0.002
     """Metres: mean distance of the keypoints from the goal's at which a motion ends."""
 
@@ -81,10 +85,13 @@ def rollout(
     rounds = -(-(frames - 1) // config.stride)
     p_goal = kinematics.keypoints(hand, kinematics.posed(hand, goal))
 
+    overlap = FUTURE - config.stride
+    trust = jnp.minimum(jnp.arange(1, FUTURE + 1) / (overlap + 1), 1.0)
+
     def advance(
-        carry: tuple[Array, Array], i: Array
-    ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-        seen, done = carry
+        carry: tuple[Array, Array, Array], i: Array
+    ) -> tuple[tuple[Array, Array, Array], tuple[Array, Array]]:
+        seen, older, done = carry
         windows = Windows(
             seen=seen,
             coming=jnp.zeros((b, FUTURE, pose.SIZE)),
@@ -94,15 +101,20 @@ def rollout(
             wxyz_xyz_world_object=wxyz_xyz_world_object,
             target=target,
         )
-        fresh = predict(windows)[:, : config.stride]
+        answer = predict(windows)
+        # The first answer overlaps none.
+        answer = pose.between(older, answer, jnp.where(i > 0, trust, 1.0))
+        older = jnp.roll(answer, -config.stride, axis=1)
+        fresh = answer[:, : config.stride]
         fresh = jnp.where(done[:, None, None], seen[:, -1:], fresh)
         gap = kinematics.keypoints(hand, kinematics.posed(hand, fresh[:, -1])) - p_goal
         near = jnp.sqrt((gap**2).sum(-1)).mean(-1) < config.arrived
         seen = jnp.concatenate([seen, fresh], axis=1)[:, -(PAST + 1) :]
-        return (seen, done | near), (fresh, jnp.broadcast_to(done[:, None], fresh.shape[:2]))
+        return (seen, older, done | near), (fresh, jnp.broadcast_to(done[:, None], fresh.shape[:2]))
 
-    (_, done), (parts, rested) = jax.lax.scan(
-        advance, (seen, jnp.zeros(b, bool)), jnp.arange(rounds, dtype=jnp.float32)
+    first = (seen, jnp.repeat(seen[:, :1], FUTURE, axis=1), jnp.zeros(b, bool))
+    (_, _, done), (parts, rested) = jax.lax.scan(
+        advance, first, jnp.arange(rounds, dtype=jnp.float32)
     )
     phi = jnp.moveaxis(parts, 0, 1).reshape(b, -1, pose.SIZE)
     moving = ~jnp.moveaxis(rested, 0, 1).reshape(b, -1)

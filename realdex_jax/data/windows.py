@@ -65,7 +65,8 @@ def batch(motions: MotionSet, size: int, seed: int, step: int) -> Windows:
 def shaken(key: jax.Array, windows: Windows, size: float) -> Windows:
     """Windows whose seen frames are off, as they are when a model lives on its own output.
 
-    One offset for all frames of a window, and a tenth of it anew for each.
+    One offset for all frames of a window, one that fades toward the present, so that the hand
+    comes from elsewhere and its speed is off, too, and a tenth of it anew for each frame.
 
     Args:
         key: Randomness.
@@ -73,8 +74,10 @@ def shaken(key: jax.Array, windows: Windows, size: float) -> Windows:
         size: Standard deviation: radians of every joint and axis, and a fifth of it in metres.
     """
     b, frames = windows.seen.shape[:2]
-    key_all, key_each = jax.random.split(key)
+    key_all, key_past, key_each = jax.random.split(key, 3)
     noise = jax.random.normal(key_all, (b, 1, pose.SIZE))
+    fading = jnp.linspace(2.0, 0.0, frames)[:, None]
+    noise = noise + fading * jax.random.normal(key_past, (b, 1, pose.SIZE))
     noise = size * (noise + 0.1 * jax.random.normal(key_each, (b, frames, pose.SIZE)))
     q, T_world_hand = pose.split(jnp.asarray(windows.seen))
     R = T_world_hand.rotation() @ jaxlie.SO3.exp(noise[..., 25:28])

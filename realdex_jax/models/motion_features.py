@@ -133,7 +133,12 @@ def poses_of(
 
     Joints are clipped to their limits.
     """
-    q, T_world_now = pose.split(present[..., None, :])
+    return _changed(raw, present[..., None, :])
+
+
+def _changed(raw: Float[Array, "*b 31"], phi: Float[Array, "*#b 28"]) -> Array:
+    """Poses `phi`, each moved by its numbers; joints are clipped to their limits."""
+    q, T_world_now = pose.split(phi)
     R = jaxlie.SO3.from_matrix(pose.rotation_from_columns(SCALE.rotation * raw[..., 3:9]))
     change = jaxlie.SE3.from_rotation_and_translation(R, SCALE.length * raw[..., :3])
     q = jnp.clip(q + SCALE.joints * raw[..., 9:], joints.LOWER, joints.UPPER)
@@ -141,6 +146,21 @@ def poses_of(
         lambda x: jnp.broadcast_to(x, (*raw.shape[:-1], x.shape[-1])), T_world_now
     )
     return pose.join(q, T_world_now @ change)
+
+
+def poses_toward(raw: Float[Array, "*b 10 31"], windows: Windows) -> Float[Array, "*b 10 28"]:
+    """Poses in the world from an answer that says how the hand leaves the straight way to the goal.
+
+    The way takes the frames that are left; what an answer adds to it fades as they pass, so that
+    the last frame is the goal.
+    """
+    passing = jnp.arange(1, FUTURE + 1) * jnp.asarray(windows.step)[..., None]
+    # At the end, where nothing is left, every share is one.
+    left = jnp.maximum(1.0 - jnp.asarray(windows.phase)[..., None], 1e-6)
+    share = jnp.minimum(passing / left, 1.0)
+    present, goal = (jnp.asarray(x)[..., None, :] for x in (windows.seen[..., -1, :], windows.goal))
+    way = pose.between(present, goal, share)
+    return _changed((1.0 - share)[..., None] * raw, way)
 
 
 assert FUTURE == 10

@@ -113,6 +113,8 @@ def predict(
         raise CheckpointError("this model is told of its surroundings: it needs distance grids")
     seen: Features = motion_features.features(hand, windows, grids if aware else None)
     raw = network(model.config).apply(model.params, seen)
+    if isinstance(model.config, MotionNetConfig) and model.config.toward:
+        return motion_features.poses_toward(raw, windows)
     return motion_features.poses_of(raw, jnp.asarray(windows.seen)[:, -1])
 
 

@@ -4,7 +4,8 @@ Joint positions with sinusoidal encoding pass through self-attention; with the s
 hand's points, their movement, the feature of the target hand and the displacement to it they enter
 a trunk whose layers are mixtures of experts. The gate sees the phase of the motion: how much has
 passed, how far the goal is, how fast the hand moves (after Starke et al. 2019; the paper leaves the
-phase signal open). The answer is the change of pose for each of the next ten frames.
+phase signal open). The answer is the change of pose for each of the next ten frames, by default
+beside the straight way to the goal, so that errors fade as the motion goes on.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from realdex_jax.data.windows import FUTURE
+from realdex_jax.errors import ConfigError
 from realdex_jax.models.motion_features import KEYPOINTS, POSE_NUMBERS, Features
 
 
@@ -36,12 +38,28 @@ class MotionNetConfig:
     """Width of the target hand's feature."""
     experts: int = 4
     """Experts of the mixture."""
-    width: int = 256
+    width: int = 512
     """Width of the trunk."""
     gate: int = 32
     """Width of the gating network."""
+    octaves: int = 6
+    """Octaves of sines and cosines of the time: a reach gathers speed within a few frames."""
+    timed: bool = True
+    """Whether the share of the motion's frames that has passed is an input."""
+    toward: bool = True
+    """Whether answers add to the straight way to the goal (needs `timed`), or to the present pose.
+    """
     aware: bool = False
     """Whether the distances of hand points to object and table are an input."""
+
+    def __post_init__(self) -> None:
+        """Checks that the settings go together.
+
+        Raises:
+            ConfigError: The way to the goal is asked for, but not the time that is left for it.
+        """
+        if self.toward and not self.timed:
+            raise ConfigError("toward=True needs timed=True: the way takes the time that is left")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,7 +69,8 @@ class MotionNet:
     init: Callable[[PRNGKeyArray, Features], Any]
     """(key, features of any windows) -> parameters."""
     apply: Callable[[Any, Features], Float[Array, "b 10 31"]]
-    """(parameters, features) -> raw changes of pose, for `motion_features.poses_of`."""
+    """(parameters, features) -> raw changes of pose, for `motion_features.poses_of` or, with
+    `toward`, `poses_toward`."""
 
 
 def motion_net(config: MotionNetConfig) -> MotionNet:
@@ -94,20 +113,24 @@ class _Module(nn.Module):
         # The target hand: a shared network per point, then the maximum.
         target = nn.elu(nn.Dense(64, name="target_0")(x.goal_points))
         target = nn.Dense(c.goal_feature, name="target_1")(target).max(axis=1)
+        time = jnp.concatenate([sinusoidal(jnp.pi * x.phase[:, :1], c.octaves), x.phase[:, 1:]], -1)
 
         def flatten(a: Array) -> Array:
             return a.reshape(batch, -1)
 
         parts = [joint_feature, target, flatten(x.poses), flatten(x.points), flatten(x.velocity)]
-        parts += [flatten(displacement), x.goal, x.up, x.phase]
+        parts += [flatten(displacement), x.goal, x.up]
         if c.aware:
             parts.append(x.clearance)
-        # How far and how fast, beside the share of time: what phase the reach is in.
+        # How far and how fast, beside the time: what phase the reach is in.
         distance = jnp.sqrt((displacement**2).sum(-1) + 1e-6).mean(-1, keepdims=True)
         speed = jnp.sqrt((x.velocity**2).sum(-1) + 1e-6).mean(-1, keepdims=True)
         joint_gap = jnp.abs(x.goal - x.poses[:, -1])[:, 9:].mean(-1, keepdims=True)
-        gate = jnp.concatenate([distance, speed, joint_gap, x.phase], axis=-1)
-        gate = nn.elu(nn.Dense(c.gate, name="gate_0")(gate))
+        gates = [distance, speed, joint_gap]
+        if c.timed:
+            parts.append(time)
+            gates.append(time)
+        gate = nn.elu(nn.Dense(c.gate, name="gate_0")(jnp.concatenate(gates, axis=-1)))
         share = nn.softmax(nn.Dense(c.experts, name="gate_1")(gate))
         h = jnp.concatenate(parts, axis=-1)
         h = nn.elu(_Experts(c.experts, c.width, name="experts_0")(h, share))

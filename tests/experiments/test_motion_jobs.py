@@ -46,8 +46,17 @@ def test_settings_that_make_no_sense_are_refused(door, tmp_path):
         TrainMotion(steps=0).recipe()
     with pytest.raises(TrainingError, match="between 0 and 1"):
         TrainMotion(rate=2.0).recipe()
-    with pytest.raises(TrainingError, match="needs the objects' shapes"):
-        train_motion.train(TrainMotion(model="aware", steps=2).recipe(), door, tmp_path)
+    for name, what in (("aware", "an aware model"), ("penalised", "the penetration term")):
+        with pytest.raises(TrainingError, match=f"{what} needs the objects' shapes"):
+            train_motion.train(TrainMotion(model=name, steps=2).recipe(), door, tmp_path)
+
+
+@pytest.mark.parametrize("name", train_motion.MODELS)
+def test_a_recipe_is_known_by_what_it_trains(name):
+    recipe = TrainMotion(model=name, steps=7, rate=1e-4, seed=3).recipe()
+    kept = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    assert train_motion.name_of(kept) == name
+    assert train_motion.name_of({**kept, "noise": 0.5}) is None
 
 
 def test_shares_are_even_and_complete():

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation, Slerp
 
 from realdex_jax import pose
 
@@ -30,3 +31,18 @@ def test_gradient_is_finite_at_singular_angles(angle):
     # d/dt of R(t) p about z: -0.2 cos - 0.1 sin + 0.1 cos - 0.2 sin.
     expected = (0.1 - 0.2) * np.cos(angle) - (0.1 + 0.2) * np.sin(angle)
     np.testing.assert_allclose(gradient[27], expected, atol=1e-4)
+
+
+def test_between_is_a_straight_line_and_a_constant_turn(rng):
+    first, last = rng.normal(size=(2, 5, 28)).astype(np.float32)
+    share = rng.uniform(size=5).astype(np.float32)
+    given = [jnp.asarray(x) for x in (first, last, share)]
+    found = np.asarray(pose.between(*given))
+    flat = first + share[:, None] * (last - first)
+    np.testing.assert_allclose(found[:, :25], flat[:, :25], atol=1e-6)
+    for i in range(5):
+        turns = Rotation.from_rotvec([first[i, 25:], last[i, 25:]])
+        expected = Slerp([0.0, 1.0], turns)(share[i])
+        off = (Rotation.from_rotvec(found[i, 25:]).inv() * expected).magnitude()
+        assert off < 1e-5  # single precision
+    np.testing.assert_allclose(pose.between(*given[:2], jnp.zeros(5)), first, atol=1e-6)

@@ -12,10 +12,10 @@ from experiments import train_motion
 from realdex_jax import pose, rollout
 from realdex_jax.data import clips, windows
 from realdex_jax.data.motion_set import MotionSet
-from realdex_jax.errors import CheckpointError, DatasetError
+from realdex_jax.errors import CheckpointError, ConfigError, DatasetError
 from realdex_jax.hand import joints
 from realdex_jax.hand.load import load
-from realdex_jax.models import goal, motion_features, motion_model, saga
+from realdex_jax.models import goal, motion_features, motion_model, motion_net, saga
 from realdex_jax.models.goal import GoalConfig
 from realdex_jax.models.motion_model import MotionModel
 from realdex_jax.models.motion_net import MotionNetConfig
@@ -165,6 +165,62 @@ def test_a_motion_that_arrived_rests(motions):
     np.testing.assert_array_equal(found.phi[:, 0], start)
     np.testing.assert_array_equal(found.phi[:, 3:], np.repeat(found.phi[:, 2:3], 9, axis=1))
     assert np.abs(found.phi[:, 2] - found.phi[:, 1]).min(axis=0)[22] > 0.0
+
+
+def test_overlapping_answers_leave_no_seam(motions):
+    start, _, _ = ends(motions)
+    goal, steps = start.at[:, 22].add(1.0), np.full(4, 20, np.int32)
+    world, target = motions.wxyz_xyz_world_object[:4], np.zeros(4, np.int32)
+
+    def staggered(window):
+        # Every second answer is 5 mm to the side: seams of 5 mm if one simply followed the other.
+        side = 5e-3 * (jnp.round(window.phase * 19.0 / 5.0) % 2)[:, None, None]
+        return start[:, None] + side * jnp.eye(28)[23]
+
+    asked = jax.jit(rollout.rollout, static_argnames=("hand", "predict", "frames", "config"))
+    given = (start, goal, steps, world, target)
+    found = {}
+    for name, predict in (("staggered", staggered), ("away", _away)):
+        lowered = asked.lower(HAND, predict, *given, frames=20, config=RolloutConfig(stride=5))
+        found[name] = lowered.compile(compiler_options=QUICK)(*given).phi
+    side = np.asarray(found["staggered"] - start[:, None])[..., 23]
+    assert side.max() > 4e-3  # each answer is come to ...
+    # ... in sixths of the way; the rest is rounding.
+    assert np.abs(np.diff(side, axis=1)).max() < 5e-3 / 6 + 1e-6
+    # Answers that agree are not changed.
+    p = np.asarray(found["away"])[..., 22] - np.asarray(start)[:, None, 22]
+    np.testing.assert_allclose(p, 1e-3 * np.arange(20)[None].repeat(4, 0), atol=1e-6)
+
+
+def test_answers_toward_the_goal_end_there(motions):
+    given = windows.at(motions, np.arange(4), motions.lengths()[:4] - 1 - np.array([1, 4, 10, 20]))
+    rng = np.random.default_rng(0)
+    raw = jnp.asarray(rng.normal(size=(4, 10, 31)), jnp.float32)
+    left = np.array([1, 4, 10, 20])
+    phi = np.asarray(motion_features.poses_toward(raw, given))
+    for i, k in enumerate(left[:3]):
+        past = phi[i, k - 1 :]
+        np.testing.assert_allclose(past, np.tile(given.goal[i], (len(past), 1)), atol=2e-5)
+    straight = np.asarray(motion_features.poses_toward(0.0 * raw, given))
+    share = np.minimum(np.arange(1, 11) / left[:, None], 1.0)[..., None]
+    now = given.seen[:, -1:, :25]
+    expected = now + share * (given.goal[:, None, :25] - now)
+    np.testing.assert_allclose(straight[..., :25], expected, atol=1e-5)
+    assert np.abs(phi[3] - straight[3]).max() > 1e-2
+    with pytest.raises(ConfigError, match="toward=True needs timed=True"):
+        MotionNetConfig(timed=False)
+
+
+@pytest.mark.parametrize("part", ["phase", "clearance"])
+def test_motion_net_is_told_of_time_and_surroundings_if_its_settings_say_so(part, seen):
+    off = dataclasses.replace(CONFIGS["motion_net"], timed=False, toward=False)
+    on = dataclasses.replace(off, timed=part == "phase", aware=part == "clearance")
+    told = dataclasses.replace(seen, **{part: getattr(seen, part) + 0.3})
+    for config, differs in ((off, False), (on, True)):
+        net = motion_net.motion_net(config)
+        params = jax.jit(net.init)(jax.random.key(0), seen)
+        apply = jax.jit(net.apply)
+        assert np.any(apply(params, seen) != apply(params, told)) == differs
 
 
 def _away(window):
