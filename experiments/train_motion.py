@@ -64,7 +64,7 @@ class Recipe:
     model: motion_model.Config = dataclasses.field(default_factory=MotionNetConfig)
     """Kind and sizes of the network."""
     optimisation: Optimisation = dataclasses.field(
-        default_factory=lambda: Optimisation(steps=3000, rate=2e-3, warmup=100)
+        default_factory=lambda: Optimisation(steps=6000, rate=2e-3, warmup=100)
     )
     """Length, rates and clipping."""
     weights: MotionWeights | GoalWeights | SagaWeights = dataclasses.field(
@@ -89,14 +89,19 @@ MODELS: dict[ModelName, Recipe] = {
     "motion_net": Recipe(),
     "aware": Recipe(model=MotionNetConfig(aware=True), weights=_PENALTY),
     "goal": Recipe(model=GoalConfig(), weights=GoalWeights()),
-    "saga": Recipe(model=SagaConfig(), weights=SagaWeights(), batch=32),
+    "saga": Recipe(
+        model=SagaConfig(),
+        weights=SagaWeights(),
+        batch=32,
+        optimisation=Optimisation(steps=3000, rate=2e-3, warmup=100),
+    ),
     "sees": Recipe(model=MotionNetConfig(aware=True)),
     "penalised": Recipe(weights=_PENALTY),
     "stepwise": Recipe(model=MotionNetConfig(toward=False)),
     "untimed": Recipe(model=MotionNetConfig(toward=False, timed=False)),
 }
-"""Same data and number of steps for each, and the same batch of windows; a whole motion, of which
-SAGA takes 32, is worth several."""
+"""Same data for each, and about as many frames learnt from: 6,000 batches of 128 windows of ten
+frames, or 3,000 batches of 32 whole motions."""
 
 
 @dataclasses.dataclass(frozen=True)

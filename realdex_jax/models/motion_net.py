@@ -38,7 +38,7 @@ class MotionNetConfig:
     """Width of the target hand's feature."""
     experts: int = 4
     """Experts of the mixture."""
-    width: int = 512
+    width: int = 256
     """Width of the trunk."""
     gate: int = 32
     """Width of the gating network."""

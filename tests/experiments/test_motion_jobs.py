@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import os
+import signal
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -12,6 +15,7 @@ from experiments.eval_motion import EvalMotion
 from experiments.train_motion import TrainMotion
 from realdex_jax.errors import CheckpointError, ConfigError, DatasetError, TrainingError
 from realdex_jax.evaluation import results
+from realdex_jax.training import checkpoint, loop
 
 
 @pytest.fixture(scope="session")
@@ -99,3 +103,25 @@ def test_models_train_and_are_judged_on_recordings(door, shared, tmp_path):
     bad = dataclasses.replace(config, models=(tmp_path / "none.safetensors",))
     with pytest.raises(CheckpointError, match="no motion model"):
         eval_motion.run(bad, "c", Console(quiet=True))
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_goes_on_exactly(door, tmp_path, monkeypatch):
+    recipe = dataclasses.replace(TrainMotion(steps=8).recipe(), batch=8, log_every=2)
+    whole = train_motion.train(recipe, door, tmp_path / "whole")
+    original = loop.run
+
+    def interrupted(state, step, batch_at, *args, **kwargs):
+        def batch_then_signal(i):
+            if i == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return batch_at(i)
+
+        return original(state, step, batch_then_signal, *args, **kwargs)
+
+    monkeypatch.setattr(loop, "run", interrupted)
+    assert train_motion.train(recipe, door, tmp_path / "parts") is None
+    monkeypatch.undo()
+    assert checkpoint.latest(tmp_path / "parts") == 5
+    resumed = train_motion.train(recipe, door, tmp_path / "parts")
+    jax.tree.map(np.testing.assert_array_equal, whole.params, resumed.params)
