@@ -38,10 +38,12 @@ from realdex_jax.models import motion_model
 from realdex_jax.models.motion_model import MotionModel
 from realdex_jax.training import loop
 from realdex_jax.trajectory import TrajectoryConfig
-from sim import objects, video
+from sim import demonstrate, objects, video
 from sim.physics import LiftPhysics
 from sim.render import RenderError
 
+_USUAL = 1e-3
+"""Centimetres from the usual way within which a demonstration took it; rounding."""
 ORDER = ("saga", "goal", "untimed", "stepwise", "motion_net", "sees", "penalised", "aware")
 """Methods as the table shows them; see `train_motion.MODELS`."""
 
@@ -98,7 +100,7 @@ def run(config: EvalMotion, command: str, console: Console) -> results.Results:
     aware = any(motion_model.is_aware(one.model.config) for one in loaded)
     grids = data.grids(config.split) if aware else None
     seconds: dict[str, float] = {}
-    judged = [_demonstrated(hand, what, world)]
+    judged = _references(hand, what, world)
     stages = [(one, stage) for one in loaded for stage in ("raw", "refined")]
     with loop.stop_on_signals(console.print) as stop:
         kept: dict[int, np.ndarray] = {}
@@ -132,8 +134,10 @@ def run(config: EvalMotion, command: str, console: Console) -> results.Results:
     if data.tally:
         notes.append(motion_data.told(data.tally))
     if stop.signal:
-        notes.append(f"stopped by {stop.signal}: {len(judged) - 1} rows of single models were done")
+        done = sum(j.stage != "dataset" for j in judged)
+        notes.append(f"stopped by {stop.signal}: {done} rows of single models were done")
     if world.shapes:
+        notes.append(_habit_note(judged))
         notes += _lift_notes(what, judged)
     if config.grasps is not None and not stop.signal:
         best = max(loaded, key=lambda one: (ORDER.index(one.method), -one.seed))
@@ -218,14 +222,20 @@ def _first(motions: MotionSet, each: int | None) -> MotionSet:
     return motion_set.take(motions, np.concatenate(chosen))
 
 
-def _demonstrated(hand: HandModel, what: Asked, world: World) -> Judged:
-    return motion_protocol.judge(
-        hand, what, world, what.true, method="demonstration", stage="dataset", seed=0
-    )
+def _references(hand: HandModel, what: Asked, world: World) -> list[Judged]:
+    """What was demonstrated, and the demonstrator's usual way where there is one."""
+    shown = {"demonstration": what.true}
+    if world.shapes:
+        first, last = what.true[:, 0], what.true[:, -1]
+        shown["habit"] = demonstrate.habitual(first, last, what.lengths, what.frames)
+    return [
+        motion_protocol.judge(hand, what, world, phi, method=name, stage="dataset", seed=0)
+        for name, phi in shown.items()
+    ]
 
 
 def _rows(data: str, split: str, what: Asked, judged: Sequence[Judged]) -> list[results.Row]:
-    order = ("demonstration", *ORDER)
+    order = ("demonstration", "habit", *ORDER)
     kinds = sorted({(order.index(j.method), j.stage) for j in judged})
     return [
         motion_protocol.row(
@@ -241,6 +251,23 @@ def _rows(data: str, split: str, what: Asked, judged: Sequence[Judged]) -> list[
 def _seeds_of(judged: Sequence[Judged]) -> str:
     count = {m: len({j.seed for j in judged if j.method == m}) for m in ORDER}
     return ", ".join(f"{m} {n}" for m, n in count.items() if n) or "no model"
+
+
+def _habit_note(judged: Sequence[Judged]) -> str:
+    """How much of each method's error is in motions that leave the demonstrator's usual way."""
+    error = next(j.values["mpjpe_cm"] for j in judged if j.method == "habit")
+    usual = error < _USUAL
+    parts = []
+    for method, stage in dict.fromkeys((j.method, j.stage) for j in judged):
+        mine = [j.values["mpjpe_cm"] for j in judged if (j.method, j.stage) == (method, stage)]
+        if stage != "dataset":
+            each = (np.mean([v[which].mean() for v in mine]) for which in (usual, ~usual))
+            parts.append(f"{method} {stage} " + " and ".join(f"{x:.2f}" for x in each))
+    return (
+        f"{usual.mean():.2f} of the motions take the demonstrator's usual way (row habit, off by "
+        f"{error[~usual].mean():.2f} cm in the others); MPJPE in these and in the others: "
+        f"{', '.join(parts) or 'no model'}"
+    )
 
 
 def _lift_notes(what: Asked, judged: Sequence[Judged]) -> list[str]:

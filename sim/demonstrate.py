@@ -183,6 +183,31 @@ def candidates(attempts: Attempts) -> Float[Array, "a c t 28"]:
     )
 
 
+def habitual(
+    start: Float[np.ndarray, "b 28"],
+    goal: Float[np.ndarray, "b 28"],
+    lengths: Int[np.ndarray, " b"],
+    frames: int,
+) -> Float[np.ndarray, "b f 28"]:
+    """The demonstrator's preferred reaches, whatever stands in their way.
+
+    What a model can know that has learnt the habit but not seen the surroundings.
+
+    Args:
+        start: First poses, in the world.
+        goal: Grasps, in the world.
+        lengths: Frames of each reach.
+        frames: Frames computed; those beyond a reach's length repeat its last.
+    """
+    opening = np.full(len(goal), OPENINGS[0], np.float32)
+    way = directions(jnp.asarray(goal))[:, 0]
+    given = (jnp.asarray(x) for x in (start, goal))
+    return np.asarray(_reach(*given, way, jnp.asarray(opening), jnp.asarray(lengths), frames))
+
+
+_reach = jax.jit(reach, static_argnums=5)
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _examine(
     hand: HandModel,

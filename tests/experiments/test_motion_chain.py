@@ -195,6 +195,7 @@ def test_known_objects_get_refined_rows_lifts_and_videos(tiny, tmp_path, monkeyp
     rows = {(row.method, row.stage): row for row in found.rows}
     assert list(rows) == [
         ("demonstration", "dataset"),
+        ("habit", "dataset"),
         ("motion_net", "raw"),
         ("penalised", "raw"),
         ("penalised", "refined"),
@@ -203,6 +204,7 @@ def test_known_objects_get_refined_rows_lifts_and_videos(tiny, tmp_path, monkeyp
     assert refined["motion_penetration_p95_mm"].mean <= raw["motion_penetration_p95_mm"].mean
     assert 0.0 <= refined["lift_success"].mean <= 1.0
     assert any("lifted, penalised refined: yogurt" in note for note in found.notes)
+    assert any("of the motions take the demonstrator's usual way" in note for note in found.notes)
     assert [path.suffix for path in (out / "videos").iterdir()] == [".mp4"]
     page = (out / "report.html").read_text()
     assert "data:video/mp4" in page

@@ -90,6 +90,17 @@ def test_demonstrations_are_valid_clear_and_nearly_all_lift(yogurt, shown):
         assert float(in_table.max()) < config.max_table + 1e-6
 
 
+def test_most_demonstrations_take_the_usual_way(shown):
+    motions, _ = shown
+    lengths = motions.lengths()
+    ends = (np.stack([motions.poses(i)[k] for i in range(len(motions))]) for k in (0, -1))
+    usual = demonstrate.habitual(*ends, lengths, 120)
+    off = np.array([np.abs(usual[i, :n] - motions.poses(i)).max() for i, n in enumerate(lengths)])
+    # The goal is stored in single precision, so a reach to it is the same to rounding or another.
+    assert ((off < 1e-5) | (off > 1e-2)).all()
+    assert (off < 1e-5).mean() > 0.5
+
+
 def test_depth_agrees_with_the_exact_one_of_the_primitives(yogurt, shown):
     shape, _ = yogurt
     motions, _ = shown
