@@ -64,7 +64,7 @@ class Recipe:
     model: motion_model.Config = dataclasses.field(default_factory=MotionNetConfig)
     """Kind and sizes of the network."""
     optimisation: Optimisation = dataclasses.field(
-        default_factory=lambda: Optimisation(steps=6000, rate=2e-3, warmup=100)
+        default_factory=lambda: Optimisation(steps=5000, rate=2e-3, warmup=100)
     )
     """Length, rates and clipping."""
     weights: MotionWeights | GoalWeights | SagaWeights = dataclasses.field(
@@ -73,7 +73,7 @@ class Recipe:
     """Weights of the loss terms; their type says which objective is used."""
     batch: int = 128
     """Windows, or whole motions for a model that fills them in, of a batch."""
-    noise: float = 0.01
+    noise: float = 0.005
     """Noise on the frames a model sees, as `windows.shaken` takes it."""
     seed: int = 0
     """Seed of parameters, batches and noise."""
@@ -100,7 +100,7 @@ MODELS: dict[ModelName, Recipe] = {
     "stepwise": Recipe(model=MotionNetConfig(toward=False)),
     "untimed": Recipe(model=MotionNetConfig(toward=False, timed=False)),
 }
-"""Same data for each, and about as many frames learnt from: 6,000 batches of 128 windows of ten
+"""Same data for each, and about as many frames learnt from: 5,000 batches of 128 windows of ten
 frames, or 3,000 batches of 32 whole motions."""
 
 
