@@ -257,6 +257,9 @@ def _habit_note(judged: Sequence[Judged]) -> str:
     """How much of each method's error is in motions that leave the demonstrator's usual way."""
     error = next(j.values["mpjpe_cm"] for j in judged if j.method == "habit")
     usual = error < _USUAL
+    share = f"{usual.mean():.2f} of the motions take the demonstrator's usual way (row habit)"
+    if usual.all() or not usual.any():
+        return share
     parts = []
     for method, stage in dict.fromkeys((j.method, j.stage) for j in judged):
         mine = [j.values["mpjpe_cm"] for j in judged if (j.method, j.stage) == (method, stage)]
@@ -264,9 +267,8 @@ def _habit_note(judged: Sequence[Judged]) -> str:
             each = (np.mean([v[which].mean() for v in mine]) for which in (usual, ~usual))
             parts.append(f"{method} {stage} " + " and ".join(f"{x:.2f}" for x in each))
     return (
-        f"{usual.mean():.2f} of the motions take the demonstrator's usual way (row habit, off by "
-        f"{error[~usual].mean():.2f} cm in the others); MPJPE in these and in the others: "
-        f"{', '.join(parts) or 'no model'}"
+        f"{share}, which is off by {error[~usual].mean():.2f} cm in the others; MPJPE in these and "
+        f"in the others: {', '.join(parts) or 'no model'}"
     )
 
 

@@ -233,7 +233,7 @@ def _grids(recipe: Recipe, data: MotionData) -> SdfGrids | None:
 
 
 def name_of(recipe: Mapping[str, Any]) -> ModelName | None:
-    """Which of `MODELS` a model file's recipe is, whatever its steps, rate and seed.
+    """Which of `MODELS` a model file's recipe is, by its network and its loss.
 
     Args:
         recipe: The configuration in the file's recipe.
@@ -242,14 +242,13 @@ def name_of(recipe: Mapping[str, Any]) -> ModelName | None:
         The name, or None for settings that have none.
     """
 
-    def fixed(settings: Mapping[str, Any]) -> str:
-        free = ("optimisation", "seed", "log_every", "save_every")
-        return json.dumps({k: v for k, v in settings.items() if k not in free}, sort_keys=True)
+    def decisive(settings: Mapping[str, Any]) -> str:
+        return json.dumps([settings.get("model"), settings.get("weights")], sort_keys=True)
 
     names: dict[str, ModelName] = {
-        fixed(dataclasses.asdict(base)): name for name, base in MODELS.items()
+        decisive(dataclasses.asdict(base)): name for name, base in MODELS.items()
     }
-    return names.get(fixed(recipe))
+    return names.get(decisive(recipe))
 
 
 def _update(

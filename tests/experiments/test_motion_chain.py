@@ -126,14 +126,14 @@ def test_rows_are_means_over_motions_then_over_seeds(rng):
     stat = row.metrics["mpjpe_cm"]
     assert stat.n == 3
     assert stat.mean == pytest.approx(mpjpe.mean())
-    assert stat.std == pytest.approx(mpjpe.mean(1).std(ddof=1))
+    assert stat.sd == pytest.approx(mpjpe.mean(1).std(ddof=1))
     p95 = np.percentile(worst, 95, axis=1)
     assert row.metrics["motion_penetration_p95_mm"].mean == pytest.approx(p95.mean())
     each = motion_protocol.per_object(what, all_of, "mpjpe_cm")
     assert each == pytest.approx({"a": mpjpe[:, :2].mean(), "b": mpjpe[:, 2:].mean()})
     demonstrated = dataclasses.replace(all_of[0], stage="dataset")
     row = motion_protocol.row("d", "test", what, [demonstrated])
-    assert row.metrics["mpjpe_cm"].std == pytest.approx(mpjpe[0].std(ddof=1))
+    assert row.metrics["mpjpe_cm"].sd == pytest.approx(mpjpe[0].std(ddof=1))
 
 
 @pytest.mark.slow

@@ -60,7 +60,8 @@ def test_a_recipe_is_known_by_what_it_trains(name):
     recipe = TrainMotion(model=name, steps=7, rate=1e-4, seed=3).recipe()
     kept = json.loads(json.dumps(dataclasses.asdict(recipe)))
     assert train_motion.name_of(kept) == name
-    assert train_motion.name_of({**kept, "noise": 0.5}) is None
+    assert train_motion.name_of({**kept, "noise": 0.5}) == name
+    assert train_motion.name_of({**kept, "weights": {}}) is None
 
 
 def test_shares_are_even_and_complete():
