@@ -370,7 +370,7 @@ def test_the_shipped_model_is_told_of_its_surroundings_and_says_how_it_was_train
     model = motion_model.load_model(load("shadow"), "realdex-sim-motion")
     assert model.config.aware
     recipe = motion_model.load_recipe("realdex-sim-motion")
-    assert recipe["config"]["optimisation"]["steps"] == 3000
+    assert recipe["config"]["optimisation"]["steps"] == 5000
     assert not recipe["commit"].endswith("+changes")
     with pytest.raises(CheckpointError, match="known: realdex-sim-motion"):
         motion_model.load_model(load("shadow"), "nothing")
