@@ -127,9 +127,7 @@ def run(config: EvalMotion, command: str, console: Console) -> results.Results:
         "Rows of models: mean over motions, then mean and spread over training seeds "
         f"({_seeds_of(judged)}); the demonstrations' spread is over motions.",
         "raw: as the model made it; refined: after the trajectory optimisation. Refined motions "
-        "and SAGA's end at the goal by construction: their verts.offset and min.dist. are zero.",
-        "Demonstrations were kept because they lift, so their row says nothing about lifting; "
-        "every lift follows the last 2 s of a motion and squeezes as the goal's grasp does.",
+        "and SAGA's end at the goal by construction: their verts.offset is zero.",
     ]
     if data.tally:
         notes.append(motion_data.told(data.tally))
@@ -137,13 +135,18 @@ def run(config: EvalMotion, command: str, console: Console) -> results.Results:
         done = sum(j.stage != "dataset" for j in judged)
         notes.append(f"stopped by {stop.signal}: {done} rows of single models were done")
     if world.shapes:
+        notes.append(
+            "Demonstrations were kept because they lift, so their row says nothing about lifting; "
+            "every lift follows the last 2 s of a motion and squeezes as the goal's grasp does."
+        )
         notes.append(_habit_note(judged))
         notes += _lift_notes(what, judged)
     if config.grasps is not None and not stop.signal:
         best = max(loaded, key=lambda one: (ORDER.index(one.method), -one.seed))
         notes.append(_reach_generated(hand, best, config.grasps, console))
     seeds = sorted({j.seed for j in judged if j.stage != "dataset"})
-    found = results.collect(command, seeds, LiftPhysics().describe(), rows, notes)
+    physics = LiftPhysics().describe() if world.shapes else {}
+    found = results.collect(command, seeds, physics, rows, notes)
     where = results.save(found, config.json or config.out / "results.json")
     # Saved before what may still fail.
     clips, pictures = _shown(hand, what, world, judged, config, console)

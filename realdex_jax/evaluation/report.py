@@ -114,7 +114,8 @@ def _long_name(row: Row) -> str:
 
 def physics_line(found: Results) -> str:
     """Every physics constant in one line."""
-    return "physics: " + ", ".join(f"{key} {_plain(v)}" for key, v in _flat(found.physics))
+    constants = ", ".join(f"{key} {_plain(v)}" for key, v in _flat(found.physics))
+    return f"physics: {constants or 'none was run'}"
 
 
 def markdown_table(found: Results) -> str:
