@@ -145,7 +145,7 @@ def run(config: EvalMotion, command: str, console: Console) -> results.Results:
         best = max(loaded, key=lambda one: (ORDER.index(one.method), -one.seed))
         notes.append(_reach_generated(hand, best, config.grasps, console))
     seeds = sorted({j.seed for j in judged if j.stage != "dataset"})
-    physics = LiftPhysics().describe() if world.shapes else {}
+    physics = LiftPhysics().describe() if world.shapes else {"test": "none"}
     found = results.collect(command, seeds, physics, rows, notes)
     where = results.save(found, config.json or config.out / "results.json")
     # Saved before what may still fail.

@@ -114,8 +114,7 @@ def _long_name(row: Row) -> str:
 
 def physics_line(found: Results) -> str:
     """Every physics constant in one line."""
-    constants = ", ".join(f"{key} {_plain(v)}" for key, v in _flat(found.physics))
-    return f"physics: {constants or 'none was run'}"
+    return "physics: " + ", ".join(f"{key} {_plain(v)}" for key, v in _flat(found.physics))
 
 
 def markdown_table(found: Results) -> str:
