@@ -24,7 +24,7 @@ import tyro
 
 from experiments import motion_data
 from experiments.motion_data import MotionData
-from realdex_jax.data import clips, windows
+from realdex_jax.data import clips, ways, windows
 from realdex_jax.data.clips import Clips
 from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.data.windows import Windows
@@ -53,7 +53,7 @@ from realdex_jax.training.loop import Hooks, Schedule, StopRequest
 from realdex_jax.training.state import Optimisation, TrainState
 
 ModelName = Literal[
-    "motion_net", "aware", "goal", "saga", "sees", "penalised", "stepwise", "untimed"
+    "motion_net", "aware", "goal", "saga", "chooses", "sees", "penalised", "stepwise", "untimed"
 ]
 
 
@@ -84,10 +84,11 @@ class Recipe:
 
 
 _PENALTY = MotionWeights(penetration=100.0)
+_WAYS = 6
 
 MODELS: dict[ModelName, Recipe] = {
     "motion_net": Recipe(),
-    "aware": Recipe(model=MotionNetConfig(aware=True), weights=_PENALTY),
+    "aware": Recipe(model=MotionNetConfig(aware=True, ways=_WAYS), weights=_PENALTY),
     "goal": Recipe(model=GoalConfig(), weights=GoalWeights()),
     "saga": Recipe(
         model=SagaConfig(),
@@ -95,6 +96,7 @@ MODELS: dict[ModelName, Recipe] = {
         batch=32,
         optimisation=Optimisation(steps=3000, rate=2e-3, warmup=100),
     ),
+    "chooses": Recipe(model=MotionNetConfig(ways=_WAYS)),
     "sees": Recipe(model=MotionNetConfig(aware=True)),
     "penalised": Recipe(weights=_PENALTY),
     "stepwise": Recipe(model=MotionNetConfig(toward=False)),
@@ -109,9 +111,10 @@ class TrainMotion:
     """Command line of this script."""
 
     model: ModelName = "motion_net"
-    """motion_net: the paper's. aware: it also sees distances to object and table, and pays for
-    penetration. goal, saga: the paper's baselines. Parts, to see what each brings: sees, penalised
-    (of aware); stepwise (motion_net without the way to the goal), untimed (nor the time)."""
+    """motion_net: the paper's. aware: it also chooses among the ways of coming, sees distances to
+    object and table, and pays for penetration. goal, saga: the paper's baselines. Parts, to see
+    what each brings: chooses, sees, penalised (of aware); stepwise (motion_net without the way to
+    the goal), untimed (nor the time)."""
     preset: Literal["full", "smoke"] = "full"
     """full: minutes on a CPU. smoke: 20 steps, to see that everything works."""
     data: str = "realdex-sim"
@@ -286,7 +289,8 @@ def _batches(recipe: Recipe, motions: MotionSet) -> Callable[[int], Windows | Cl
     if isinstance(recipe.model, SagaConfig):
         whole = clips.stretch(motions, recipe.model.instants)
         return lambda step: clips.batch(whole, recipe.batch, recipe.seed, step)
-    return lambda step: windows.batch(motions, recipe.batch, recipe.seed, step)
+    way = ways.find(motions, motion_model.ways(recipe.model))
+    return lambda step: windows.batch(motions, recipe.batch, recipe.seed, step, way)
 
 
 def main(args: Annotated[TrainMotion, tyro.conf.arg(name="")]) -> int:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from realdex_jax import pose, pytree, touch
 from realdex_jax.data import schema
 from realdex_jax.data.windows import FUTURE, PAST, Windows
-from realdex_jax.errors import DatasetError
+from realdex_jax.errors import CheckpointError, DatasetError
 from realdex_jax.geometry.sdf import SdfGrid, SdfGrids
 from realdex_jax.hand import kinematics
 from realdex_jax.hand.load import HandModel
@@ -40,6 +40,9 @@ class RolloutConfig:
     """Frames after which a model is asked again; an answer has ten."""
     arrived: float = 0.002
     """Metres: mean distance of the keypoints from the goal's at which a motion ends."""
+    allowed: float = 0.001
+    """Metres by which the hand may be deeper in object or table than at the goal on a way that
+    counts as free."""
 
 
 @pytree.dataclass
@@ -62,6 +65,7 @@ def rollout(
     steps: Int[Array, " b"],
     wxyz_xyz_world_object: Float[Array, "b 7"],
     target: Int[Array, " b"],
+    way: Int[Array, " b"] | None = None,
     *,
     frames: int,
     config: RolloutConfig = RolloutConfig(),
@@ -76,6 +80,7 @@ def rollout(
         steps: Frames that each motion should take, the first one included.
         wxyz_xyz_world_object: Where the objects rest.
         target: Index of each object, for a model that looks it up.
+        way: In which manner each motion comes, for a model that knows several; None is the usual.
         frames: Frames computed, at least the largest of `steps`; a constant of the trace.
         config: Stride and threshold.
     """
@@ -100,6 +105,7 @@ def rollout(
             step=1.0 / last,
             wxyz_xyz_world_object=wxyz_xyz_world_object,
             target=target,
+            way=jnp.zeros_like(target) if way is None else way,
         )
         answer = predict(windows)
         # The first answer overlaps none.
@@ -139,10 +145,14 @@ def generate(
 ) -> Float[Array, "b t 28"]:
     """Motions of any kind of model, in the world; after its end a motion's last pose is repeated.
 
+    A model that knows several ways is asked for all of them. The most usual one is taken on which
+    no part of the hand gets deeper into object or table than it is at the goal; if there is none,
+    the one with the least depth.
+
     Args:
         hand: The hand; a constant of the trace, like `frames` and `config`.
         model: The model.
-        grids: Distance grids of the objects; only an aware model looks at them.
+        grids: Distance grids of the objects; only a model that is told of them needs them.
         start: First poses, in the world; the hand rests.
         goal: Grasps, in the world.
         steps: Frames that each motion should take, the first one included.
@@ -158,17 +168,44 @@ def generate(
     def predict(windows: Windows) -> Array:
         return motion_model.predict(hand, model, grids, windows)
 
-    return rollout(
-        hand,
-        predict,
-        start,
-        goal,
-        steps,
-        wxyz_xyz_world_object,
-        target,
-        frames=frames,
-        config=config,
-    ).phi
+    def come(way: Array) -> Array:
+        manner = jnp.broadcast_to(way, target.shape)
+        given = (start, goal, steps, wxyz_xyz_world_object, target, manner)
+        return rollout(hand, predict, *given, frames=frames, config=config).phi
+
+    ways = motion_model.ways(model.config)
+    if ways == 1:
+        return come(jnp.zeros((), jnp.int32))
+    if grids is None:
+        raise CheckpointError("this model chooses among ways: it needs distance grids")
+
+    def look(way: Array) -> tuple[Array, Array]:
+        phi = come(way)
+        around = (grids, target, phi, goal, wxyz_xyz_world_object)
+        return phi, _deeper(hand, *around)
+
+    phi, deeper = jax.lax.map(look, jnp.arange(ways))
+    free = deeper <= config.allowed
+    chosen = jnp.where(free.any(0), free.argmax(0), deeper.argmin(0))
+    return phi[chosen, jnp.arange(len(start))]
+
+
+def _deeper(
+    hand: HandModel,
+    grids: SdfGrids,
+    target: Int[Array, " b"],
+    phi: Float[Array, "b t 28"],
+    goal: Float[Array, "b 28"],
+    wxyz_xyz_world_object: Float[Array, "b 7"],
+) -> Float[Array, " b"]:
+    """Metres by which a part of the hand is deeper in object or table on the way than at the end.
+
+    A grasp presses; where it does, the fingers may be as deep as they will be.
+    """
+    both = jnp.concatenate([phi, goal[:, None]], axis=1)
+    depths = touch.sphere_depths_among(hand, grids, target, both, wxyz_xyz_world_object)
+    on_way = [d[..., :-1] - jnp.maximum(d[..., -1:], 0.0) for d in depths]
+    return jnp.stack(on_way).max((0, 1, 3))
 
 
 def check_ends(start: np.ndarray, goal: np.ndarray, steps: np.ndarray) -> None:

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import jaxlie
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from realdex_jax import pose, pytree, wrench
 from realdex_jax.geometry import sdf
-from realdex_jax.geometry.sdf import SdfGrid
+from realdex_jax.geometry.sdf import SdfGrid, SdfGrids
 from realdex_jax.hand import collision, kinematics
 from realdex_jax.hand.load import HandModel
 from realdex_jax.hand.spheres import spheres
@@ -105,19 +105,61 @@ def sphere_depths(
         phi: Hand poses in the world.
         wxyz_xyz_world_object: Object poses.
     """
-    batch = phi.shape[:-1]
+    centre, height = _covered(hand, phi, wxyz_xyz_world_object)
+    distance, _ = sdf.first_order(grid, centre)
+    return _depths_of(hand, distance, height, phi.shape[:-1])
+
+
+def sphere_depths_among(
+    hand: HandModel,
+    grids: SdfGrids,
+    which: Int[Array, " b"],
+    phi: Float[Array, "b t 28"],
+    wxyz_xyz_world_object: Float[Array, "b 7"],
+) -> tuple[Float[Array, "s b t"], Float[Array, "s b t"]]:
+    """The same as `sphere_depths` for motions, each around an object of its own.
+
+    Args:
+        hand: The hand.
+        grids: The objects.
+        which: Object of each motion.
+        phi: Hand poses in the world.
+        wxyz_xyz_world_object: Where the objects rest.
+    """
+    b, t = phi.shape[:2]
+    world = jnp.broadcast_to(wxyz_xyz_world_object[:, None], (b, t, 7))
+    centre, height = _covered(hand, phi, world)
+    p_object = jnp.moveaxis(centre.reshape(3, -1, b, t), 2, 0).reshape(b, 3, -1)
+    distance = sdf.distance_among(grids, which, jnp.swapaxes(p_object, 1, 2))
+    distance = jnp.moveaxis(distance.reshape(b, -1, t), 1, 0)
+    return _depths_of(hand, distance, height, (b, t))
+
+
+def _covered(
+    hand: HandModel, phi: Float[Array, "*b 28"], wxyz_xyz_world_object: Float[Array, "*b 7"]
+) -> tuple[Float[Array, "3 s n"], Float[Array, "s n"]]:
+    """Centres of the spheres in the object frame, and their heights above the table, metres."""
     q, T_world_hand = pose.split(phi.reshape(-1, pose.SIZE))
     T_world_object = jaxlie.SE3(wxyz_xyz_world_object.reshape(-1, 7))
     T_object_hand = T_world_object.inverse() @ T_world_hand
     R = jnp.moveaxis(T_object_hand.rotation().as_matrix(), 0, -1)
     at = posed(hand, R, T_object_hand.translation().T, q.T)
     centre = jnp.concatenate(list(at.centre.values()), axis=1)
-    radius = jnp.asarray(spheres(hand).radius)[:, None]
-    distance, _ = sdf.first_order(grid, centre)
     up = T_world_object.rotation().as_matrix()[:, 2]
     height = jnp.einsum("bi,isb->sb", up, centre) + T_world_object.translation()[:, 2]
-    shape = (len(radius), *batch)
-    return (radius - distance).reshape(shape), (radius - height).reshape(shape)
+    return centre, height
+
+
+def _depths_of(
+    hand: HandModel, distance: Array, height: Array, batch: tuple[int, ...]
+) -> tuple[Array, Array]:
+    """Depths (s *b) of spheres, from the distances and heights of their centres."""
+    radius = spheres(hand).radius
+    in_object, in_table = (
+        jnp.asarray(radius).reshape(-1, *[1] * len(batch)) - x.reshape(len(radius), *batch)
+        for x in (distance, height)
+    )
+    return in_object, in_table
 
 
 def depths(

@@ -30,7 +30,7 @@ class TrajectoryConfig:
     """Steps of Adam."""
     rate: float = 0.002
     """Size of a step: metres, and a fifth of the radians."""
-    stay: float = 1.0
+    stay: float = 40.0
     """Weight of the squared change, in units of `_UNIT`."""
     smooth: float = 3.0
     """Weight of the squared second difference of the change over frames, same units."""
@@ -42,7 +42,7 @@ class TrajectoryConfig:
     """Weight of the squared depth beyond `allowed`, in millimetres, summed over the hand."""
     speed: float = 10.0
     """Weight of the squared excess of joint speeds over their limits, (rad/s)^2."""
-    allowed: float = 0.001
+    allowed: float = 0.002
     """Metres the hand may be inside the object: a grasp presses."""
     margin: float = 0.001
     """Metres the hand keeps above the table."""

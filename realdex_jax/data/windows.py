@@ -33,10 +33,24 @@ class Windows:
     """Where the object rests."""
     target: Int[Array | np.ndarray, " b"]
     """Index of the object among the set's names."""
+    way: Int[Array | np.ndarray, " b"]
+    """In which manner the motion comes, as `ways.find` numbers them; 0 is the usual one."""
 
 
-def at(motions: MotionSet, motion: Int[np.ndarray, " b"], frame: Int[np.ndarray, " b"]) -> Windows:
-    """The windows of the given motions whose present frame is the given one."""
+def at(
+    motions: MotionSet,
+    motion: Int[np.ndarray, " b"],
+    frame: Int[np.ndarray, " b"],
+    way: Int[np.ndarray, " n"] | None = None,
+) -> Windows:
+    """The windows of the given motions whose present frame is the given one.
+
+    Args:
+        motions: n motions.
+        motion: Which of them.
+        frame: Present frame of each window.
+        way: The way of every motion of the set; None makes all of them usual ones.
+    """
     first, last = motions.first[motion], motions.first[motion + 1] - 1
     now = first + frame
     seen = np.maximum(now[:, None] + np.arange(-PAST, 1), first[:, None])
@@ -49,17 +63,20 @@ def at(motions: MotionSet, motion: Int[np.ndarray, " b"], frame: Int[np.ndarray,
         step=(1.0 / (last - first)).astype(np.float32),
         wxyz_xyz_world_object=motions.wxyz_xyz_world_object[motion],
         target=motions.target[motion],
+        way=np.zeros(len(motion), np.int32) if way is None else way[motion],
     )
 
 
-def batch(motions: MotionSet, size: int, seed: int, step: int) -> Windows:
+def batch(
+    motions: MotionSet, size: int, seed: int, step: int, way: Int[np.ndarray, " n"] | None = None
+) -> Windows:
     """Batch number `step` of an endless, repeatable sequence; every frame is as likely."""
     rng = np.random.default_rng([seed, step])
     frame = rng.integers(len(motions.phi), size=size)
     motion = np.searchsorted(motions.first, frame, side="right") - 1
     # The last frame has nothing to come; the one before it stands in.
     within = np.minimum(frame - motions.first[motion], motions.lengths()[motion] - 2)
-    return at(motions, motion, within)
+    return at(motions, motion, within, way)
 
 
 def shaken(key: jax.Array, windows: Windows, size: float) -> Windows:

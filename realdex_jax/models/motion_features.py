@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import jaxlie
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from realdex_jax import pose, pytree
 from realdex_jax.data.windows import FUTURE, PAST, Windows
@@ -55,6 +55,8 @@ class Features:
     """The world's up."""
     phase: Float[Array, "*b 2"]
     """Share of the motion that has passed, and its growth per frame times a hundred."""
+    way: Int[Array, "*b"]
+    """In which manner the motion comes; only a model that knows several looks at it."""
     clearance: Float[Array, "*b 128"]
     """Distance of the surface points to the object, then to the table, at most `_FAR`; zeros for a
     model that is not told."""
@@ -91,6 +93,7 @@ def features(hand: HandModel, windows: Windows, grids: SdfGrids | None) -> Featu
         goal_keypoints=keypoints[:, -1],
         up=now.rotation().as_matrix()[:, 2],
         phase=jnp.stack([windows.phase, 100.0 * windows.step], axis=-1),
+        way=jnp.asarray(windows.way),
         clearance=clearance,
     )
 

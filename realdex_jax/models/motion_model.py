@@ -74,7 +74,12 @@ def fills(config: Config) -> bool:
 
 def is_aware(config: Config) -> bool:
     """Whether a model is told of its surroundings, and so needs distance grids."""
-    return isinstance(config, MotionNetConfig) and config.aware
+    return isinstance(config, MotionNetConfig) and (config.aware or config.ways > 1)
+
+
+def ways(config: Config) -> int:
+    """Number of manners of coming to a goal that a model tells apart."""
+    return config.ways if isinstance(config, MotionNetConfig) else 1
 
 
 def init(hand: HandModel, config: Config, key: PRNGKeyArray) -> Any:
@@ -89,6 +94,7 @@ def init(hand: HandModel, config: Config, key: PRNGKeyArray) -> Any:
         step=jnp.zeros(1),
         wxyz_xyz_world_object=jnp.eye(1, 7),
         target=jnp.zeros(1, jnp.int32),
+        way=jnp.zeros(1, jnp.int32),
     )
     shapes = jax.eval_shape(lambda w: motion_features.features(hand, w, None), windows)
     example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
@@ -108,7 +114,7 @@ def predict(
     """
     if fills(model.config):
         raise CheckpointError(f"{kind_of(model.config)} fills in motions; it predicts no windows")
-    aware = is_aware(model.config)
+    aware = isinstance(model.config, MotionNetConfig) and model.config.aware
     if aware and grids is None:
         raise CheckpointError("this model is told of its surroundings: it needs distance grids")
     seen: Features = motion_features.features(hand, windows, grids if aware else None)

@@ -51,13 +51,19 @@ class MotionNetConfig:
     """
     aware: bool = False
     """Whether the distances of hand points to object and table are an input."""
+    ways: int = 1
+    """Manners of coming to a goal that the model tells apart (`data.ways`). With several, a motion
+    is made in each, and the most usual one that is free of object and table is taken."""
 
     def __post_init__(self) -> None:
         """Checks that the settings go together.
 
         Raises:
-            ConfigError: The way to the goal is asked for, but not the time that is left for it.
+            ConfigError: The way to the goal is asked for, but not the time that is left for it; or
+                no way at all is known.
         """
+        if self.ways < 1:
+            raise ConfigError(f"ways={self.ways}; a model knows at least one way")
         if self.toward and not self.timed:
             raise ConfigError("toward=True needs timed=True: the way takes the time that is left")
 
@@ -130,6 +136,10 @@ class _Module(nn.Module):
         if c.timed:
             parts.append(time)
             gates.append(time)
+        if c.ways > 1:
+            way = jax.nn.one_hot(x.way, c.ways)
+            parts.append(way)
+            gates.append(way)
         gate = nn.elu(nn.Dense(c.gate, name="gate_0")(jnp.concatenate(gates, axis=-1)))
         share = nn.softmax(nn.Dense(c.experts, name="gate_1")(gate))
         h = jnp.concatenate(parts, axis=-1)

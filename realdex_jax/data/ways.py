@@ -1,0 +1,87 @@
+"""In which manner motions come to their goals: the ways of a set of demonstrations.
+
+Most of a reach follows from where it starts and ends. What does not, people vary for reasons: the
+fingers open wider, or the hand comes from above, because something stands in the usual way. Both
+show in the pose shortly before the goal; here motions are grouped by how that pose departs from
+what their ends make expected. Nothing but the motions themselves is looked at.
+"""
+
+import warnings
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.cluster.vq import kmeans2
+from scipy.spatial.transform import Rotation
+
+from realdex_jax.data.motion_set import MotionSet
+from realdex_jax.hand import joints
+
+NEAR = 0.04
+"""Metres from the goal within which the palm is shortly before it."""
+_ROUNDS = 5
+_OUTLIER = 3.0
+_FARTHEST = 12.0
+"""Spreads beyond which a departure counts no more, so that single motions found no groups."""
+_FLEXES = np.array([name[2:] in ("J1", "J2", "J3") for name in joints.NAMES])
+
+
+def find(motions: MotionSet, count: int, seed: int = 0) -> Int[np.ndarray, " n"]:
+    """Groups motions by the way they come.
+
+    Args:
+        motions: n motions.
+        count: Number of ways.
+        seed: Seed of the grouping's start (k-means++).
+
+    Returns:
+        The way of each motion, the most usual one first: way 0 has the most motions.
+    """
+    if count == 1 or len(motions) < count:
+        return np.zeros(len(motions), np.int32)
+    departure = np.clip(_departures(*_described(motions)), -_FARTHEST, _FARTHEST)
+    with warnings.catch_warnings():
+        # Fewer groups than asked for are no fault.
+        warnings.filterwarnings("ignore", "One of the clusters is empty")
+        _, group = kmeans2(departure, count, iter=50, minit="++", rng=seed)
+    usual = np.argsort(-np.bincount(group, minlength=count), kind="stable")
+    return np.argsort(usual)[group].astype(np.int32)
+
+
+def _described(motions: MotionSet) -> tuple[Float[np.ndarray, "n 4"], Float[np.ndarray, "n 7"]]:
+    """How the hand is shortly before the goal, and the ends, both in the goal's palm frame.
+
+    The first: the direction to the palm, and by how much (rad) the fingers are more open.
+    """
+    first, last = motions.first[:-1], motions.first[1:] - 1
+    p_world = motions.phi[:, 22:25].astype(np.float64)
+    of = np.repeat(np.arange(len(motions)), motions.lengths())
+    far = np.linalg.norm(p_world - p_world[last[of]], axis=1) > NEAR
+    frame = np.arange(len(p_world))
+    beyond = np.maximum.reduceat(np.where(far, frame, first[of]), first)
+    before = np.minimum(beyond + 1, last)
+    R_goal_world = Rotation.from_rotvec(motions.phi[last, 25:28].astype(np.float64)).inv()
+    to_hand = R_goal_world.apply(p_world[before] - p_world[last])
+    to_hand /= np.maximum(np.linalg.norm(to_hand, axis=1, keepdims=True), 1e-9)
+    opening = (motions.phi[last, :22] - motions.phi[before, :22])[:, _FLEXES].mean(1)
+    ends = [
+        R_goal_world.apply(p_world[first] - p_world[last]),
+        R_goal_world.apply([0.0, 0.0, 1.0]),
+        np.ones((len(motions), 1)),
+    ]
+    return np.concatenate([to_hand, opening[:, None]], axis=1), np.concatenate(ends, axis=1)
+
+
+def _departures(
+    described: Float[np.ndarray, "n 4"], ends: Float[np.ndarray, "n 7"]
+) -> Float[np.ndarray, "n 4"]:
+    """What a linear fit to the usual motions leaves over, in spreads of those."""
+    usual = np.ones(len(described), bool)
+    departure = described
+    for _ in range(_ROUNDS):
+        fit = np.linalg.lstsq(ends[usual], described[usual], rcond=None)[0]
+        rest = described - ends @ fit
+        rest = rest - np.median(rest, axis=0)
+        spread = 1.48 * np.median(np.abs(rest), axis=0)  # a normal distribution's, by its median
+        departure = rest / np.maximum(spread, 1e-6)
+        usual = (np.abs(departure) < _OUTLIER).all(1)
+    return departure
