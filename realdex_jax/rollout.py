@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from realdex_jax import pose, pytree, touch
+from realdex_jax import choice, pose, pytree, touch
 from realdex_jax.data import schema
 from realdex_jax.data.windows import FUTURE, PAST, Windows
 from realdex_jax.errors import CheckpointError, DatasetError
@@ -179,33 +179,8 @@ def generate(
     if grids is None:
         raise CheckpointError("this model chooses among ways: it needs distance grids")
 
-    def look(way: Array) -> tuple[Array, Array]:
-        phi = come(way)
-        around = (grids, target, phi, goal, wxyz_xyz_world_object)
-        return phi, _deeper(hand, *around)
-
-    phi, deeper = jax.lax.map(look, jnp.arange(ways))
-    free = deeper <= config.allowed
-    chosen = jnp.where(free.any(0), free.argmax(0), deeper.argmin(0))
-    return phi[chosen, jnp.arange(len(start))]
-
-
-def _deeper(
-    hand: HandModel,
-    grids: SdfGrids,
-    target: Int[Array, " b"],
-    phi: Float[Array, "b t 28"],
-    goal: Float[Array, "b 28"],
-    wxyz_xyz_world_object: Float[Array, "b 7"],
-) -> Float[Array, " b"]:
-    """Metres by which a part of the hand is deeper in object or table on the way than at the end.
-
-    A grasp presses; where it does, the fingers may be as deep as they will be.
-    """
-    both = jnp.concatenate([phi, goal[:, None]], axis=1)
-    depths = touch.sphere_depths_among(hand, grids, target, both, wxyz_xyz_world_object)
-    on_way = [d[..., :-1] - jnp.maximum(d[..., -1:], 0.0) for d in depths]
-    return jnp.stack(on_way).max((0, 1, 3))
+    around = (grids, target, goal, wxyz_xyz_world_object)
+    return choice.choose(hand, come, ways, *around, config.allowed)
 
 
 def check_ends(start: np.ndarray, goal: np.ndarray, steps: np.ndarray) -> None:

@@ -22,6 +22,8 @@ _ROUNDS = 5
 _OUTLIER = 3.0
 _FARTHEST = 12.0
 """Spreads beyond which a departure counts no more, so that single motions found no groups."""
+_LEAST_SPREAD = 0.005
+"""Of a direction's components and of radians: less than that is no difference of manner."""
 _FLEXES = np.array([name[2:] in ("J1", "J2", "J3") for name in joints.NAMES])
 
 
@@ -36,15 +38,18 @@ def find(motions: MotionSet, count: int, seed: int = 0) -> Int[np.ndarray, " n"]
     Returns:
         The way of each motion, the most usual one first: way 0 has the most motions.
     """
+    usual = np.zeros(len(motions), np.int32)
     if count == 1 or len(motions) < count:
-        return np.zeros(len(motions), np.int32)
+        return usual
     departure = np.clip(_departures(*_described(motions)), -_FARTHEST, _FARTHEST)
+    if len(np.unique(departure.round(3), axis=0)) < count:
+        return usual
     with warnings.catch_warnings():
         # Fewer groups than asked for are no fault.
         warnings.filterwarnings("ignore", "One of the clusters is empty")
         _, group = kmeans2(departure, count, iter=50, minit="++", rng=seed)
-    usual = np.argsort(-np.bincount(group, minlength=count), kind="stable")
-    return np.argsort(usual)[group].astype(np.int32)
+    largest = np.argsort(-np.bincount(group, minlength=count), kind="stable")
+    return np.argsort(largest)[group].astype(np.int32)
 
 
 def _described(motions: MotionSet) -> tuple[Float[np.ndarray, "n 4"], Float[np.ndarray, "n 7"]]:
@@ -82,6 +87,6 @@ def _departures(
         rest = described - ends @ fit
         rest = rest - np.median(rest, axis=0)
         spread = 1.48 * np.median(np.abs(rest), axis=0)  # a normal distribution's, by its median
-        departure = rest / np.maximum(spread, 1e-6)
+        departure = rest / np.maximum(spread, _LEAST_SPREAD)
         usual = (np.abs(departure) < _OUTLIER).all(1)
     return departure

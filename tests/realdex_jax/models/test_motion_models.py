@@ -209,13 +209,19 @@ def test_answers_toward_the_goal_end_there(motions):
     assert np.abs(phi[3] - straight[3]).max() > 1e-2
     with pytest.raises(ConfigError, match="toward=True needs timed=True"):
         MotionNetConfig(timed=False)
+    with pytest.raises(ConfigError, match="ways=0"):
+        MotionNetConfig(ways=0)
 
 
-@pytest.mark.parametrize("part", ["phase", "clearance"])
-def test_motion_net_is_told_of_time_and_surroundings_if_its_settings_say_so(part, seen):
+@pytest.mark.parametrize(
+    ("part", "setting"),
+    [("phase", {"timed": True}), ("clearance", {"aware": True}), ("way", {"ways": 3})],
+)
+def test_motion_net_is_told_of_more_if_its_settings_say_so(part, setting, seen):
     off = dataclasses.replace(CONFIGS["motion_net"], timed=False, toward=False)
-    on = dataclasses.replace(off, timed=part == "phase", aware=part == "clearance")
-    told = dataclasses.replace(seen, **{part: getattr(seen, part) + 0.3})
+    on = dataclasses.replace(off, **setting)
+    before = getattr(seen, part)
+    told = dataclasses.replace(seen, **{part: before + jnp.ones((), before.dtype)})
     for config, differs in ((off, False), (on, True)):
         net = motion_net.motion_net(config)
         params = jax.jit(net.init)(jax.random.key(0), seen)
