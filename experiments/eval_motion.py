@@ -44,7 +44,10 @@ from sim.render import RenderError
 
 _USUAL = 1e-3
 """Centimetres from the usual way within which a demonstration took it; rounding."""
-ORDER = ("saga", "goal", "untimed", "stepwise", "motion_net", "sees", "penalised", "aware")
+ORDER = (
+    *("saga", "goal", "untimed", "stepwise", "motion_net"),
+    *("sees", "penalised", "chooses", "aware"),
+)
 """Methods as the table shows them; see `train_motion.MODELS`."""
 
 
@@ -211,7 +214,8 @@ def _opened(hand: HandModel, path: Path) -> Loaded:
     model = motion_model.load_model(hand, path)
     recipe = motion_model.load_recipe(path)
     settings = dict(recipe.get("config", {}))
-    method = train_motion.name_of(settings) or motion_model.kind_of(model.config)
+    named = train_motion.name_of(model.config, settings.get("weights", {}))
+    method = named or motion_model.kind_of(model.config)
     seed = int(settings.pop("seed", 0))
     alike = {"config": settings, "data": recipe.get("data_digest")}
     return Loaded(path, model, method, seed, alike)

@@ -12,7 +12,6 @@ folder gets `config.json`, `checkpoints/`, `scalars.jsonl`, `tensorboard/` and `
 """
 
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -235,23 +234,20 @@ def _grids(recipe: Recipe, data: MotionData) -> SdfGrids | None:
     return data.grids("train")
 
 
-def name_of(recipe: Mapping[str, Any]) -> ModelName | None:
-    """Which of `MODELS` a model file's recipe is, by its network and its loss.
+def name_of(config: motion_model.Config, weights: Mapping[str, Any]) -> ModelName | None:
+    """Which of `MODELS` a trained model is, by its network and its loss.
 
     Args:
-        recipe: The configuration in the file's recipe.
+        config: The network's settings; a file that lacks the newer ones has their defaults.
+        weights: The loss's weights, as the file's recipe holds them.
 
     Returns:
         The name, or None for settings that have none.
     """
-
-    def decisive(settings: Mapping[str, Any]) -> str:
-        return json.dumps([settings.get("model"), settings.get("weights")], sort_keys=True)
-
-    names: dict[str, ModelName] = {
-        decisive(dataclasses.asdict(base)): name for name, base in MODELS.items()
-    }
-    return names.get(decisive(recipe))
+    for name, base in MODELS.items():
+        if base.model == config and dataclasses.asdict(base.weights) == dict(weights):
+            return name
+    return None
 
 
 def _update(

@@ -50,7 +50,11 @@ def test_settings_that_make_no_sense_are_refused(door, tmp_path):
         TrainMotion(steps=0).recipe()
     with pytest.raises(TrainingError, match="between 0 and 1"):
         TrainMotion(rate=2.0).recipe()
-    for name, what in (("aware", "an aware model"), ("penalised", "the penetration term")):
+    for name, what in (
+        ("aware", "an aware model"),
+        ("chooses", "an aware model"),
+        ("penalised", "the penetration term"),
+    ):
         with pytest.raises(TrainingError, match=f"{what} needs the objects' shapes"):
             train_motion.train(TrainMotion(model=name, steps=2).recipe(), door, tmp_path)
 
@@ -59,9 +63,8 @@ def test_settings_that_make_no_sense_are_refused(door, tmp_path):
 def test_a_recipe_is_known_by_what_it_trains(name):
     recipe = TrainMotion(model=name, steps=7, rate=1e-4, seed=3).recipe()
     kept = json.loads(json.dumps(dataclasses.asdict(recipe)))
-    assert train_motion.name_of(kept) == name
-    assert train_motion.name_of({**kept, "noise": 0.5}) == name
-    assert train_motion.name_of({**kept, "weights": {}}) is None
+    assert train_motion.name_of(recipe.model, kept["weights"]) == name
+    assert train_motion.name_of(recipe.model, {}) is None
 
 
 def test_shares_are_even_and_complete():
