@@ -1,7 +1,8 @@
 """Speed of making motions: 100 of them, 90 frames each, MotionNet beside its baselines.
 
 Parameters are fresh: the time does not depend on their values. GOAL and SAGA are this project's
-ports in the same harness, so the comparison is one of methods, not of libraries.
+ports in the same harness, so the comparison is one of methods, not of libraries. The aware
+MotionNet makes six motions for each that it hands out, and looks at them.
 """
 
 import functools
@@ -12,6 +13,7 @@ import numpy as np
 
 from benchmarks.timing import Timing, time_calls
 from realdex_jax import rollout
+from realdex_jax.geometry import sdf
 from realdex_jax.hand import joints
 from realdex_jax.hand.load import load
 from realdex_jax.models import motion_model
@@ -42,10 +44,18 @@ def compare(motions: int = MOTIONS, frames: int = FRAMES, repeats: int = 10) -> 
         jnp.zeros(motions, jnp.int32),
     )
     calls = {}
-    configs = {"MotionNet": MotionNetConfig(), "GOAL": GoalConfig(), "SAGA": SagaConfig()}
+    configs = {
+        "MotionNet": MotionNetConfig(),
+        "MotionNet, aware": MotionNetConfig(aware=True, ways=6),
+        "GOAL": GoalConfig(),
+        "SAGA": SagaConfig(),
+    }
+    bounds = np.array([[-0.05] * 3, [0.05] * 3])
+    ball = sdf.sample(lambda p: np.linalg.norm(p, axis=1) - 0.05, bounds, 40_000)
+    grids = sdf.stack([ball])
     for i, (name, config) in enumerate(configs.items()):
         params = motion_model.init(hand, config, jax.random.key(i))
         model = MotionModel(config=config, params=params)
-        make = jax.jit(functools.partial(rollout.generate, hand, model, None, frames=frames))
+        make = jax.jit(functools.partial(rollout.generate, hand, model, grids, frames=frames))
         calls[name] = functools.partial(lambda f: jax.block_until_ready(f(*given)), make)
     return time_calls(calls, motions, repeats)

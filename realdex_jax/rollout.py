@@ -40,7 +40,7 @@ class RolloutConfig:
     """Frames after which a model is asked again; an answer has ten."""
     arrived: float = 0.002
     """Metres: mean distance of the keypoints from the goal's at which a motion ends."""
-    allowed: float = 0.001
+    allowed: float = 0.0015
     """Metres by which the hand may be deeper in object or table than at the goal on a way that
     counts as free."""
 
