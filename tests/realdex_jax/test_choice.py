@@ -58,7 +58,7 @@ def chosen(way_heights):
     sunk = jnp.array([0.0, 0.0, 0.0, -1.0])
 
     def come(way):
-        z = jnp.asarray(way_heights, jnp.float32)[way] + sunk[:, None] * (1.0 + 0.1 * way)
+        z = jnp.asarray(way_heights, jnp.float32)[way] + sunk[:, None] * (1.0 - 0.1 * way)
         return posed(x, z)
 
     def of(grids, placed, goal):
@@ -86,8 +86,8 @@ def test_the_most_usual_free_way_is_taken(chosen, way_heights):
 def test_without_a_free_way_the_least_deep_one_is_taken(chosen, way_heights):
     phi, depth = (np.asarray(x) for x in chosen)
     assert depth[:, 3].min() > 1e-3
-    best = int(depth[:, 3].argmin())
-    np.testing.assert_allclose(phi[3, :, 24], way_heights[best] - (1.0 + 0.1 * best), atol=1e-5)
+    assert depth[:, 3].argmin() == 2  # not the most usual one
+    np.testing.assert_allclose(phi[3, :, 24], way_heights[2] - 0.8, atol=1e-5)
 
 
 def test_depths_among_several_objects_are_those_in_each(rng):
