@@ -100,8 +100,8 @@ def run(config: EvalMotion, command: str, console: Console) -> results.Results:
     what = motion_protocol.asked(_first(data.parts[config.split], config.each))
     world = motion_protocol.world_of(data, config.split)
     motion_protocol.check(hand, what, world)
-    aware = any(motion_model.is_aware(one.model.config) for one in loaded)
-    grids = data.grids(config.split) if aware else None
+    needed = any(motion_model.needs_grids(one.model.config) for one in loaded)
+    grids = data.grids(config.split) if needed else None
     seconds: dict[str, float] = {}
     judged = _references(hand, what, world)
     stages = [(one, stage) for one in loaded for stage in ("raw", "refined")]
@@ -211,11 +211,22 @@ def _check_alike(loaded: Sequence[Loaded]) -> None:
 
 
 def _opened(hand: HandModel, path: Path) -> Loaded:
+    """Opens a model.
+
+    Raises:
+        ConfigError: Its settings are those of no known method: it would have no row.
+    """
     model = motion_model.load_model(hand, path)
     recipe = motion_model.load_recipe(path)
     settings = dict(recipe.get("config", {}))
-    named = train_motion.name_of(model.config, settings.get("weights", {}))
-    method = named or motion_model.kind_of(model.config)
+    method = train_motion.name_of(model.config, settings.get("weights", {}))
+    if method is None:
+        raise ConfigError(
+            f"{path}: its network and loss are none of those of {', '.join(train_motion.MODELS)}; "
+            "train it anew, or add its settings to `train_motion.MODELS`"
+        )
+    # As read, so that files with and without the newer settings compare.
+    settings["model"] = dataclasses.asdict(model.config)
     seed = int(settings.pop("seed", 0))
     alike = {"config": settings, "data": recipe.get("data_digest")}
     return Loaded(path, model, method, seed, alike)

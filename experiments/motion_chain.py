@@ -72,7 +72,7 @@ def made(
     motions = what.motions
     given = (what.true[:, 0], what.true[:, -1], what.lengths)
     given = (*given, motions.wxyz_xyz_world_object, motions.target)
-    seen = grids if motion_model.is_aware(model.config) else None
+    seen = grids if motion_model.needs_grids(model.config) else None
     phi = np.asarray(
         _generate(
             hand, model.config, what.frames, model.params, seen, *(jnp.asarray(x) for x in given)

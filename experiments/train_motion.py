@@ -1,7 +1,7 @@
-"""Trains a motion model: MotionNet, its variant that is told of its surroundings, or a baseline.
+"""Trains a motion model: MotionNet, its variant that looks around, or a baseline.
 
     python -m experiments.train_motion                       # MotionNet on RealDex-Sim
-    python -m experiments.train_motion --model aware         # sees object and table
+    python -m experiments.train_motion --model aware         # looks for a free way
     python -m experiments.train_motion --model goal          # GOAL's MNet, same data and budget
     python -m experiments.train_motion --model saga          # SAGA's infilling of whole motions
     python -m experiments.train_motion --model penalised     # one part of "aware" alone
@@ -225,7 +225,7 @@ def _train(recipe: Recipe, data: MotionData, run: Path, stop: StopRequest) -> Mo
 
 def _grids(recipe: Recipe, data: MotionData) -> SdfGrids | None:
     """The objects' distance grids, where model or loss looks into them."""
-    aware = motion_model.is_aware(recipe.model)
+    aware = motion_model.sees(recipe.model)
     if not aware and getattr(recipe.weights, "penetration", 0.0) == 0.0:
         return None
     if not data.shapes:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from realdex_jax import choice, pose, pytree, touch
 from realdex_jax.data import schema
 from realdex_jax.data.windows import FUTURE, PAST, Windows
-from realdex_jax.errors import CheckpointError, DatasetError
+from realdex_jax.errors import ConfigError, DatasetError
 from realdex_jax.geometry.sdf import SdfGrid, SdfGrids
 from realdex_jax.hand import kinematics
 from realdex_jax.hand.load import HandModel
@@ -30,7 +30,7 @@ Predict = Callable[[Windows], Float[Array, "b 10 28"]]
 
 @dataclasses.dataclass(frozen=True)
 class RolloutConfig:
-    """How a model is fed with its own answers.
+    """How a model is fed with its own answers, and when a way counts as free.
 
     Where an answer overlaps the one before, the motion passes from the older to the newer, as in
     the temporal ensemble of ACT (Zhao et al. 2023): no seams.
@@ -146,8 +146,8 @@ def generate(
     """Motions of any kind of model, in the world; after its end a motion's last pose is repeated.
 
     A model that knows several ways is asked for all of them. The most usual one is taken on which
-    no part of the hand gets deeper into object or table than it is at the goal; if there is none,
-    the one with the least depth.
+    no part of the hand gets deeper into object or table, by `config.allowed`, than it is at the
+    goal; if there is none, the one with the least depth.
 
     Args:
         hand: The hand; a constant of the trace, like `frames` and `config`.
@@ -159,8 +159,11 @@ def generate(
         wxyz_xyz_world_object: Where the objects rest.
         target: Index of each object among the grids.
         frames: Frames computed, at least the largest of `steps`.
-        config: Stride and threshold of the rollout.
+        config: Stride and thresholds.
         key: For a model that can draw motions; None asks for its usual one.
+
+    Raises:
+        ConfigError: The model is told of its surroundings, but there are no grids.
     """
     if motion_model.fills(model.config):
         return motion_model.fill(model, start, goal, steps, frames=frames, key=key)
@@ -168,7 +171,7 @@ def generate(
     def predict(windows: Windows) -> Array:
         return motion_model.predict(hand, model, grids, windows)
 
-    def come(way: Array) -> Array:
+    def come(way: Int[Array, ""]) -> Float[Array, "b t 28"]:
         manner = jnp.broadcast_to(way, target.shape)
         given = (start, goal, steps, wxyz_xyz_world_object, target, manner)
         return rollout(hand, predict, *given, frames=frames, config=config).phi
@@ -177,9 +180,9 @@ def generate(
     if ways == 1:
         return come(jnp.zeros((), jnp.int32))
     if grids is None:
-        raise CheckpointError("this model chooses among ways: it needs distance grids")
+        raise ConfigError("this model chooses among ways: it needs distance grids")
 
-    around = (grids, target, goal, wxyz_xyz_world_object)
+    around = (grids, target, goal, steps, wxyz_xyz_world_object)
     return choice.choose(hand, come, ways, *around, config.allowed)
 
 

@@ -151,8 +151,11 @@ def _covered(
 
 
 def _depths_of(
-    hand: HandModel, distance: Array, height: Array, batch: tuple[int, ...]
-) -> tuple[Array, Array]:
+    hand: HandModel,
+    distance: Float[Array, " s *_"],
+    height: Float[Array, "s n"],
+    batch: tuple[int, ...],
+) -> tuple[Float[Array, " s *b"], Float[Array, " s *b"]]:
     """Depths (s *b) of spheres, from the distances and heights of their centres."""
     radius = spheres(hand).radius
     in_object, in_table = (

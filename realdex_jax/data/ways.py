@@ -14,6 +14,7 @@ from scipy.cluster.vq import kmeans2
 from scipy.spatial.transform import Rotation
 
 from realdex_jax.data.motion_set import MotionSet
+from realdex_jax.errors import DatasetError
 from realdex_jax.hand import joints
 
 NEAR = 0.04
@@ -24,6 +25,8 @@ _FARTHEST = 12.0
 """Spreads beyond which a departure counts no more, so that single motions found no groups."""
 _LEAST_SPREAD = 0.005
 """Of a direction's components and of radians: less than that is no difference of manner."""
+_LEAST_MOTIONS = 10
+"""Motions for each way; fewer would be groups of noise."""
 _FLEXES = np.array([name[2:] in ("J1", "J2", "J3") for name in joints.NAMES])
 
 
@@ -37,17 +40,27 @@ def find(motions: MotionSet, count: int, seed: int = 0) -> Int[np.ndarray, " n"]
 
     Returns:
         The way of each motion, the most usual one first: way 0 has the most motions.
+
+    Raises:
+        DatasetError: Too few motions, or too much alike, to find so many ways in them.
     """
-    usual = np.zeros(len(motions), np.int32)
-    if count == 1 or len(motions) < count:
-        return usual
+    if count == 1:
+        return np.zeros(len(motions), np.int32)
+    if len(motions) < _LEAST_MOTIONS * count:
+        raise DatasetError(
+            f"{len(motions)} motions are too few to tell {count} ways apart; at least "
+            f"{_LEAST_MOTIONS} for each are needed"
+        )
     departure = np.clip(_departures(*_described(motions)), -_FARTHEST, _FARTHEST)
-    if len(np.unique(departure.round(3), axis=0)) < count:
-        return usual
-    with warnings.catch_warnings():
-        # Fewer groups than asked for are no fault.
-        warnings.filterwarnings("ignore", "One of the clusters is empty")
-        _, group = kmeans2(departure, count, iter=50, minit="++", rng=seed)
+    group = np.zeros(len(motions), np.int64)
+    if len(np.unique(departure.round(3), axis=0)) >= count:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "One of the clusters is empty")
+            _, group = kmeans2(departure, count, iter=50, minit="++", rng=seed)
+    if len(np.unique(group)) < count:
+        raise DatasetError(
+            f"only {len(np.unique(group))} ways in {len(motions)} motions; {count} are wanted"
+        )
     largest = np.argsort(-np.bincount(group, minlength=count), kind="stable")
     return np.argsort(largest)[group].astype(np.int32)
 
@@ -62,18 +75,19 @@ def _described(motions: MotionSet) -> tuple[Float[np.ndarray, "n 4"], Float[np.n
     of = np.repeat(np.arange(len(motions)), motions.lengths())
     far = np.linalg.norm(p_world - p_world[last[of]], axis=1) > NEAR
     frame = np.arange(len(p_world))
-    beyond = np.maximum.reduceat(np.where(far, frame, first[of]), first)
-    before = np.minimum(beyond + 1, last)
+    last_far = np.maximum.reduceat(np.where(far, frame, first[of]), first)
+    near = np.minimum(last_far + 1, last)
     R_goal_world = Rotation.from_rotvec(motions.phi[last, 25:28].astype(np.float64)).inv()
-    to_hand = R_goal_world.apply(p_world[before] - p_world[last])
-    to_hand /= np.maximum(np.linalg.norm(to_hand, axis=1, keepdims=True), 1e-9)
-    opening = (motions.phi[last, :22] - motions.phi[before, :22])[:, _FLEXES].mean(1)
+    direction_goal = R_goal_world.apply(p_world[near] - p_world[last])
+    length = np.linalg.norm(direction_goal, axis=1, keepdims=True)
+    direction_goal = direction_goal / np.maximum(length, 1e-9)
+    opening = (motions.phi[last, :22] - motions.phi[near, :22])[:, _FLEXES].mean(1)
     ends = [
         R_goal_world.apply(p_world[first] - p_world[last]),
         R_goal_world.apply([0.0, 0.0, 1.0]),
         np.ones((len(motions), 1)),
     ]
-    return np.concatenate([to_hand, opening[:, None]], axis=1), np.concatenate(ends, axis=1)
+    return np.concatenate([direction_goal, opening[:, None]], axis=1), np.concatenate(ends, axis=1)
 
 
 def _departures(

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from realdex_jax import pytree
 from realdex_jax.data.windows import FUTURE, PAST, Windows
-from realdex_jax.errors import CheckpointError
+from realdex_jax.errors import CheckpointError, ConfigError
 from realdex_jax.geometry.sdf import SdfGrids
 from realdex_jax.hand.load import HandModel
 from realdex_jax.models import motion_features, saga, weights
@@ -72,9 +72,14 @@ def fills(config: Config) -> bool:
     return KINDS[kind_of(config)].fills
 
 
-def is_aware(config: Config) -> bool:
-    """Whether a model is told of its surroundings, and so needs distance grids."""
-    return isinstance(config, MotionNetConfig) and (config.aware or config.ways > 1)
+def sees(config: Config) -> bool:
+    """Whether distances to object and table are among what a model is given, in training, too."""
+    return isinstance(config, MotionNetConfig) and config.aware
+
+
+def needs_grids(config: Config) -> bool:
+    """Whether motions of a model take distance grids: it sees, or chooses among ways."""
+    return sees(config) or ways(config) > 1
 
 
 def ways(config: Config) -> int:
@@ -114,10 +119,10 @@ def predict(
     """
     if fills(model.config):
         raise CheckpointError(f"{kind_of(model.config)} fills in motions; it predicts no windows")
-    aware = isinstance(model.config, MotionNetConfig) and model.config.aware
-    if aware and grids is None:
-        raise CheckpointError("this model is told of its surroundings: it needs distance grids")
-    seen: Features = motion_features.features(hand, windows, grids if aware else None)
+    look = sees(model.config)
+    if look and grids is None:
+        raise ConfigError("this model is told of its surroundings: it needs distance grids")
+    seen: Features = motion_features.features(hand, windows, grids if look else None)
     raw = network(model.config).apply(model.params, seen)
     if isinstance(model.config, MotionNetConfig) and model.config.toward:
         return motion_features.poses_toward(raw, windows)

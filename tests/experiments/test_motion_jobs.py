@@ -50,11 +50,7 @@ def test_settings_that_make_no_sense_are_refused(door, tmp_path):
         TrainMotion(steps=0).recipe()
     with pytest.raises(TrainingError, match="between 0 and 1"):
         TrainMotion(rate=2.0).recipe()
-    for name, what in (
-        ("aware", "an aware model"),
-        ("chooses", "an aware model"),
-        ("penalised", "the penetration term"),
-    ):
+    for name, what in (("aware", "an aware model"), ("penalised", "the penetration term")):
         with pytest.raises(TrainingError, match=f"{what} needs the objects' shapes"):
             train_motion.train(TrainMotion(model=name, steps=2).recipe(), door, tmp_path)
 

@@ -1,5 +1,7 @@
 """The choice among ways: the first one that is free."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,11 @@ from realdex_jax.hand.load import load
 
 HAND = load("shadow")
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-LOW, HIGH = 0.2, 0.6
+LOW = 0.2
+ALLOWED = 1e-3
+FREE, BLOCKED, PRESSED, GRAZING, SCRAPING, SUNK = range(6)
+"""What stands in the straight way: nothing; the little ball; the great ball, in which the grasp
+ends; the table by half a millimetre; by one and a half; in every way, the table."""
 
 
 def quick(f, *given):
@@ -30,13 +36,6 @@ def ball(radius):
 BALLS = [ball(0.04), ball(0.08)]
 
 
-@pytest.fixture(scope="module")
-def way_heights():
-    """Heights of the palm over the frames, in three ways: straight on, over the balls, higher."""
-    u = np.linspace(0.0, 1.0, 9)
-    return np.stack([LOW + h * np.sin(np.pi * u) for h in (0.0, 0.3, HIGH)])
-
-
 def posed(x, z):
     """Resting hands with the palm at x and height z."""
     x, z = jnp.broadcast_arrays(*(jnp.asarray(v, jnp.float32) for v in (x, z)))
@@ -45,49 +44,69 @@ def posed(x, z):
 
 
 @pytest.fixture(scope="module")
-def chosen(way_heights):
-    """The way taken past the little ball, past nothing, into the great ball, through everything."""
-    placed = (
-        jnp.tile(jnp.eye(1, 7), (4, 1))
-        .at[:, 4:]
-        .set(jnp.array([[0.0, 0.0, LOW], [5.0, 0.0, LOW], [0.5, 0.0, LOW], [0.0, 0.0, LOW]]))
+def heights():
+    """Heights (m) of the palm, (3 ways, 6 goals, 9 frames): straight on, over it, higher still."""
+    u = np.linspace(0.0, 1.0, 9)
+    z = LOW + np.array([0.0, 0.3, 0.6])[:, None, None] * np.sin(np.pi * u) + np.zeros((3, 6, 9))
+    # Palm height at which the hand just touches the table.
+    _, touching = quick(
+        lambda phi: touch.depths(HAND, BALLS[0], phi, jnp.eye(1, 7)[0].at[4].set(9.0)), posed(0, 0)
     )
-    target = jnp.array([0, 0, 1, 0])
-    x = np.linspace(-0.5, 0.5, 9)
-    goal = posed(x[-1], jnp.full(4, LOW))
-    sunk = jnp.array([0.0, 0.0, 0.0, -1.0])
+    z[0, GRAZING, 4] = float(touching) - 0.5e-3
+    z[0, SCRAPING, 4] = float(touching) - 1.5e-3
+    z[:, SUNK] -= np.array([1.0, 0.9, 0.8])[:, None]
+    return z.astype(np.float32)
 
-    def come(way):
-        z = jnp.asarray(way_heights, jnp.float32)[way] + sunk[:, None] * (1.0 - 0.1 * way)
-        return posed(x, z)
+
+@pytest.fixture(scope="module")
+def chosen(heights):
+    """Motions taken, and depths of all: (6 goals, 9 frames, 28), (3 ways, 6 goals)."""
+    placed = jnp.tile(jnp.eye(1, 7), (6, 1)).at[:, 4:].set(jnp.array([5.0, 0.0, LOW]))
+    placed = placed.at[BLOCKED, 4].set(0.0).at[PRESSED, 4].set(0.5)
+    target = jnp.zeros(6, jnp.int32).at[PRESSED].set(1)
+    # The palm is there a frame before the end.
+    x = np.append(np.linspace(-0.5, 0.5, 8), 0.5)
+    goal, steps = posed(x[-1], jnp.full(6, LOW)), jnp.full(6, 9)
 
     def of(grids, placed, goal):
-        phi = choice.choose(HAND, come, 3, grids, target, goal, placed, 1e-3)
-        depth = jnp.stack(
-            [choice.deeper(HAND, grids, target, come(k), goal, placed) for k in range(3)]
-        )
-        return phi, depth
+        def come(way):
+            phi = posed(x, jnp.asarray(heights)[way])
+            # One motion's second way is no motion at all.
+            return jnp.where((way == 1) & (jnp.arange(6) == SUNK)[:, None, None], jnp.nan, phi)
 
-    given = (sdf.stack(BALLS), placed, goal)
-    return quick(of, *given)
+        given = (target, goal, steps, placed)
+        phi = choice.choose(HAND, come, 3, grids, *given, ALLOWED)
+        each = [choice.deeper(HAND, grids, target, come(k), *given[1:]) for k in range(3)]
+        return phi, jnp.stack(each)
 
-
-def test_the_most_usual_free_way_is_taken(chosen, way_heights):
-    phi, depth = (np.asarray(x) for x in chosen)
-    # In the third the hand ends deep inside its ball: as deep on the way is no fault.
-    np.testing.assert_allclose(phi[0, :, 24], way_heights[1], atol=1e-6)
-    np.testing.assert_allclose(phi[1, :, 24], way_heights[0], atol=1e-6)
-    np.testing.assert_allclose(phi[2, :, 24], way_heights[0], atol=1e-6)
-    assert depth[0, 0] > 0.02
-    assert depth[0, 1:3].max() <= 1e-3
-    assert (depth[:, 1] < 0.0).all()
+    return quick(of, sdf.stack(BALLS), placed, goal)
 
 
-def test_without_a_free_way_the_least_deep_one_is_taken(chosen, way_heights):
-    phi, depth = (np.asarray(x) for x in chosen)
-    assert depth[:, 3].min() > 1e-3
-    assert depth[:, 3].argmin() == 2  # not the most usual one
-    np.testing.assert_allclose(phi[3, :, 24], way_heights[2] - 0.8, atol=1e-5)
+@pytest.mark.parametrize(
+    ("goal", "way"),
+    [(FREE, 0), (BLOCKED, 1), (PRESSED, 0), (GRAZING, 0), (SCRAPING, 1), (SUNK, 2)],
+)
+def test_the_most_usual_free_way_is_taken_or_else_the_least_deep(goal, way, chosen, heights):
+    phi, _ = chosen
+    np.testing.assert_array_equal(phi[goal, :, 24], heights[way, goal])
+
+
+def test_depths_are_those_beyond_the_grasp(chosen):
+    depth = np.asarray(chosen[1])
+    assert depth[0, BLOCKED] > 0.005
+    assert abs(depth[0, PRESSED]) <= 1e-6  # deep in the ball, but no deeper than at the end
+    # On the table: a millimetre is the sum of palm height and sphere, known to a few floats.
+    np.testing.assert_allclose(depth[0, [GRAZING, SCRAPING]], [0.5e-3, 1.5e-3], atol=1e-6)
+    assert (depth[1:, GRAZING] < 0.0).all()  # the least deep is another one than the one taken
+
+
+def test_frames_after_the_last_do_not_count():
+    phi = posed(0.0, np.array([[LOW, LOW, LOW, -1.0]]))
+    given = (sdf.stack(BALLS), jnp.zeros(1, jnp.int32), phi, posed(0.0, np.array([LOW])))
+    placed = jnp.eye(1, 7).at[:, 4].set(5.0)
+    of = functools.partial(choice.deeper, HAND)
+    for steps, inside in ((3, False), (4, True)):
+        assert bool(quick(of, *given, jnp.array([steps]), placed)[0] > 0.0) == inside
 
 
 def test_depths_among_several_objects_are_those_in_each(rng):

@@ -8,6 +8,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from realdex_jax.data import motion_set, ways, windows
+from realdex_jax.errors import DatasetError
 from realdex_jax.hand import joints
 from sim.reach import reach
 
@@ -56,18 +57,25 @@ def test_ways_are_found_in_the_motions_alone_the_usual_one_first(motions, truth)
 
 
 def test_ways_do_not_depend_on_where_the_room_is(motions, truth):
-    T = Rotation.from_rotvec([0.0, 0.0, 1.1])
+    R_room_world = Rotation.from_rotvec([0.0, 0.0, 1.1])
     phi = motions.phi.copy()
-    phi[:, 22:25] = np.array([0.5, -0.2, 0.0]) + T.apply(phi[:, 22:25])
-    phi[:, 25:28] = (T * Rotation.from_rotvec(phi[:, 25:28])).as_rotvec()
+    phi[:, 22:25] = np.array([0.5, -0.2, 0.0]) + R_room_world.apply(phi[:, 22:25])
+    phi[:, 25:28] = (R_room_world * Rotation.from_rotvec(phi[:, 25:28])).as_rotvec()
     np.testing.assert_array_equal(ways.find(dataclasses.replace(motions, phi=phi), 3), truth)
 
 
-@pytest.mark.parametrize("count", [2, 6])
-@pytest.mark.parametrize("motion_count", [1, 2, 7])
-def test_few_or_equal_motions_have_few_ways(motions, motion_count, count):
-    same = motion_set.take(motions, np.zeros(motion_count, int))
-    np.testing.assert_array_equal(ways.find(same, count), 0)
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (np.arange(29), "29 motions are too few to tell 3 ways apart; at least 10"),
+        (np.zeros(40, int), "only 1 ways in 40 motions; 3 are wanted"),
+    ],
+)
+def test_few_or_equal_motions_are_refused(motions, chosen, message):
+    some = motion_set.take(motions, chosen)
+    with pytest.raises(DatasetError, match=message):
+        ways.find(some, 3)
+    np.testing.assert_array_equal(ways.find(some, 1), 0)
 
 
 def test_a_window_knows_the_way_of_its_motion(motions, truth):

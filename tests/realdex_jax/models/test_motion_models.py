@@ -1,6 +1,7 @@
 """MotionNet and the two baselines: GOAL's MNet and SAGA's infilling."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from realdex_jax import pose, rollout
 from realdex_jax.data import clips, windows
 from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.errors import CheckpointError, ConfigError, DatasetError
+from realdex_jax.geometry import sdf
 from realdex_jax.hand import joints
 from realdex_jax.hand.load import load
 from realdex_jax.models import goal, motion_features, motion_model, motion_net, saga
@@ -190,6 +192,49 @@ def test_overlapping_answers_leave_no_seam(motions):
     # Answers that agree are not changed.
     p = np.asarray(found["away"])[..., 22] - np.asarray(start)[:, None, 22]
     np.testing.assert_allclose(p, 1e-3 * np.arange(20)[None].repeat(4, 0), atol=1e-6)
+
+
+def test_a_model_that_knows_several_ways_takes_the_first_free_one(motions):
+    start, last, steps = ends(motions)
+    start, last = (x.at[:, 24].add(1.0) for x in (start, last))  # far above the table
+    config = dataclasses.replace(CONFIGS["motion_net"], ways=3)
+    rng = np.random.default_rng(2)
+    shapes = jax.eval_shape(lambda key: motion_model.init(HAND, config, key), jax.random.key(0))
+    params = jax.tree.map(
+        lambda x: jnp.asarray(rng.normal(size=x.shape) / np.sqrt(max(x.shape[-2:])), jnp.float32),
+        shapes,
+    )
+    model = MotionModel(config=config, params=params)
+    # A ball in the first motion's usual way, halfway; far from the others.
+    world, target = np.tile(np.eye(1, 7, dtype=np.float32), (4, 1)), np.zeros(4, np.int32)
+    world[:, 4] = 9.0
+    ball = sdf.sample(
+        lambda p: np.linalg.norm(p, axis=1) - 0.02, np.array([[-0.02] * 3, [0.02] * 3]), 4000
+    )
+
+    def each(way, world):
+        given = (start, last, steps, world, jnp.asarray(target), jnp.full(4, way))
+        predict = functools.partial(motion_model.predict, HAND, model, None)
+        return rollout.rollout(HAND, predict, *given, frames=FRAMES).phi
+
+    lowered = jax.jit(each).lower(0, world).compile(compiler_options=QUICK)
+    ways = np.stack([lowered(k, world) for k in range(3)])
+    assert np.abs(ways[1:] - ways[:1]).max((1, 2, 3)).min() > 1e-2
+
+    def taken(world):
+        given = (sdf.stack([ball]), start, last, steps, world, target)
+        chosen = generate.lower(HAND, model, *given, frames=FRAMES)
+        return np.asarray(chosen.compile(compiler_options=QUICK)(model, *given))
+
+    np.testing.assert_allclose(taken(world), ways[0], atol=1e-5)
+    world[0, 4:] = ways[0, 0, 20, 22:25]
+    found = taken(world)
+    np.testing.assert_allclose(found[1:], ways[0, 1:], atol=1e-5)
+    gaps = np.abs(found[0] - ways[:, 0]).max((1, 2))
+    assert gaps[0] > 1e-2
+    assert gaps[1:].min() < 1e-5
+    with pytest.raises(ConfigError, match="chooses among ways: it needs distance grids"):
+        generate.lower(HAND, model, None, start, last, steps, world, target, frames=FRAMES)
 
 
 def test_answers_toward_the_goal_end_there(motions):
@@ -375,6 +420,7 @@ def test_bad_ends_are_refused(motions):
 def test_the_shipped_model_is_told_of_its_surroundings_and_says_how_it_was_trained():
     model = motion_model.load_model(load("shadow"), "realdex-sim-motion")
     assert model.config.aware
+    assert model.config.ways == 6
     recipe = motion_model.load_recipe("realdex-sim-motion")
     assert recipe["config"]["optimisation"]["steps"] == 5000
     assert not recipe["commit"].endswith("+changes")
