@@ -89,7 +89,7 @@ def test_depth_along_the_way_counts_the_worst_frame_and_no_padding(tiny):
     grid, placed = world.grids["yogurt"], jnp.asarray(what.motions.wxyz_xyz_world_object[1])
     low = np.argmin(into[1, :, 24])
     _, under = touch.depths(HAND, grid, jnp.asarray(into[1, low]), placed)
-    into[1, low, 24] -= 0.03 + float(under)
+    into[1, low, 24] -= 0.03 - float(under)
     longer = np.concatenate([into, np.repeat(into[:, -1:], 7, axis=1)], axis=1)
     shown = {"method": "m", "stage": "raw", "seed": 0}
     true, off, padded = (
