@@ -108,6 +108,14 @@ def _grid(rows: Sequence[Row]) -> list[list[str]]:
     return lines
 
 
+_LEGEND = {
+    False: "Mean ± standard deviation over grasps; green is the best of the generated ones. Shares "
+    "have no spread of their own.",
+    True: "Green is the best of the generated ones.",
+}
+"""What the table says of itself, without motions and with; evaluations of motions add a note."""
+
+
 def _long_name(row: Row) -> str:
     return " ".join(dict.fromkeys(f"{row.data} {row.split} {row.method} {row.stage}".split()))
 
@@ -154,6 +162,7 @@ def html_report(
         seconds: Time spent per stage of the run, seconds.
     """
     e = html.escape
+    moving = any("mpjpe_cm" in row.metrics for row in found.rows)
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
@@ -164,12 +173,11 @@ def html_report(
         f"{e(', '.join(map(str, found.seeds)))}, on {e(found.device)}</p>",
         "<h2>Metrics</h2>",
         _html_rows(found.rows),
-        '<p class="note">Mean ± standard deviation over grasps; green is the best '
-        "of the generated ones. Shares have no spread of their own.</p>",
+        f'<p class="note">{_LEGEND[moving]}</p>',
         *(f'<p class="note">{e(note)}</p>' for note in found.notes),
     ]
     if clips:
-        parts.append("<h2>Motions</h2>")
+        parts.append("<h2>Videos</h2>")
     for group in dict.fromkeys(clip.group for clip in clips):
         parts.append(f'<h2>{e(group)}</h2><div class="grid">')
         parts += [
@@ -180,7 +188,7 @@ def html_report(
         parts.append("</div>")
     groups = dict.fromkeys(picture.group for picture in pictures)
     if groups:
-        parts.append("<h2>Grasps</h2>")
+        parts.append(f"<h2>{'Eight frames of each' if moving else 'Grasps'}</h2>")
         parts.append('<p class="note">Red: object surface within 4 mm of the hand.</p>')
     for group in groups:
         parts.append(f'<h2>{e(group)}</h2><div class="grid">')

@@ -136,8 +136,11 @@ def claim(run: Path, described: dict[str, Any]) -> None:
         for what, is_same in same.items():
             if not is_same:
                 changed = _differences(old[what], fresh[what])
+                shown = "; ".join(changed[:3])
+                if len(changed) > 3:
+                    shown += f"; and {len(changed) - 3} more"
                 raise TrainingError(
-                    f"{run} holds a run with another {what} ({changed}); give the options it was "
+                    f"{run} holds a run with another {what} ({shown}); give the options it was "
                     "started with, choose another --run, or remove it"
                 )
         own = ("commit", "device", "versions")
@@ -147,16 +150,16 @@ def claim(run: Path, described: dict[str, Any]) -> None:
     write_json(path, fresh)
 
 
-def _differences(old: Any, new: Any, name: str = "") -> str:
+def _differences(old: Any, new: Any, name: str = "") -> list[str]:
     """The fields in which two descriptions differ, each with both values."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
-        return f"{name + ': ' if name else ''}{old} there, {new} now"
-    parts = (
-        _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
+        return [f"{name + ': ' if name else ''}{old} there, {new} now"]
+    return [
+        part
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
-    )
-    return "; ".join(parts)
+        for part in _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
+    ]
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
