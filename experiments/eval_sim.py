@@ -40,6 +40,7 @@ from realdex_jax.errors import ConfigError, RealdexError
 from realdex_jax.evaluation import report, results
 from realdex_jax.evaluation.report import Clip, Picture
 from realdex_jax.hand.load import HandModel, load
+from realdex_jax.models import generator as generators
 from realdex_jax.models import grasp_model
 from realdex_jax.models.grasp_model import GraspModel
 from realdex_jax.training import loop
@@ -213,11 +214,12 @@ def evaluate(config: EvalSim, command: str, console: Console) -> Evaluation:
     notes += _short(measured, stages, protocol_.grasps)
     backends = sorted({m.backend for m in measured if m.backend})
     still = {**run.physics.describe(), "backend": ", ".join(backends) or "none"}
+    method = generators.kind_of(run.model.config.generator) if run.model else "stored"
     found = results.collect(
         command,
         list(range(protocol_.seeds)),
         {"still": still, "strict": run.strict.describe()},
-        protocol.rows(measured, data, split, stages, "cvae"),
+        protocol.rows(measured, data, split, stages, method),
         notes,
     )
     return Evaluation(found, measured, pictures, dict(seconds))

@@ -1,6 +1,7 @@
-"""Trains the grasp model: contact net and cVAE together.
+"""Trains the grasp model: contact net and generator together.
 
-    python -m experiments.train_pose                         # RealDex-Sim, small preset
+    python -m experiments.train_pose                         # RealDex-Sim, small preset, cVAE
+    python -m experiments.train_pose --generator matching    # flow matching; flow: UniDexGrasp's
     python -m experiments.train_pose --preset paper --data PATH --run runs/mine
     python -m experiments.train_pose --run runs/mine         # the same again continues a stopped
     run
@@ -12,27 +13,31 @@ folder gets `config.json`, `checkpoints/`, `scalars.jsonl`, `tensorboard/` and `
 import dataclasses
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import tyro
 
 from realdex_jax.data import pipeline, store
 from realdex_jax.data.pipeline import Batch, Sampling
-from realdex_jax.errors import RealdexError
+from realdex_jax.errors import RealdexError, TrainingError
 from realdex_jax.hand import load
+from realdex_jax.hand.load import HandModel
+from realdex_jax.models import generator as generators
 from realdex_jax.models import grasp_model
 from realdex_jax.models import weights as weights_file
 from realdex_jax.models.contact_net import ContactNetConfig
 from realdex_jax.models.cvae import CvaeConfig, Statistics
 from realdex_jax.models.grasp_model import GraspModel, NetworkConfig
-from realdex_jax.training import checkpoint, log, loop, objective
+from realdex_jax.training import checkpoint, density_objective, log, loop, objective
 from realdex_jax.training import state as states
+from realdex_jax.training.density_objective import DensityWeights
 from realdex_jax.training.loop import Hooks, Schedule, StopRequest
 from realdex_jax.training.objective import Perturbation, Weights
 from realdex_jax.training.state import Optimisation, TrainState
+from realdex_jax.training.update import Scalars
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +50,8 @@ class Recipe:
     """What a batch is made of."""
     optimisation: Optimisation = dataclasses.field(default_factory=Optimisation)
     """Length, rates and clipping."""
-    weights: Weights = dataclasses.field(default_factory=Weights)
-    """Weights of the loss terms."""
+    weights: Weights | DensityWeights = dataclasses.field(default_factory=Weights)
+    """Weights of the loss terms; their type says which objective is used."""
     perturbation: Perturbation = dataclasses.field(default_factory=Perturbation)
     """How far the hands shown to the contact net are moved."""
     seed: int = 0
@@ -60,7 +65,7 @@ class Recipe:
 PAPER = Recipe(
     network=NetworkConfig(
         contact=ContactNetConfig((64, 128, 1024), (64, 128, 1024), (512, 256, 128)),
-        cvae=CvaeConfig(
+        generator=CvaeConfig(
             object_encoder=(64, 128, 1024),
             hand_encoder=(64, 128, 1024),
             posterior=(512, 256),
@@ -100,6 +105,9 @@ smoke: seconds, to see that everything works; what it trains is of no use."""
 class TrainPose:
     """Command line of this script."""
 
+    generator: Literal["cvae", "flow", "matching"] = "cvae"
+    """cvae: RealDex's. flow: UniDexGrasp's rotation density and normalising flow. matching: flow
+    matching. All with the same encoders, data and number of updates."""
     preset: Literal["small", "paper", "smoke"] = "small"
     """small: minutes on a CPU. paper: the release's sizes, for an accelerator. smoke: 20 steps."""
     data: str = "realdex-sim"
@@ -123,12 +131,21 @@ class TrainPose:
         """
         base = PRESETS[self.preset]
         optimisation = states.changed(base.optimisation, self.steps, self.rate)
-        kl = base.weights.kl if self.kl is None else self.kl
+        network, weights = base.network, base.weights
+        if self.generator != "cvae":
+            if self.preset == "paper":
+                raise TrainingError("the paper's preset is the cVAE's; use small or smoke")
+            if self.kl is not None:
+                raise TrainingError(
+                    f"--kl {self.kl}: the {self.generator} generator has no KL term"
+                )
+            config = generators.named(self.generator)()
+            network = dataclasses.replace(network, generator=config)
+            weights = DensityWeights()
+        elif self.kl is not None:
+            weights = dataclasses.replace(weights, kl=self.kl)
         return dataclasses.replace(
-            base,
-            optimisation=optimisation,
-            weights=dataclasses.replace(base.weights, kl=kl),
-            seed=self.seed,
+            base, network=network, optimisation=optimisation, weights=weights, seed=self.seed
         )
 
 
@@ -176,14 +193,7 @@ def _train(recipe: Recipe, data: str, run: Path, stop: StopRequest) -> GraspMode
         print(f"continuing {run} at step {int(state.step)}")
 
     # ---- update
-    update = objective.make_step(
-        hand=hand,
-        config=recipe.network,
-        statistics=statistics,
-        weights=recipe.weights,
-        perturbation=recipe.perturbation,
-        optimisation=recipe.optimisation,
-    )
+    update = _update(recipe, hand, statistics)
 
     # ---- loop
     steps = recipe.optimisation.steps
@@ -223,6 +233,22 @@ def _train(recipe: Recipe, data: str, run: Path, stop: StopRequest) -> GraspMode
     grasp_model.save_model(run / "model.safetensors", model, described)
     print(f"model written to {run / 'model.safetensors'}")
     return model
+
+
+def _update(
+    recipe: Recipe, hand: HandModel, statistics: Statistics
+) -> Callable[[TrainState, Batch], tuple[TrainState, Scalars]]:
+    """The jitted update of the recipe's objective."""
+    given: dict[str, Any] = {
+        "hand": hand,
+        "config": recipe.network,
+        "statistics": statistics,
+        "perturbation": recipe.perturbation,
+        "optimisation": recipe.optimisation,
+    }
+    if isinstance(recipe.weights, DensityWeights):
+        return density_objective.make_step(weights=recipe.weights, **given)
+    return objective.make_step(weights=recipe.weights, **given)
 
 
 def main(args: Annotated[TrainPose, tyro.conf.arg(name="")]) -> int:

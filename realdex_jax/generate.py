@@ -1,8 +1,8 @@
 """From a point cloud to ranked grasps, without physics.
 
-Three stages, one jitted function each: **raw** samples of the cVAE, **refined** on the predicted
-contact map, **filtered** by contact, penetration and force balance. Physics is a fourth stage that
-`experiments` adds.
+Three stages, one jitted function each: **raw** samples of the generator, **refined** on the
+predicted contact map, **filtered** by contact, penetration and force balance. Physics is a fourth
+stage that `experiments` adds.
 """
 
 import dataclasses
@@ -25,7 +25,9 @@ from realdex_jax.geometry import implicit
 from realdex_jax.hand import kinematics, load, surface, torque
 from realdex_jax.hand.load import HandModel
 from realdex_jax.losses import contact
-from realdex_jax.models.grasp_model import GraspModel, networks
+from realdex_jax.models import generator as generators
+from realdex_jax.models.contact_net import contact_net
+from realdex_jax.models.grasp_model import GraspModel
 from realdex_jax.refine import RefineConfig, Refined, Target
 
 Stage = Literal["raw", "refined", "filtered"]
@@ -292,15 +294,15 @@ def _sample(
     count: int,
     temperature: Float[Array, ""],
 ) -> tuple[Array, Array]:
-    nets = networks(model.config)
-    z = temperature * jax.random.normal(key, (1, count, model.config.cvae.latent))
-    out = nets.cvae.decode(model.params.cvae, points[None], z, model.statistics)
-    phi = out.phi()[0]
+    config, params = model.config, model.params
+    given = (points[None], key, count, model.statistics, temperature)
+    phi = generators.sample(config.generator, params.generator, *given).phi()[0]
     links = kinematics.posed(hand, phi)
     with jax.ensure_compile_time_eval():
-        skin = surface.points(hand, model.config.hand_points)
+        skin = surface.points(hand, config.hand_points)
     hand_points, _ = surface.pose_points(skin, links)
-    logits = nets.contact.apply(model.params.contact, map_points[None], hand_points[None])
+    net = contact_net(config.contact)
+    logits = net.apply(params.contact, map_points[None], hand_points[None])
     return phi, contact.expectation(logits[0])
 
 

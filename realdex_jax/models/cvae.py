@@ -22,8 +22,8 @@ from realdex_jax.models.pointnet import PointNet, Residual
 
 Params = dict[str, Any]
 
-_J2 = np.array([a for a, _ in joints.COUPLED])
-_J1 = np.array([b for _, b in joints.COUPLED])
+J2 = np.array([a for a, _ in joints.COUPLED])
+J1 = np.array([b for _, b in joints.COUPLED])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ def to_pose(raw: Float[Array, "*b 31"], statistics: Statistics) -> Decoded:
     """
     share = nn.sigmoid(raw[..., :22])
     q = jnp.asarray(joints.LOWER + share * (joints.UPPER - joints.LOWER))
-    q = q.at[..., _J1].set(share[..., _J1] * q[..., _J2])
+    q = q.at[..., J1].set(share[..., J1] * q[..., J2])
     t = raw[..., 22:25] * statistics.t_std + statistics.t_mean
     return Decoded(q=q, t=t, R=pose.rotation_from_columns(raw[..., 25:31]))
 

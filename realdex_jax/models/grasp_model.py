@@ -1,4 +1,4 @@
-"""The grasp model: contact net, cVAE and the statistics of its data, with its weights file.
+"""The grasp model: contact net, generator and the statistics of its data, with its weights file.
 
 Weights travel as safetensors (no code on load): parameters by path, the configuration as JSON in
 the header. Published files hold float16.
@@ -17,14 +17,15 @@ from jaxtyping import PRNGKeyArray
 
 from realdex_jax import pytree
 from realdex_jax.errors import CheckpointError
+from realdex_jax.models import generator as generators
 from realdex_jax.models import weights
-from realdex_jax.models.contact_net import ContactNet, ContactNetConfig, contact_net
-from realdex_jax.models.cvae import Cvae, CvaeConfig, Statistics, cvae
+from realdex_jax.models.contact_net import ContactNetConfig, contact_net
+from realdex_jax.models.cvae import CvaeConfig, Statistics
 
 EMBEDDED: dict[str, str] = {"realdex-sim-small": "realdex_sim_small.safetensors"}
 """Models shipped with the package: name to file under `assets/`."""
 
-_FORMAT = "realdex_jax.grasp_model/1"
+_FORMAT = "realdex_jax.grasp_model/2"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +34,8 @@ class NetworkConfig:
 
     contact: ContactNetConfig = dataclasses.field(default_factory=ContactNetConfig)
     """Layers of the contact-map network."""
-    cvae: CvaeConfig = dataclasses.field(default_factory=CvaeConfig)
-    """Layers of the cVAE."""
+    generator: generators.Config = dataclasses.field(default_factory=CvaeConfig)
+    """Which generator, and its layers."""
     points: int = 256
     """Object points the networks are given; other counts work, this one was trained."""
     hand_points: int = 64
@@ -46,7 +47,7 @@ class Params:
     """Parameters of both networks."""
 
     contact: Any
-    cvae: Any
+    generator: Any
 
 
 @pytree.dataclass
@@ -58,28 +59,14 @@ class GraspModel:
     statistics: Statistics
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Networks:
-    """Both networks as functions."""
-
-    contact: ContactNet
-    cvae: Cvae
-
-
-def networks(config: NetworkConfig) -> Networks:
-    """Makes the networks' functions."""
-    return Networks(contact_net(config.contact), cvae(config.cvae))
-
-
 def init(config: NetworkConfig, key: PRNGKeyArray) -> Params:
     """Fresh parameters."""
-    key_contact, key_cvae = jax.random.split(key)
+    key_contact, key_generator = jax.random.split(key)
     points = jnp.zeros((1, config.points, 3))
     hand_points = jnp.zeros((1, 1, config.hand_points, 3))
-    nets = networks(config)
     return Params(
-        contact=jax.jit(nets.contact.init)(key_contact, points, hand_points),
-        cvae=jax.jit(nets.cvae.init)(key_cvae, points, hand_points),
+        contact=jax.jit(contact_net(config.contact).init)(key_contact, points, hand_points),
+        generator=generators.init(config.generator, key_generator, points, hand_points),
     )
 
 
@@ -100,6 +87,7 @@ def save_model(path: str | Path, model: GraspModel, recipe: Mapping[str, Any]) -
     tensors["statistics.t_std"] = np.asarray(model.statistics.t_std, np.float32)
     header = {
         "format": _FORMAT,
+        "generator": generators.kind_of(model.config.generator),
         "config": json.dumps(dataclasses.asdict(model.config)),
         "recipe": json.dumps(dict(recipe)),
     }
@@ -115,7 +103,7 @@ def load_model(source: str | Path) -> GraspModel:
     """
     path, header, tensors = _read(source)
     try:
-        config = config_from_dict(json.loads(header["config"]))
+        config = config_from_dict(json.loads(header["config"]), header["generator"])
         statistics = Statistics(
             t_mean=tensors.pop("statistics.t_mean"), t_std=tensors.pop("statistics.t_std")
         )
@@ -153,19 +141,24 @@ def _read(source: str | Path) -> tuple[Path, dict[str, str], dict[str, np.ndarra
     return path, header, tensors
 
 
-def config_from_dict(values: Mapping[str, Any]) -> NetworkConfig:
+def config_from_dict(values: Mapping[str, Any], kind: str) -> NetworkConfig:
     """Rebuilds a configuration from its JSON form.
+
+    Args:
+        values: The form.
+        kind: Which generator it has.
 
     Raises:
         TypeError: A field is unknown.
+        CheckpointError: No such generator.
     """
 
     def tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
         return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
 
-    rest = {k: v for k, v in values.items() if k not in ("contact", "cvae")}
+    rest = {k: v for k, v in values.items() if k not in ("contact", "generator")}
     return NetworkConfig(
         contact=ContactNetConfig(**tuples(values["contact"])),
-        cvae=CvaeConfig(**tuples(values["cvae"])),
+        generator=generators.named(kind)(**tuples(values["generator"])),
         **rest,
     )

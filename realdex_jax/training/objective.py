@@ -21,8 +21,9 @@ from realdex_jax.hand.load import HandModel
 from realdex_jax.hand.surface import SurfacePoints
 from realdex_jax.losses import contact, penetration
 from realdex_jax.losses import pose as pose_loss
-from realdex_jax.models.cvae import Decoded, Statistics
-from realdex_jax.models.grasp_model import NetworkConfig, Params, networks
+from realdex_jax.models.contact_net import contact_net
+from realdex_jax.models.cvae import CvaeConfig, Decoded, Statistics, cvae
+from realdex_jax.models.grasp_model import NetworkConfig, Params
 from realdex_jax.training import update
 from realdex_jax.training.state import Optimisation, TrainState
 from realdex_jax.training.update import Scalars
@@ -109,7 +110,8 @@ def loss(
     Returns:
         The loss and its unweighted terms by name.
     """
-    nets = networks(config)
+    assert isinstance(config.generator, CvaeConfig)  # others learn by `density_objective`
+    contact_network, generator = contact_net(config.contact), cvae(config.generator)
     key_latent, key_noise = jax.random.split(key)
     points, phi = jnp.asarray(batch.points), jnp.asarray(batch.phi)
 
@@ -125,16 +127,16 @@ def loss(
     )
     true_links = jax.tree.map(lambda x: x[0], given)
     (true_points, moved_points), _ = surface.pose_points(skin, given)
-    clouds = _repeat(points, phi)
+    clouds = repeated(points, phi)
     true_map = contact.contact_map(hand, true_links, clouds)
-    logits = nets.contact.apply(params.contact, points, moved_points)
+    logits = contact_network.apply(params.contact, points, moved_points)
     predicted_map = jax.lax.stop_gradient(contact.expectation(logits))
 
-    mean, log_variance = nets.cvae.encode(
-        params.cvae, points, true_points, Decoded(q=q, t=t, R=R), statistics
+    mean, log_variance = generator.encode(
+        params.generator, points, true_points, Decoded(q=q, t=t, R=R), statistics
     )
     z = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key_latent, mean.shape)
-    decoded = nets.cvae.decode(params.cvae, points, z, statistics)
+    decoded = generator.decode(params.generator, points, z, statistics)
     links = posed(hand, decoded.q, decoded.t, decoded.R)
     hand_points, _ = surface.pose_points(skin, links)
     distance = contact.hand_distance(hand, links, clouds)
@@ -187,7 +189,7 @@ def make_step(
     return update.make_step(of, optimisation)
 
 
-def _repeat(points: Float[Array, "b n 3"], phi: Float[Array, "b k 28"]) -> Float[Array, "b k n 3"]:
+def repeated(points: Float[Array, "b n 3"], phi: Float[Array, "b k 28"]) -> Float[Array, "b k n 3"]:
     """Each cloud once per grasp."""
     b, k = phi.shape[:2]
     return jnp.broadcast_to(points[:, None], (b, k, *points.shape[1:]))

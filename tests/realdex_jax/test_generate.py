@@ -23,7 +23,7 @@ CONFIG = GenerateConfig(refine=RefineConfig(steps=40), map_points=64)
 def model():
     network = NetworkConfig(
         contact=ContactNetConfig((8, 16), (8, 16), (16, 8)),
-        cvae=CvaeConfig(
+        generator=CvaeConfig(
             latent=4,
             object_encoder=(8, 16),
             hand_encoder=(8, 16),

@@ -9,14 +9,14 @@ import pytest
 from realdex_jax.errors import CheckpointError
 from realdex_jax.hand import joints
 from realdex_jax.models import cvae, grasp_model, weights
-from realdex_jax.models.contact_net import ContactNetConfig
+from realdex_jax.models.contact_net import ContactNetConfig, contact_net
 from realdex_jax.models.cvae import CvaeConfig, Statistics
 from realdex_jax.models.grasp_model import GraspModel, NetworkConfig
 from realdex_jax.models.pointnet import PointNet
 
 TINY = NetworkConfig(
     contact=ContactNetConfig((8, 16), (8, 16), (16, 8)),
-    cvae=CvaeConfig(
+    generator=CvaeConfig(
         latent=4,
         object_encoder=(8, 16),
         hand_encoder=(8, 16),
@@ -65,20 +65,20 @@ def test_decoded_poses_are_within_limits_and_rotations():
 
 def test_batching_is_a_loop_and_latents_matter():
     m = model()
-    nets = grasp_model.networks(TINY)
+    generator, contact = cvae.cvae(TINY.generator), contact_net(TINY.contact)
     key_points, key_z, key_hand = jax.random.split(jax.random.key(2), 3)
     points = 0.05 * jax.random.normal(key_points, (2, 32, 3))
     z = jax.random.normal(key_z, (2, 3, 4))
     hand_points = 0.05 * jax.random.normal(key_hand, (2, 3, 64, 3))
-    out = nets.cvae.decode(m.params.cvae, points, z, m.statistics)
-    logits = nets.contact.apply(m.params.contact, points, hand_points)
+    out = generator.decode(m.params.generator, points, z, m.statistics)
+    logits = contact.apply(m.params.contact, points, hand_points)
     for i in range(2):
         for k in range(3):
-            one = nets.cvae.decode(
-                m.params.cvae, points[i : i + 1], z[i : i + 1, k : k + 1], STATISTICS
+            one = generator.decode(
+                m.params.generator, points[i : i + 1], z[i : i + 1, k : k + 1], STATISTICS
             )
             np.testing.assert_allclose(out.q[i, k], one.q[0, 0], atol=1e-5)
-            single = nets.contact.apply(
+            single = contact.apply(
                 m.params.contact, points[i : i + 1], hand_points[i : i + 1, k : k + 1]
             )
             np.testing.assert_allclose(logits[i, k], single[0, 0], atol=1e-5)
@@ -129,7 +129,7 @@ def test_wrong_model_files_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="not a safetensors file"):
         grasp_model.load_model(path)
     m = model()
-    wider = dataclasses.replace(TINY, cvae=dataclasses.replace(TINY.cvae, decoder=32))
+    wider = dataclasses.replace(TINY, generator=dataclasses.replace(TINY.generator, decoder=32))
     grasp_model.save_model(path, GraspModel(wider, m.params, STATISTICS), {})
     with pytest.raises(CheckpointError, match=r"another architecture.*file \(16,\), model \(32,\)"):
         grasp_model.load_model(path)

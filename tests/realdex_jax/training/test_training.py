@@ -26,7 +26,7 @@ from realdex_jax.training.state import Optimisation
 
 TINY = NetworkConfig(
     contact=ContactNetConfig((8, 16), (8, 16), (16, 8)),
-    cvae=CvaeConfig(
+    generator=CvaeConfig(
         latent=4,
         object_encoder=(8, 16),
         hand_encoder=(8, 16),

@@ -1,0 +1,156 @@
+"""The losses of generators that learn a density: flow matching, and UniDexGrasp's two likelihoods.
+
+The contact net is trained beside them as beside the cVAE; see `training.objective`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jaxlie
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from realdex_jax import pose
+from realdex_jax.data.pipeline import Batch
+from realdex_jax.hand import surface
+from realdex_jax.hand.load import HandModel
+from realdex_jax.hand.surface import SurfacePoints
+from realdex_jax.losses import contact
+from realdex_jax.models import cvae, flow, matching
+from realdex_jax.models.contact_net import contact_net
+from realdex_jax.models.cvae import Decoded, Statistics
+from realdex_jax.models.flow import FlowConfig
+from realdex_jax.models.grasp_model import NetworkConfig, Params
+from realdex_jax.models.matching import MatchingConfig
+from realdex_jax.training import objective, update
+from realdex_jax.training.objective import Perturbation
+from realdex_jax.training.state import Optimisation, TrainState
+from realdex_jax.training.update import Scalars
+
+ROTATIONS = 1024
+"""Random rotations beside the true one, over which the density of rotations is normalised."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DensityWeights:
+    """Weights of the terms."""
+
+    generator: float = 1.0
+    """What the generator learns by: the flow's error, or a negative log likelihood."""
+    rotation: float = 1.0
+    """Negative log density of the rotation; UniDexGrasp's only."""
+    contact_net: float = 0.3
+
+
+def matching_error(
+    config: MatchingConfig,
+    params: Any,
+    points: Float[Array, "b n 3"],
+    given: Decoded,
+    key: PRNGKeyArray,
+    statistics: Statistics,
+) -> Float[Array, ""]:
+    """Mean squared error of the velocity on straight lines from noise to poses (b k)."""
+    net = matching.matching(config)
+    end = cvae.from_pose(given, statistics)
+    key_noise, key_time = jax.random.split(key)
+    start = jax.random.normal(key_noise, end.shape)
+    time = jax.random.uniform(key_time, end.shape[:-1])
+    x = start + time[..., None] * (end - start)
+    velocity = net.velocity(params, net.encode(params, points), x, time)
+    return ((velocity - (end - start)) ** 2).mean()
+
+
+def likelihoods(
+    config: FlowConfig,
+    params: Any,
+    points: Float[Array, "b n 3"],
+    given: Decoded,
+    key: PRNGKeyArray,
+    statistics: Statistics,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Negative log likelihoods of rotations and of the rest, a mean over poses (b k).
+
+    The rotations' density is with respect to the uniform one.
+    """
+    net = flow.flow(config)
+    b, k = given.t.shape[:2]
+    R = jaxlie.SO3.sample_uniform(key, (b, ROTATIONS)).as_matrix()
+    logits = net.rotation_logits(params, points, jnp.concatenate([given.R, R], axis=1))
+    true, others = logits[:, :k], logits[:, k:]
+    every = jnp.logaddexp(true, jax.nn.logsumexp(others, axis=1, keepdims=True))
+    rotation = -(true - every + jnp.log(ROTATIONS + 1.0)).mean()
+    x = flow.from_pose(given, statistics)
+    rest = net.log_likelihood(params, flow.turned(points, given.R), x)
+    return rotation, -rest.mean() / flow.NUMBERS
+
+
+def loss(
+    params: Params,
+    batch: Batch,
+    key: PRNGKeyArray,
+    *,
+    hand: HandModel,
+    skin: SurfacePoints,
+    config: NetworkConfig,
+    statistics: Statistics,
+    weights: DensityWeights,
+    perturbation: Perturbation,
+) -> tuple[Float[Array, ""], Scalars]:
+    """Weighted sum of all terms on a batch; arguments as in `objective.loss`."""
+    key_generator, key_noise = jax.random.split(key)
+    points, phi = jnp.asarray(batch.points), jnp.asarray(batch.phi)
+    q, T = pose.split(phi)
+    q_moved, T_moved = pose.split(objective.perturbed(key_noise, phi, perturbation))
+    R, R_moved = T.rotation().as_matrix(), T_moved.rotation().as_matrix()
+    links = objective.posed(
+        hand,
+        jnp.stack([q, q_moved]),
+        jnp.stack([T.translation(), T_moved.translation()]),
+        jnp.stack([R, R_moved]),
+    )
+    (_, moved_points), _ = surface.pose_points(skin, links)
+    true_links = jax.tree.map(lambda x: x[0], links)
+    true_map = contact.contact_map(hand, true_links, objective.repeated(points, phi))
+    logits = contact_net(config.contact).apply(params.contact, points, moved_points)
+    terms = {"contact_net": contact.cross_entropy(logits, true_map)}
+    learnt = (params.generator, points, Decoded(q, T.translation(), R), key_generator, statistics)
+    match config.generator:
+        case MatchingConfig():
+            terms["generator"] = matching_error(config.generator, *learnt)
+        case FlowConfig():
+            terms["rotation"], terms["generator"] = likelihoods(config.generator, *learnt)
+        case other:
+            raise TypeError(f"{type(other)} learns no density")
+    total = jnp.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
+    return total, terms
+
+
+def make_step(
+    *,
+    hand: HandModel,
+    config: NetworkConfig,
+    statistics: Statistics,
+    weights: DensityWeights,
+    perturbation: Perturbation,
+    optimisation: Optimisation,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Scalars]]:
+    """The jitted update, as `update.make_step` describes it; the terms are not weighted."""
+    skin = surface.points(hand, config.hand_points)
+
+    def of(params: Params, batch: Batch, key: PRNGKeyArray, _step: Array) -> tuple[Array, Scalars]:
+        return loss(
+            params,
+            batch,
+            key,
+            hand=hand,
+            skin=skin,
+            config=config,
+            statistics=statistics,
+            weights=weights,
+            perturbation=perturbation,
+        )
+
+    return update.make_step(of, optimisation)
