@@ -261,9 +261,17 @@ def test_a_stop_before_the_first_step_is_a_stop_not_a_traceback(data, tmp_path, 
         os.kill(os.getpid(), signal.SIGINT)
         assert train_pose._train(RECIPE, data, tmp_path / "run", stop) is None
     assert "once more to stop at once" in capsys.readouterr().out
-    assert checkpoint._differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 3, "c": 2}}) == (
-        "a.b: 1 there, 3 now"
+
+
+def test_a_run_of_other_settings_is_named_by_its_first_differences(tmp_path):
+    checkpoint.claim(tmp_path, checkpoint.describe({"a": {"b": 1, "c": 2, "d": 3}, "e": 4}, "x"))
+    checkpoint.save(tmp_path, 3, state_of(4))
+    other = checkpoint.describe({"a": {"b": 3, "c": 3, "d": 4}, "e": 5}, "x")
+    message = (
+        r"config \(a.b: 1 there, 3 now; a.c: 2 there, 3 now; a.d: 3 there, 4 now; and 1 more\)"
     )
+    with pytest.raises(TrainingError, match=message):
+        checkpoint.claim(tmp_path, other)
 
 
 def test_a_folder_that_cannot_be_made_ends_in_one_line(tmp_path, capsys):
