@@ -45,8 +45,15 @@ from sim.render import RenderError
 _USUAL = 1e-3
 """Centimetres from the usual way within which a demonstration took it; rounding."""
 ORDER = (
-    *("saga", "goal", "untimed", "stepwise", "motion_net"),
-    *("sees", "penalised", "chooses", "aware"),
+    "saga",
+    "goal",
+    "untimed",
+    "stepwise",
+    "motion_net",
+    "sees",
+    "penalised",
+    "chooses",
+    "aware",
 )
 """Methods as the table shows them; see `train_motion.MODELS`."""
 

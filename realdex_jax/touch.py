@@ -129,9 +129,9 @@ def sphere_depths_among(
     b, t = phi.shape[:2]
     world = jnp.broadcast_to(wxyz_xyz_world_object[:, None], (b, t, 7))
     centre, height = _covered(hand, phi, world)
-    p_object = jnp.moveaxis(centre.reshape(3, -1, b, t), 2, 0).reshape(b, 3, -1)
-    distance = sdf.distance_among(grids, which, jnp.swapaxes(p_object, 1, 2))
-    distance = jnp.moveaxis(distance.reshape(b, -1, t), 1, 0)
+    p_object = centre.reshape(3, -1, b, t).transpose(2, 1, 3, 0).reshape(b, -1, 3)
+    distance = sdf.distance_among(grids, which, p_object).reshape(b, -1, t)
+    distance = jnp.swapaxes(distance, 0, 1)
     return _depths_of(hand, distance, height, (b, t))
 
 

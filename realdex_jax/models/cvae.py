@@ -22,8 +22,8 @@ from realdex_jax.models.pointnet import PointNet, Residual
 
 Params = dict[str, Any]
 
-J2 = np.array([a for a, _ in joints.COUPLED])
-J1 = np.array([b for _, b in joints.COUPLED])
+_J2 = np.array([a for a, _ in joints.COUPLED])
+_J1 = np.array([b for _, b in joints.COUPLED])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,17 +112,29 @@ def to_pose(raw: Float[Array, "*b 31"], statistics: Statistics) -> Decoded:
     """
     share = nn.sigmoid(raw[..., :22])
     q = jnp.asarray(joints.LOWER + share * (joints.UPPER - joints.LOWER))
-    q = q.at[..., J1].set(share[..., J1] * q[..., J2])
+    q = q.at[..., _J1].set(share[..., _J1] * q[..., _J2])
     t = raw[..., 22:25] * statistics.t_std + statistics.t_mean
     return Decoded(q=q, t=t, R=pose.rotation_from_columns(raw[..., 25:31]))
 
 
 def from_pose(given: Decoded, statistics: Statistics) -> Float[Array, "*b 31"]:
     """A pose as numbers of order one for the posterior, in the order of `to_pose`."""
-    q = 2.0 * (given.q - joints.LOWER) / (joints.UPPER - joints.LOWER) - 1.0
+    q = joint_numbers(given.q)
     t = (given.t - statistics.t_mean) / statistics.t_std
     columns = jnp.swapaxes(given.R[..., :2], -1, -2).reshape(*given.R.shape[:-2], 6)
     return jnp.concatenate([q, t, columns], axis=-1)
+
+
+def joint_numbers(q: Float[Array, "*b 22"]) -> Float[Array, "*b 22"]:
+    """Joint angles (rad) as numbers from -1 to 1 over their ranges."""
+    return 2.0 * (q - joints.LOWER) / (joints.UPPER - joints.LOWER) - 1.0
+
+
+def nearest_joints(numbers: Float[Array, "*b 22"]) -> Float[Array, "*b 22"]:
+    """`joint_numbers` undone; numbers of no posture give the nearest, with J1 <= J2 in limits."""
+    q = joints.LOWER + 0.5 * (numbers + 1.0) * (joints.UPPER - joints.LOWER)
+    q = jnp.clip(q, joints.LOWER, joints.UPPER)
+    return q.at[..., _J1].min(q[..., _J2])
 
 
 class _Module(nn.Module):

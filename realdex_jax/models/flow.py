@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from scipy.spatial.transform import Rotation
 
-from realdex_jax.hand import joints
-from realdex_jax.models.cvae import J1, J2, Decoded, Statistics
+from realdex_jax.models import cvae
+from realdex_jax.models.cvae import Decoded, Statistics
 from realdex_jax.models.pointnet import PointNet
 
 NUMBERS = 25
@@ -126,16 +126,13 @@ def turned(points: Float[Array, "b n 3"], R: Float[Array, "b k 3 3"]) -> Float[A
 def from_pose(given: Decoded, statistics: Statistics) -> Float[Array, "*b 25"]:
     """Palm position in the hand's orientation, and joints, as numbers of order one."""
     t_hand = jnp.einsum("...ji,...j->...i", given.R, given.t)
-    q = 2.0 * (given.q - joints.LOWER) / (joints.UPPER - joints.LOWER) - 1.0
-    return jnp.concatenate([t_hand / statistics.t_std, q], axis=-1)
+    return jnp.concatenate([t_hand / statistics.t_std, cvae.joint_numbers(given.q)], axis=-1)
 
 
 def to_pose(x: Float[Array, "*b 25"], R: Float[Array, "*b 3 3"], statistics: Statistics) -> Decoded:
     """`from_pose` undone; joints keep their limits."""
     t = jnp.einsum("...ij,...j->...i", R, x[..., :3] * statistics.t_std)
-    q = joints.LOWER + 0.5 * (x[..., 3:] + 1.0) * (joints.UPPER - joints.LOWER)
-    q = jnp.clip(q, joints.LOWER, joints.UPPER)
-    return Decoded(q=q.at[..., J1].min(q[..., J2]), t=t, R=R)
+    return Decoded(q=cvae.nearest_joints(x[..., 3:]), t=t, R=R)
 
 
 def spiral(count: int) -> Float[np.ndarray, "r 3 3"]:

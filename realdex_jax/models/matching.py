@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from realdex_jax import pose
-from realdex_jax.hand import joints
-from realdex_jax.models.cvae import J1, J2, Decoded, Statistics
+from realdex_jax.models import cvae
+from realdex_jax.models.cvae import Decoded, Statistics
 from realdex_jax.models.pointnet import PointNet, Residual
 
 NUMBERS = 31
@@ -101,13 +101,10 @@ def sample(
 
 def to_pose(x: Float[Array, "*b 31"], statistics: Statistics) -> Decoded:
     """`cvae.from_pose` undone; what is no pose becomes the nearest: joints keep their limits."""
-    q = joints.LOWER + 0.5 * (x[..., :22] + 1.0) * (joints.UPPER - joints.LOWER)
-    q = jnp.clip(q, joints.LOWER, joints.UPPER)
-    q = q.at[..., J1].min(q[..., J2])
     t = x[..., 22:25] * statistics.t_std + statistics.t_mean
     # The cVAE answers columns beside those of no rotation; these are the columns themselves.
     beside = x[..., 25:31] - jnp.eye(3)[:, :2].T.reshape(6)
-    return Decoded(q=q, t=t, R=pose.rotation_from_columns(beside))
+    return Decoded(q=cvae.nearest_joints(x[..., :22]), t=t, R=pose.rotation_from_columns(beside))
 
 
 class _Module(nn.Module):

@@ -4,6 +4,7 @@ The contact net is trained beside them as beside the cVAE; see `training.objecti
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,14 +13,11 @@ import jax.numpy as jnp
 import jaxlie
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from realdex_jax import pose
 from realdex_jax.data.pipeline import Batch
 from realdex_jax.hand import surface
 from realdex_jax.hand.load import HandModel
 from realdex_jax.hand.surface import SurfacePoints
-from realdex_jax.losses import contact
 from realdex_jax.models import cvae, flow, matching
-from realdex_jax.models.contact_net import contact_net
 from realdex_jax.models.cvae import Decoded, Statistics
 from realdex_jax.models.flow import FlowConfig
 from realdex_jax.models.grasp_model import NetworkConfig, Params
@@ -101,22 +99,12 @@ def loss(
 ) -> tuple[Float[Array, ""], Scalars]:
     """Weighted sum of all terms on a batch; arguments as in `objective.loss`."""
     key_generator, key_noise = jax.random.split(key)
-    points, phi = jnp.asarray(batch.points), jnp.asarray(batch.phi)
-    q, T = pose.split(phi)
-    q_moved, T_moved = pose.split(objective.perturbed(key_noise, phi, perturbation))
-    R, R_moved = T.rotation().as_matrix(), T_moved.rotation().as_matrix()
-    links = objective.posed(
-        hand,
-        jnp.stack([q, q_moved]),
-        jnp.stack([T.translation(), T_moved.translation()]),
-        jnp.stack([R, R_moved]),
+    shown = objective.show(
+        params, batch, key_noise, hand=hand, skin=skin, config=config, perturbation=perturbation
     )
-    (_, moved_points), _ = surface.pose_points(skin, links)
-    true_links = jax.tree.map(lambda x: x[0], links)
-    true_map = contact.contact_map(hand, true_links, objective.repeated(points, phi))
-    logits = contact_net(config.contact).apply(params.contact, points, moved_points)
-    terms = {"contact_net": contact.cross_entropy(logits, true_map)}
-    learnt = (params.generator, points, Decoded(q, T.translation(), R), key_generator, statistics)
+    terms = {"contact_net": shown.contact_net}
+    points = jnp.asarray(batch.points)
+    learnt = (params.generator, points, shown.given, key_generator, statistics)
     match config.generator:
         case MatchingConfig():
             terms["generator"] = matching_error(config.generator, *learnt)
@@ -138,19 +126,13 @@ def make_step(
     optimisation: Optimisation,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Scalars]]:
     """The jitted update, as `update.make_step` describes it; the terms are not weighted."""
-    skin = surface.points(hand, config.hand_points)
-
-    def of(params: Params, batch: Batch, key: PRNGKeyArray, _step: Array) -> tuple[Array, Scalars]:
-        return loss(
-            params,
-            batch,
-            key,
-            hand=hand,
-            skin=skin,
-            config=config,
-            statistics=statistics,
-            weights=weights,
-            perturbation=perturbation,
-        )
-
-    return update.make_step(of, optimisation)
+    of = functools.partial(
+        loss,
+        hand=hand,
+        skin=surface.points(hand, config.hand_points),
+        config=config,
+        statistics=statistics,
+        weights=weights,
+        perturbation=perturbation,
+    )
+    return update.make_step(lambda params, batch, key, _step: of(params, batch, key), optimisation)

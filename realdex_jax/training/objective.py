@@ -79,6 +79,58 @@ def perturbed(
     return pose.join(q, jaxlie.SE3.from_rotation_and_translation(R, t))
 
 
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """A batch as every generator's objective needs it, and what the contact net makes of it."""
+
+    given: Decoded
+    """The poses (b k)."""
+    hand_points: Float[Array, "b k m 3"]
+    """Surface points of the posed hands, metres."""
+    clouds: Float[Array, "b k n 3"]
+    """Each cloud once per grasp."""
+    logits: Float[Array, "b k n 10"]
+    """The contact net's answer to hands moved a little."""
+    contact_net: Float[Array, ""]
+    """Its cross entropy."""
+
+
+def show(
+    params: Params,
+    batch: Batch,
+    key: PRNGKeyArray,
+    *,
+    hand: HandModel,
+    skin: SurfacePoints,
+    config: NetworkConfig,
+    perturbation: Perturbation,
+) -> Shown:
+    """Shows the contact net a batch; arguments as in `loss`, the key moves the hands."""
+    points, phi = jnp.asarray(batch.points), jnp.asarray(batch.phi)
+    q, T_object_hand = pose.split(phi)
+    R, t = T_object_hand.rotation().as_matrix(), T_object_hand.translation()
+    q_moved, T_moved = pose.split(perturbed(key, phi, perturbation))
+    # One pass through the hand for both given poses: compiling it is most of the wait.
+    both = posed(
+        hand,
+        jnp.stack([q, q_moved]),
+        jnp.stack([t, T_moved.translation()]),
+        jnp.stack([R, T_moved.rotation().as_matrix()]),
+    )
+    true_links = jax.tree.map(lambda x: x[0], both)
+    (true_points, moved_points), _ = surface.pose_points(skin, both)
+    clouds = _repeat(points, phi)
+    true_map = contact.contact_map(hand, true_links, clouds)
+    logits = contact_net(config.contact).apply(params.contact, points, moved_points)
+    return Shown(
+        given=Decoded(q=q, t=t, R=R),
+        hand_points=true_points,
+        clouds=clouds,
+        logits=logits,
+        contact_net=contact.cross_entropy(logits, true_map),
+    )
+
+
 def loss(
     params: Params,
     batch: Batch,
@@ -111,46 +163,34 @@ def loss(
         The loss and its unweighted terms by name.
     """
     assert isinstance(config.generator, CvaeConfig)  # others learn by `density_objective`
-    contact_network, generator = contact_net(config.contact), cvae(config.generator)
+    generator = cvae(config.generator)
     key_latent, key_noise = jax.random.split(key)
-    points, phi = jnp.asarray(batch.points), jnp.asarray(batch.phi)
-
-    q, T_object_hand = pose.split(phi)
-    R, t = T_object_hand.rotation().as_matrix(), T_object_hand.translation()
-    q_moved, T_moved = pose.split(perturbed(key_noise, phi, perturbation))
-    # One pass through the hand for both given poses: compiling it is most of the wait.
-    given = posed(
-        hand,
-        jnp.stack([q, q_moved]),
-        jnp.stack([t, T_moved.translation()]),
-        jnp.stack([R, T_moved.rotation().as_matrix()]),
+    points = jnp.asarray(batch.points)
+    shown = show(
+        params, batch, key_noise, hand=hand, skin=skin, config=config, perturbation=perturbation
     )
-    true_links = jax.tree.map(lambda x: x[0], given)
-    (true_points, moved_points), _ = surface.pose_points(skin, given)
-    clouds = repeated(points, phi)
-    true_map = contact.contact_map(hand, true_links, clouds)
-    logits = contact_network.apply(params.contact, points, moved_points)
-    predicted_map = jax.lax.stop_gradient(contact.expectation(logits))
+    q, t, R = shown.given.q, shown.given.t, shown.given.R
+    predicted_map = jax.lax.stop_gradient(contact.expectation(shown.logits))
 
     mean, log_variance = generator.encode(
-        params.generator, points, true_points, Decoded(q=q, t=t, R=R), statistics
+        params.generator, points, shown.hand_points, shown.given, statistics
     )
     z = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key_latent, mean.shape)
     decoded = generator.decode(params.generator, points, z, statistics)
     links = posed(hand, decoded.q, decoded.t, decoded.R)
     hand_points, _ = surface.pose_points(skin, links)
-    distance = contact.hand_distance(hand, links, clouds)
+    distance = contact.hand_distance(hand, links, shown.clouds)
 
     terms = {
         "kl": pose_loss.kl(mean, log_variance),
         "joints": pose_loss.joints(decoded.q, q),
         "translation": pose_loss.translation(decoded.t, t),
         "rotation": pose_loss.rotation(decoded.R, R),
-        "hand_points": pose_loss.chamfer(hand_points, true_points).mean(),
+        "hand_points": pose_loss.chamfer(hand_points, shown.hand_points).mean(),
         "contact_map": contact.map_error(contact.contact_value(distance), predicted_map),
         "penetration": penetration.depth(distance).mean(),
         "self_penetration": penetration.in_itself(hand, links).mean(),
-        "contact_net": contact.cross_entropy(logits, true_map),
+        "contact_net": shown.contact_net,
     }
     ramped = ("contact_map", "penetration", "self_penetration")
     total = jnp.zeros(())
@@ -189,7 +229,7 @@ def make_step(
     return update.make_step(of, optimisation)
 
 
-def repeated(points: Float[Array, "b n 3"], phi: Float[Array, "b k 28"]) -> Float[Array, "b k n 3"]:
+def _repeat(points: Float[Array, "b n 3"], phi: Float[Array, "b k 28"]) -> Float[Array, "b k n 3"]:
     """Each cloud once per grasp."""
     b, k = phi.shape[:2]
     return jnp.broadcast_to(points[:, None], (b, k, *points.shape[1:]))
