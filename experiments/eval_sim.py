@@ -35,7 +35,7 @@ from rich.progress import (
 
 from experiments import chain, protocol
 from experiments.protocol import Entry, Measured, Taken
-from realdex_jax.data import schema
+from realdex_jax.data import schema, store
 from realdex_jax.errors import ConfigError, RealdexError
 from realdex_jax.evaluation import report, results
 from realdex_jax.evaluation.report import Clip, Picture
@@ -82,6 +82,8 @@ class EvalSim:
     """Name or folder of a dataset."""
     split: str = "test"
     """Its split."""
+    scheme: str = store.SCHEME
+    """Which of its split schemes: object is the paper's, category holds out whole categories."""
     objects: Path | None = None
     """A folder of meshes, or one mesh (.obj .stl .ply .glb), instead of a dataset."""
     scale: float | None = None
@@ -312,8 +314,9 @@ def draw(hand: HandModel, measured: Sequence[Measured], each: int) -> list[Pictu
 def _entries(config: EvalSim) -> tuple[str, str, list[Entry], list[str]]:
     """Name and split to print, the objects, and notes about their meshes."""
     if config.objects is None:
-        data, entries, notes = protocol.entries_of_data(config.data, config.split)
-        return data, config.split, entries, notes
+        data, entries, notes = protocol.entries_of_data(config.data, config.split, config.scheme)
+        named = "" if config.scheme == store.SCHEME else f"{config.scheme} "
+        return data, named + config.split, entries, notes
     entries, notes = protocol.entries_of_folder(
         config.objects, config.scale, config.protocol().objects
     )

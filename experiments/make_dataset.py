@@ -2,6 +2,7 @@
 
     python -m experiments.make_dataset                 # the shipped set: 200 / 60 / 60 per object
     python -m experiments.make_dataset --preset small  # a few grasps of six objects, minutes
+    python -m experiments.make_dataset --preset wide   # training objects in three sizes, many cores
 
 One process per core, each with one object at a time; every batch is saved with its settings, so an
 interrupted run goes on where it stopped and gives the same grasps, and one with other settings is
@@ -17,7 +18,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,12 +43,12 @@ from realdex_jax.errors import DatasetError, RealdexError, UnknownObjectError
 from realdex_jax.evaluation.results import commit as commit_now
 from realdex_jax.geometry import sdf
 from realdex_jax.hand.load import load
-from sim import objects
+from sim import native, objects
 from sim.physics import Physics, StrictPhysics
 from sim.synthesis import SynthesisConfig
 from sim.validation import Tally, distinct, holds, synthesise
 
-PresetName = Literal["full", "small"]
+PresetName = Literal["full", "small", "wide"]
 
 HARD = 0.4
 """While a smaller share of an object's starts is strictly valid, some of the next ones are drawn
@@ -75,6 +76,10 @@ class Settings:
     """Only these objects; all if empty."""
     points: int = 4096
     """Surface points stored per object."""
+    scales: tuple[float, ...] = (1.0,)
+    """Sizes of each training object, every one with grasps of its own; others keep their size."""
+    masses: tuple[float, ...] = ()
+    """Masses (kg) at which every grasp passes the strict test, beside that of the test itself."""
 
 
 PRESETS: dict[PresetName, Settings] = {
@@ -85,7 +90,13 @@ PRESETS: dict[PresetName, Settings] = {
         test=10,
         objects=("beer_can", "body_wash", "duck_toy", "yogurt", "cosmetics", "small_sprayer"),
     ),
+    "wide": Settings(
+        out=Path("runs/realdex_sim_wide"), train=150, max_batches=40, scales=(0.8, 1.0, 1.25)
+    ),
 }
+"""full: the shipped set, 14 minutes with two processes on two cores. small: minutes.
+wide: not run to its end yet; by one batch of each new size about two core-hours, spread over as
+many cores as there are, and ten minutes for the slowest object. A process takes 1.3 GB."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +104,8 @@ class MakeDataset:
     """Command line of this script."""
 
     preset: PresetName = "full"
-    """full: the shipped set. small: a few grasps of six objects."""
+    """full: the shipped set. small: a few grasps of six objects. wide: the training objects in
+    three sizes."""
     out: Path | None = None
     """Folder of the dataset instead of the preset's; progress is kept in `<out>.parts`."""
     seed: int | None = None
@@ -112,6 +124,10 @@ class MakeDataset:
     """These objects instead of the preset's."""
     points: int | None = None
     """Surface points stored per object instead of the preset's."""
+    scales: tuple[float, ...] | None = None
+    """Sizes of each training object instead of the preset's, e.g. 0.8 1.0 1.25."""
+    masses: tuple[float, ...] | None = None
+    """Further masses (kg) that every grasp holds, instead of the preset's, e.g. 0.05 0.2."""
 
     def settings(self) -> Settings:
         """The preset with the command line's changes."""
@@ -147,21 +163,26 @@ def run(config: Settings, command: str, console: Console) -> dict[str, Any]:
         RealdexError: Settings that make no sense, something else than a dataset at `out`, or parts
             of a run with other settings.
     """
-    names = config.objects or objects.names()
-    split_of = {name: split for split, group in objects.SPLITS.items() for name in group}
-    _check(config, names)
+    _check(config)
+    splits = variants(objects.SPLITS, config)
+    part_of = {name: part for part, group in splits.items() for name in group}
+    names = sorted(part_of)
     store.check_target(config.out)
     parts = config.out.parent / f"{config.out.name}.parts"
     parts.mkdir(parents=True, exist_ok=True)
     for name in names:  # before the hours, not after
         resume(parts, name, config)
     commit = commit_now()
-    quota = {n: config.train if split_of[n] == "train" else config.test for n in names}
-    # Workers share the cores: one thread each, whatever they run.
+    quota = {n: config.train if part_of[n] == "train" else config.test for n in names}
+    workers = config.processes or native.cores()
+    # Workers share the cores: one thread each, whatever they run, and no accelerator.
     os.environ["XLA_FLAGS"] = (
         os.environ.get("XLA_FLAGS", "")
         + " --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     )
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if workers > 1:
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(parts / "compiled"))
     began = time.perf_counter()
     jobs = {n: (n, quota[n], config, parts) for n in names}
@@ -173,7 +194,6 @@ def run(config: Settings, command: str, console: Console) -> dict[str, Any]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    workers = config.processes or os.cpu_count() or 1
     context = multiprocessing.get_context("spawn")
     with (
         Progress(*columns, console=console) as progress,
@@ -209,17 +229,45 @@ def run(config: Settings, command: str, console: Console) -> dict[str, Any]:
         name="realdex-sim",
         version="1.0",
         grasps=kept,
-        splits={s: [n for n in group if n in kept] for s, group in objects.SPLITS.items()},
+        splits=splits,
         recipe=recipe,
         surfaces={n: _surface(n, config.points) for n in names},
+        schemes={
+            scheme: _among(variants(whole, config), part_of)
+            for scheme, whole in objects.SCHEMES.items()
+        },
     )
     _print(console, results)
     return recipe
 
 
-def _check(config: Settings, names: Sequence[str]) -> None:
+def variants(parts: Mapping[str, Sequence[str]], config: Settings) -> dict[str, tuple[str, ...]]:
+    """The asked objects of each part; those of "train" in every size of the settings."""
+
+    def sizes(part: str) -> tuple[float, ...]:
+        return config.scales if part == "train" else (objects.ORIGINAL,)
+
+    return {
+        part: tuple(
+            objects.variant(name, size)
+            for name in group
+            if name in config.objects or not config.objects
+            for size in sizes(part)
+        )
+        for part, group in parts.items()
+    }
+
+
+def _among(
+    parts: Mapping[str, Sequence[str]], names: Collection[str]
+) -> dict[str, tuple[str, ...]]:
+    """What there is of each part; sizes are made of the training objects of `SPLITS` only."""
+    return {part: tuple(n for n in group if n in names) for part, group in parts.items()}
+
+
+def _check(config: Settings) -> None:
     known = objects.names()
-    for name in names:
+    for name in config.objects:
         if name not in known:
             raise UnknownObjectError(f"no object {name!r}; known: {', '.join(known)}")
     for what in ("train", "test", "batch", "max_batches", "points"):
@@ -229,6 +277,19 @@ def _check(config: Settings, names: Sequence[str]) -> None:
         raise DatasetError(
             f"seed is {config.seed}, processes {config.processes}; neither may be negative"
         )
+    for what in ("scales", "masses"):
+        values = getattr(config, what)
+        if len(set(values)) != len(values):
+            raise DatasetError(f"{what} are {', '.join(map(str, values))}; each may be named once")
+    if not config.scales:
+        raise DatasetError("no scales; give at least one, 1 for the objects as they are")
+    for scale in config.scales:
+        objects.variant("any object", scale)
+    for mass in config.masses:
+        if not 0 < mass < np.inf:
+            raise DatasetError(f"mass {mass} kg is not positive")
+        if mass == StrictPhysics().mass:
+            raise DatasetError(f"{mass} kg is the strict test's own mass; leave it out of masses")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,6 +309,7 @@ def made_with(config: Settings) -> dict[str, Any]:
         "synthesis": dataclasses.asdict(SynthesisConfig(batch=config.batch)),
         "strict": StrictPhysics().describe(),
         "hard": HARD,
+        "masses": list(config.masses),
     }
     return json.loads(json.dumps(decisive))
 
@@ -263,6 +325,8 @@ def resume(parts: Path, name: str, config: Settings) -> Part | None:
     try:
         old = json.loads(note.read_text(encoding="utf-8"))
         before, now = old.get("settings"), made_with(config)
+        if before is not None:
+            before = {"masses": [], **before}  # older parts do not name what they had no choice in
         part = Part(Tally(**old["tally"]), int(old["batches"]), old.get("gate"))
     except FileNotFoundError:
         return None
@@ -325,9 +389,12 @@ def make_object(name: str, quota: int, config: Settings, parts: Path) -> dict[st
             grid=grid,
             config=settings,
             known=np.asarray(grasps.phi) if grasps is not None and hard else None,
+            masses=config.masses,
             threads=1,
         )
-        both = fresh if grasps is None else schema.concatenate([grasps, fresh])
+        # A batch without grasps may lack columns, and joining keeps only those that all have.
+        sets = [s for s in (grasps, fresh) if s is not None and len(s)] or [fresh]
+        both = schema.concatenate(sets) if len(sets) > 1 else sets[0]
         known = range(0 if grasps is None else len(grasps))
         grasps = schema.take(both, distinct(np.asarray(both.phi), shape.symmetry, tuple(known)))
         tally, batches = tally + counts, batches + 1

@@ -12,11 +12,11 @@ from realdex_jax.data import schema, store
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.data.store import Dataset
 from realdex_jax.errors import DatasetError, RealdexError
-from realdex_jax.evaluation import grasp
+from realdex_jax.evaluation import closure, grasp, spread
 from realdex_jax.evaluation.results import METRICS, STAGES, Row, stat
 from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand.load import HandModel
-from sim import displacement, intersection, meshes, objects, robustness
+from sim import displacement, intersection, meshes, objects, robustness, validation
 from sim.physics import Physics, StrictPhysics
 
 FUNCTIONAL = ("handle", "trigger", "pump")
@@ -53,7 +53,7 @@ class Taken:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measured:
-    """The metrics of one `Taken`, each with one value a grasp (diversity and time: one in all)."""
+    """The metrics of one `Taken`, each with one value a grasp (one in all if `Metric.whole`)."""
 
     taken: Taken
     values: dict[str, np.ndarray]
@@ -62,15 +62,17 @@ class Measured:
     """What simulated the still-hand test; None without grasps."""
 
 
-def entries_of_data(source: str, split: str) -> tuple[str, list[Entry], list[str]]:
+def entries_of_data(
+    source: str, split: str, scheme: str = store.SCHEME
+) -> tuple[str, list[Entry], list[str]]:
     """Name of a dataset, its objects of one split with mesh and grasps, and notes for the reader.
 
     The notes name the objects that cannot be used and say what was done to the others' meshes.
 
     Raises:
-        DatasetError: No such dataset or split, or no object of it that can be used.
+        DatasetError: No such dataset, scheme or split, or no object of it that can be used.
     """
-    dataset = store.open_dataset(source)
+    dataset = store.open_dataset(source, scheme)
     if split not in dataset.splits:
         known = ", ".join(dataset.splits)
         raise DatasetError(f"no split {split!r} in {dataset.name}; known: {known}")
@@ -118,7 +120,7 @@ def _shape(dataset: Dataset, name: str) -> tuple[ObjectShape, tuple[str, ...]]:
         imported = meshes.import_mesh(path, name=name, recentre=False)
         return imported.shape, imported.notable
     # Only our dataset means our parametric objects; anyone may call a scanned mug "mug".
-    if dataset.name in store.EMBEDDED and name in objects.names():
+    if dataset.name in store.EMBEDDED and name.partition("@")[0] in objects.names():
         return objects.make(name), ()
     raise DatasetError(f"{dataset.name}: no mesh for {name!r}; looked for {path}")
 
@@ -161,10 +163,21 @@ def measure(
         near = grasp.touched(hand, phi, surface.points)
         share = grasp.functional_share(near, np.isin(surface.labels, functional))
         values["functional_share"] = share
+    found = closure.contacts(hand, shape, phi)
+    values["q1"] = closure.q1(found, shape.bounds.mean(axis=0))
+    values["valid_q1"] = closure.valid_q1(values["q1"], values["penetration_cm"] / 100.0)
+    values["q1_bench"] = closure.q1_bench(hand, found)
+    whole: dict[str, float] = {"distinct_count": len(validation.distinct(phi, shape.symmetry))}
     if len(phi) > 1:
-        values["diversity"] = np.array([grasp.diversity(phi)])
+        poses = spread.spread(phi)
+        whole["diversity"] = spread.diversity(phi)
+        whole["joint_entropy"] = spread.joint_entropy(phi)[0]
+        whole["pca_first_share"] = float(spread.explained_variance(phi)[0])
+        whole["rotation_spread_deg"] = poses.rotation_deg
+        whole["translation_spread_cm"] = poses.translation_cm
     if taken.ms_per_grasp is not None:
-        values["ms_per_grasp"] = np.array([taken.ms_per_grasp])
+        whole["ms_per_grasp"] = taken.ms_per_grasp
+    values |= {name: np.array([value]) for name, value in whole.items()}
     seconds["geometry"] = time.perf_counter() - start
     return Measured(taken, values, seconds, moved.backend)
 
@@ -189,8 +202,8 @@ def deliver(measured: Sequence[Measured], folder: Path) -> list[Path]:
         sets = []
         for m in mine:
             count = len(m.taken.grasps)
-            each = m.values.keys() - {"diversity", "ms_per_grasp"}  # those are of the whole set
-            columns = {metric: m.values[metric].astype(np.float32) for metric in sorted(each)}
+            each = sorted(metric for metric in m.values if not METRICS[metric].whole)
+            columns = {metric: m.values[metric].astype(np.float32) for metric in each}
             columns["seed"] = np.full(count, m.taken.seed)
             columns["stage"] = np.full(count, STAGES.index(m.taken.stage))
             sets.append(dataclasses.replace(m.taken.grasps, columns=columns))

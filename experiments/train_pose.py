@@ -54,6 +54,8 @@ class Recipe:
     """Weights of the loss terms; their type says which objective is used."""
     perturbation: Perturbation = dataclasses.field(default_factory=Perturbation)
     """How far the hands shown to the contact net are moved."""
+    scheme: str = store.SCHEME
+    """Split scheme whose training part is trained on."""
     seed: int = 0
     """Seed of parameters, batches and noise."""
     log_every: int = 20
@@ -112,6 +114,8 @@ class TrainPose:
     """small: minutes on a CPU. paper: the release's sizes, for an accelerator. smoke: 20 steps."""
     data: str = "realdex-sim"
     """Name or folder of a dataset."""
+    scheme: str = store.SCHEME
+    """Which of its split schemes: object is the paper's, category holds out whole categories."""
     run: Path = Path("runs/train_pose")
     """Folder of the run; an unfinished one is continued."""
     steps: int | None = None
@@ -145,7 +149,12 @@ class TrainPose:
         elif self.kl is not None:
             weights = dataclasses.replace(weights, kl=self.kl)
         return dataclasses.replace(
-            base, network=network, optimisation=optimisation, weights=weights, seed=self.seed
+            base,
+            network=network,
+            optimisation=optimisation,
+            weights=weights,
+            scheme=self.scheme,
+            seed=self.seed,
         )
 
 
@@ -171,7 +180,7 @@ def train(recipe: Recipe, data: str, run: Path) -> GraspModel | None:
 
 def _train(recipe: Recipe, data: str, run: Path, stop: StopRequest) -> GraspModel | None:
     # ---- data
-    dataset = store.open_dataset(data)
+    dataset = store.open_dataset(data, recipe.scheme)
     source = pipeline.items(dataset, "train")
     batches = pipeline.batches(source, recipe.sampling, recipe.seed)
     statistics = Statistics(*pipeline.translation_statistics(source))

@@ -49,7 +49,7 @@ class Tally:
     settled: int = 0
     """Came to rest in the closed hand, shallow and within the hand's limits."""
     valid: int = 0
-    """Passed the strict test as settled."""
+    """Passed the strict test as settled, at every mass asked for."""
     kept: int = 0
     """Also held by the still hand in all six directions."""
     seconds_optimise: float = 0.0
@@ -69,6 +69,7 @@ def synthesise(
     grid: SdfGrid | None = None,
     config: SynthesisConfig | None = None,
     known: Float[np.ndarray, "k 28"] | None = None,
+    masses: Sequence[float] = (),
     threads: int | None = None,
 ) -> tuple[GraspSet, Tally]:
     """One batch of starts for an object, optimised and validated.
@@ -80,6 +81,7 @@ def synthesise(
         grid: The object's distance grid, if already built.
         config: Constants of the optimisation.
         known: Grasps that hold, around which a share of the starts is drawn; for hard objects.
+        masses: Masses (kg) of the object at which the strict test must be passed, too.
         threads: Physics threads; `native.cores()` if None.
 
     Returns:
@@ -90,7 +92,7 @@ def synthesise(
     grid = sdf.build(shape) if grid is None else grid
     optimised = jax.block_until_ready(optimise(hand, shape, grid, seed, config, known=known))
     middle = time.perf_counter()
-    grasps, tally = validate(hand, shape, optimised, config, threads=threads)
+    grasps, tally = validate(hand, shape, optimised, config, masses=masses, threads=threads)
     took = Tally(seconds_optimise=middle - began, seconds_physics=time.perf_counter() - middle)
     return grasps, tally + took
 
@@ -101,9 +103,13 @@ def validate(
     optimised: Optimised,
     config: SynthesisConfig,
     *,
+    masses: Sequence[float] = (),
     threads: int | None = None,
 ) -> tuple[GraspSet, Tally]:
-    """Keeps what holds: settled in physics, strictly tested, then held still six ways."""
+    """Keeps what holds: settled in physics, strictly tested, then held still six ways.
+
+    The strict test is run at its own mass and at each of `masses` (kg), with the same squeeze.
+    """
     promising = np.flatnonzero(optimised.promising(config))
     tried = GraspSet(
         phi=np.asarray(optimised.phi)[promising],
@@ -122,8 +128,12 @@ def validate(
         "contacts": strict.contacts.astype(np.int8),
     }
     valid = np.flatnonzero(strict.success)
-    tally += Tally(settled=len(settled), valid=len(valid))
     settled = dataclasses.replace(settled, columns={**settled.columns, **columns})
+    for mass in masses:
+        physics = dataclasses.replace(StrictPhysics(), mass=mass)
+        left = schema.take(settled, valid)
+        valid = valid[robustness(hand, shape, left, physics, threads=threads).success]
+    tally += Tally(settled=len(settled), valid=len(valid))
     settled = schema.take(settled, valid)
     if not len(settled):
         return settled, tally

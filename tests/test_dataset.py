@@ -30,6 +30,14 @@ def test_splits_are_40_6_6_and_every_object_has_its_quota(dataset):
             assert len(dataset.grasps(name)) >= quota, name
 
 
+def test_the_category_scheme_is_the_objects_own(dataset):
+    assert dataset.schemes == ("object", "category")
+    other = store.open_dataset("realdex-sim", scheme="category")
+    assert other.splits == dict(objects.SCHEMES["category"])
+    assert sorted(other.objects) == sorted(dataset.objects)
+    assert other.digests == dataset.digests
+
+
 def test_grasps_are_shallow_possible_and_distinct(dataset):
     for name in dataset.objects:
         grasps = dataset.grasps(name)

@@ -17,6 +17,8 @@ from scipy.spatial.transform import Rotation
 from realdex_jax import pytree
 from realdex_jax.data.store import Dataset
 from realdex_jax.errors import DatasetError
+from realdex_jax.geometry import view
+from realdex_jax.geometry.cloud import MIN_POINTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Sampling:
     jitter: float = 0.0005
     """Standard deviation of noise on cloud points, metres."""
     partial: float = 0.25
-    """Share of the clouds reduced to the side that faces a random viewpoint."""
+    """Share of the clouds as a depth camera in a random place sees them, with its noise."""
 
 
 @pytree.dataclass
@@ -109,13 +111,9 @@ def draw(
 ) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "k 28"]]:
     """One augmented cloud of an object and some of its grasps, in the cloud's centred frame."""
     R = _rotation(sampling, rng)
-    chosen = np.arange(len(item.points))
-    if rng.uniform() < sampling.partial:
-        view = rng.normal(size=3)
-        seen = np.flatnonzero(item.normals @ (view / np.linalg.norm(view)) > 0.0)
-        chosen = seen if len(seen) >= 16 else chosen
-    chosen = rng.choice(chosen, sampling.points, replace=len(chosen) < sampling.points)
-    points = R.apply(item.points[chosen]) + rng.normal(0, sampling.jitter, (sampling.points, 3))
+    points = _measured(item, rng) if rng.uniform() < sampling.partial else item.points
+    chosen = rng.choice(len(points), sampling.points, replace=len(points) < sampling.points)
+    points = R.apply(points[chosen]) + rng.normal(0, sampling.jitter, (sampling.points, 3))
     centre = points.mean(axis=0)
     grasps = rng.choice(len(item.phi), sampling.grasps, replace=len(item.phi) < sampling.grasps)
     phi = transform(item.phi[grasps], R)
@@ -139,6 +137,20 @@ def translation_statistics(
     t = np.concatenate([i.phi[:, 22:25] - i.points.mean(axis=0) for i in source])
     spread = max(float(np.sqrt((t**2).mean())), 1e-3)
     return np.zeros(3, np.float32), np.full(3, spread, np.float32)
+
+
+def _measured(item: Item, rng: np.random.Generator) -> Float[np.ndarray, "n 3"]:
+    """The object's points as one depth camera measures them from anywhere around, not just above.
+
+    All of them if it sees next to nothing.
+    """
+    middle = item.points.mean(axis=0)
+    radius = np.linalg.norm(item.points - middle, axis=1).max()
+    away = rng.normal(size=3)
+    away *= (radius + rng.uniform(*view.DISTANCE)) / np.linalg.norm(away)
+    seen = view.seen_from(item.points, item.normals, middle + away)
+    points = view.noisy(item.points[seen], item.normals[seen], middle + away, rng)
+    return points if len(points) >= MIN_POINTS else item.points
 
 
 def _rotation(sampling: Sampling, rng: np.random.Generator) -> Rotation:

@@ -1,6 +1,7 @@
 """The dataset folder: one JSON index and plain `.npz` files per object.
 
-    dataset.json                 name, version, hand, joint order, units, splits, digests, recipe
+    dataset.json                 name, version, hand, joint order, units, splits, digests, recipe;
+                                 optional: schemes, further splits by name
     objects/<name>/points.npz    points (n 3) m and outward normals (n 3) of the surface, object
     frame objects/<name>/mesh.obj      optional
     grasps/<name>.npz            phi (n 28), q_pregrasp (n 22), q_squeeze (n 22), column.<name> (n)
@@ -36,6 +37,9 @@ from realdex_jax.hand import joints
 
 FORMAT = 1
 """Version of the folder layout."""
+
+SCHEME = split_rules.SCHEME
+"""The scheme a dataset is opened under if none is named: its own splits."""
 
 HAND = "shadow"
 """The hand whose joint angles and limits the poses keep."""
@@ -76,18 +80,23 @@ class Dataset:
     name: str
     version: str
     splits: Mapping[str, tuple[str, ...]]
-    """Object names of "train", "val" and "test"."""
+    """Object names of "train", "val" and "test", under `scheme`."""
     recipe: Mapping[str, Any]
     """How it was made: command, seed, commit, settings."""
     digest: str
-    """SHA-256 over all files' digests; saved beside checkpoints."""
+    """SHA-256 over all files' digests, and over the parts of a scheme other than the dataset's own;
+    saved beside checkpoints."""
     joint_names: tuple[str, ...]
     digests: Mapping[str, str]
     """SHA-256 of each file by its path inside the folder."""
+    scheme: str = SCHEME
+    """Name of the split scheme it was opened under."""
+    schemes: tuple[str, ...] = (SCHEME,)
+    """Names of all its schemes."""
 
     @property
     def objects(self) -> tuple[str, ...]:
-        """All object names, in split order."""
+        """All object names of the scheme, in split order."""
         return tuple(name for names in self.splits.values() for name in names)
 
     def grasps(self, name: str) -> GraspSet:
@@ -116,11 +125,17 @@ class Dataset:
             )
 
 
-def open_dataset(source: str | Path) -> Dataset:
+def open_dataset(source: str | Path, scheme: str = SCHEME) -> Dataset:
     """Opens a dataset by name ("realdex-sim") or folder.
 
+    Args:
+        source: Name or folder.
+        scheme: Which of its split schemes `splits` is; "object" is the dataset's own, the paper's
+            rule.
+
     Raises:
-        DatasetError: No such dataset, an unreadable index, or another hand, layout or units.
+        DatasetError: No such dataset or scheme, an unreadable index, or another hand, layout or
+            units.
         JointError: A joint of the hand is missing.
     """
     path = _embedded_path(str(source)) if str(source) in EMBEDDED else Path(source)
@@ -139,6 +154,10 @@ def open_dataset(source: str | Path) -> Dataset:
         name, layout = str(meta["name"]), int(meta["format"])
         hand, units = meta["hand"], dict(meta["units"])
         recipe = dict(meta.get("recipe", {}))
+        schemes = {
+            str(which): {str(k): tuple(map(str, v)) for k, v in parts.items()}
+            for which, parts in dict(meta.get("schemes", {})).items()
+        }
     except (
         json.JSONDecodeError,
         UnicodeDecodeError,
@@ -158,17 +177,29 @@ def open_dataset(source: str | Path) -> Dataset:
     joints.reorder(
         np.zeros(len(names)), names
     )  # names every joint of ours, or says which is missing
-    for object_name in (name for group in splits.values() for name in group):
+    listed = [object_name for group in splits.values() for object_name in group]
+    for object_name in listed:
         _check_file_name(object_name)
+    try:
+        split_rules.check_schemes(schemes, listed)
+    except DatasetError as error:
+        raise DatasetError(f"{index}: {error}") from error
+    known = (SCHEME, *schemes)
+    if scheme not in known:
+        raise DatasetError(f"no split scheme {scheme!r} in {name}; known: {', '.join(known)}")
+    chosen = splits if scheme == SCHEME else schemes[scheme]
     return Dataset(
         path=path,
         name=name,
         version=version,
-        splits=splits,
+        splits=chosen,
         recipe=recipe,
-        digest=_combined(digests),
+        # The own splits have never been part of the digest, which stands beside shipped models.
+        digest=_combined(digests if scheme == SCHEME else {**digests, scheme: _listed(chosen)}),
         joint_names=names,
         digests=digests,
+        scheme=scheme,
+        schemes=known,
     )
 
 
@@ -216,6 +247,7 @@ def write_dataset(
     recipe: Mapping[str, Any],
     surfaces: Mapping[str, Surface] | None = None,
     meshes: Mapping[str, bytes] | None = None,
+    schemes: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
 ) -> Dataset:
     """Writes a dataset folder; an old one at its place goes only when the new one is on disk.
 
@@ -229,10 +261,11 @@ def write_dataset(
         surfaces: Surface points by object; stored as float16 about their middle (error below 0.07
             mm at 0.25 m).
         meshes: OBJ text by object.
+        schemes: Further splits of the same objects by name; see `splits.check_schemes`.
 
     Raises:
-        DatasetError: Splits and grasps name different objects, a set breaks the rules, there is
-            something else than a dataset at `path`, or the disk is full.
+        DatasetError: Splits and grasps name different objects, a set or a scheme breaks the rules,
+            there is something else than a dataset at `path`, or the disk is full.
     """
     check_target(path)
     split_rules.check(splits)
@@ -242,6 +275,7 @@ def write_dataset(
         raise DatasetError(
             f"splits and grasps must name the same objects once each; differing: {different}"
         )
+    split_rules.check_schemes(schemes or {}, listed)
     files = {f"grasps/{k}.npz": _grasp_bytes(schema.validate(v, k)) for k, v in grasps.items()}
     files |= {f"objects/{k}/points.npz": _surface_bytes(v) for k, v in (surfaces or {}).items()}
     files |= {f"objects/{k}/mesh.obj": v for k, v in (meshes or {}).items()}
@@ -254,7 +288,8 @@ def write_dataset(
         "hand": HAND,
         "joints": list(joints.NAMES),
         "units": UNITS,
-        "splits": {k: list(v) for k, v in splits.items()},
+        "splits": _lists(splits),
+        **({"schemes": {k: _lists(v) for k, v in schemes.items()}} if schemes else {}),
         "digests": {k: _digest(v) for k, v in sorted(files.items())},
         "recipe": dict(recipe),
     }
@@ -479,6 +514,15 @@ def _check_file_name(name: str) -> None:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def _lists(splits: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    return {part: list(names) for part, names in splits.items()}
+
+
+def _listed(splits: Mapping[str, Sequence[str]]) -> str:
+    """Digest of the objects of each part; their order counts, because it decides batches."""
+    return _digest(json.dumps(sorted(_lists(splits).items())).encode())
 
 
 def _combined(digests: Mapping[str, str]) -> str:

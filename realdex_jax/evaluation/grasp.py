@@ -87,17 +87,6 @@ def functional_share(
     return (touched & functional).sum(axis=1) / np.maximum(total, 1)
 
 
-def diversity(phi: Float[Array | np.ndarray, "b 28"]) -> float:
-    """Standard deviation (rad) of the joint angles over grasps of one object, mean over joints.
-
-    Raises:
-        MetricError: Fewer than two grasps.
-    """
-    if len(phi) < 2:
-        raise MetricError(f"diversity of {len(phi)} grasps; at least two are needed")
-    return float(np.asarray(phi)[:, : pose.JOINTS].std(axis=0, ddof=1).mean())
-
-
 def fingers(hand: HandModel) -> tuple[tuple[int, ...], ...]:
     """Links with primitives of each finger, order FF MF RF LF TH; palm and metacarpal left out."""
     carries = set(hand.geoms.link.tolist())

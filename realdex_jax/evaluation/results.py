@@ -45,6 +45,8 @@ class Metric:
     """1: more is better; -1: less is better; 0: neither."""
     share: bool = False
     """Lies between 0 and 1."""
+    whole: bool = False
+    """Has one value for a whole set of grasps, not one a grasp."""
 
 
 METRICS: dict[str, Metric] = {
@@ -58,8 +60,16 @@ METRICS: dict[str, Metric] = {
     "contact_number": Metric("touching links", 1, 1),
     "contact_distance_mm": Metric("finger gap (mm)", 2, -1),
     "functional_share": Metric("on functional part", 3, 1, share=True),
-    "diversity": Metric("diversity (rad)", 3, 1),
-    "ms_per_grasp": Metric("ms/grasp", 1, -1),
+    "q1": Metric("Q1", 3, 1),
+    "valid_q1": Metric("Q1, 0 if 5 mm deep", 3, 1),
+    "q1_bench": Metric("2 - Q1 of the tips", 3, -1),
+    "diversity": Metric("diversity (rad)", 3, 1, whole=True),
+    "joint_entropy": Metric("joint entropy (bits)", 2, 1, whole=True),
+    "pca_first_share": Metric("variance on one axis", 3, -1, share=True, whole=True),
+    "rotation_spread_deg": Metric("spread of palm turns (deg)", 1, 1, whole=True),
+    "translation_spread_cm": Metric("spread of palm places (cm)", 2, 1, whole=True),
+    "distinct_count": Metric("distinct grasps", 1, 1, whole=True),
+    "ms_per_grasp": Metric("ms/grasp", 1, -1, whole=True),
     "mpjpe_cm": Metric("MPJPE (cm)", 2, -1),
     "ave_cm2": Metric("AVE (cm²)", 2, -1),
     "ave_local_cm2": Metric("AVE of the fingers (cm²)", 3, -1),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -10,6 +10,8 @@ import numpy as np
 import trimesh
 from jaxtyping import Float, Int
 from scipy.spatial import ConvexHull
+
+from realdex_jax.errors import MeshError
 
 Symmetry = Literal["none", "axial"]
 
@@ -106,6 +108,29 @@ class ObjectShape:
         piece = near.argmax(axis=1)
         index = np.array([self.labels.index(label) for label in self.piece_labels])
         return index[piece]
+
+    def scaled(self, factor: float, name: str) -> ObjectShape:
+        """The same object in another size, grown about the origin of its frame.
+
+        It is of the same stuff: the mass grows with the cube of the factor. Labels, category and
+        symmetry stay; so do normals, and the surface samples of a seed are the scaled ones.
+
+        Args:
+            factor: Size over size, positive.
+            name: Name of the new object; two objects need two names.
+
+        Raises:
+            MeshError: The factor is not a positive number.
+        """
+        if not 0.0 < factor < np.inf:
+            raise MeshError(f"{self.name} cannot be scaled by {factor}; the factor is positive")
+        return replace(
+            self,
+            name=name,
+            vertices=factor * self.vertices,
+            pieces=tuple(factor * piece for piece in self.pieces),
+            mass=factor**3 * self.mass,
+        )
 
     def surface(self, count: int, seed: int = 0) -> SurfaceSample:
         """Sample the surface evenly by area; the same arguments always give the same points.

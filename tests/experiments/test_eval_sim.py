@@ -12,12 +12,12 @@ import pytest
 import trimesh
 from rich.console import Console
 
-from experiments import eval_sim
+from experiments import eval_sim, protocol
 from experiments.eval_sim import EvalSim
 from experiments.protocol import Taken
 from realdex_jax.data import schema, store
 from realdex_jax.data.schema import GraspSet
-from realdex_jax.errors import CloudError, ConfigError, RealdexError
+from realdex_jax.errors import CloudError, ConfigError, DatasetError, RealdexError
 from realdex_jax.evaluation import results
 from realdex_jax.models import grasp_model
 from realdex_jax.models.cvae import Statistics
@@ -64,6 +64,29 @@ def test_stored_grasps_give_a_valid_file_and_a_report(
     (note,) = found.notes
     assert "near 0 by construction" in note
     assert note in page
+
+
+def test_a_scheme_chooses_the_objects_and_is_named_in_the_table(
+    tiny_dataset: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = store.open_dataset(tiny_dataset)
+    mesh = (tiny_dataset / "objects" / "block" / "mesh.obj").read_bytes()
+    store.write_dataset(
+        tmp_path / "data",
+        name="tiny",
+        version="1",
+        grasps={name: old.grasps(name) for name in old.objects},
+        splits=old.splits,
+        recipe={},
+        meshes=dict.fromkeys(old.objects, mesh),
+        schemes={"other": {"train": ["block"], "test": ["brick"]}},
+    )
+    words = ("--data", tmp_path / "data", "--stages", "dataset", "--grasps", 3)
+    run(monkeypatch, *words, "--scheme", "other", "--out", tmp_path / "out")
+    (row,) = results.load(tmp_path / "out" / "results.json").rows
+    assert (row.split, row.objects, row.grasps) == ("other test", 1, 3)
+    with pytest.raises(DatasetError, match="no split scheme 'x' in tiny; known: object, other"):
+        protocol.entries_of_data(str(tmp_path / "data"), "test", "x")
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from experiments.protocol import Measured, Taken
 from realdex_jax.data import schema, store
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.errors import DatasetError, DecompositionError
+from realdex_jax.evaluation.results import METRICS
+from realdex_jax.hand import load
 from sim import objects
 
 
@@ -139,3 +141,21 @@ def test_rows_pool_grasps_and_count_objects_once(tiny_dataset: pathlib.Path) -> 
     assert (found[0].objects, found[0].grasps) == (1, 4)
     assert (found[0].metrics["held"].mean, found[0].metrics["held"].n) == (0.75, 4)
     assert found[0].metrics["diversity"].n == 2
+
+
+def test_every_metric_has_a_value_a_grasp_or_one_in_all(
+    tiny_dataset: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    _, (entry,), _ = protocol.entries_of_data(str(tiny_dataset), "test")
+    assert entry.grasps is not None
+    taken = Taken("raw", entry, 0, schema.take(entry.grasps, slice(3)), ms_per_grasp=5.0)
+    found = protocol.measure(load.load(), taken)
+    sizes = {name: len(values) for name, values in found.values.items()}
+    assert sizes == {name: 1 if METRICS[name].whole else 3 for name in sizes}
+    assert {"q1", "valid_q1", "q1_bench", "held", "penetration_cm"} <= set(sizes)
+    whole = {name for name, metric in METRICS.items() if metric.whole}
+    assert whole <= set(sizes)
+    assert all(np.isfinite(values).all() for values in found.values.values())
+    (path,) = protocol.deliver([found], tmp_path)
+    columns = store.load_grasps(path).columns
+    assert set(columns) == (set(sizes) - whole) | {"seed", "stage"}

@@ -7,9 +7,12 @@ import pytest
 import trimesh
 from scipy.spatial import ConvexHull
 
+from realdex_jax.data import schema, store
 from realdex_jax.errors import UnknownObjectError
 from realdex_jax.geometry.shape import MAX_PIECE_VERTICES, ObjectShape
-from sim import objects
+from realdex_jax.hand.load import load
+from sim import objects, solids
+from sim.robustness import robustness
 
 NAMES = objects.names()
 AXIAL = [n for n in NAMES if objects._RECIPES[n].symmetry == "axial"]
@@ -29,6 +32,66 @@ def test_the_split_is_a_partition_of_52_objects() -> None:
     assert [len(objects.SPLITS[key]) for key in ("train", "val", "test")] == [40, 6, 6]
     assert set.union(*parts) == set(NAMES)
     assert sum(map(len, parts)) == len(NAMES) == 52
+
+
+def test_the_category_scheme_holds_out_whole_categories_of_all_objects() -> None:
+    parts = objects.SCHEMES["category"]
+    assert sorted(name for names in parts.values() for name in names) == sorted(NAMES)
+    kinds = {part: {objects.make(n).category for n in names} for part, names in parts.items()}
+    assert not kinds["train"] & (kinds["val"] | kinds["test"])
+    assert not kinds["val"] & kinds["test"]
+    assert len(kinds["test"]) >= 2
+    assert [len(parts[part]) for part in ("train", "val", "test")] == [40, 4, 8]
+
+
+def test_names_of_sizes_are_written_one_way() -> None:
+    assert objects.variant("mug", 0.8) == "mug@0.80"
+    assert objects.variant("mug", 1.0) == "mug"
+    for name in ("mug", "mug@0.80", "mug@12.50"):
+        assert objects.variant(*objects.parse(name)) == name
+    for name, message in (
+        ("mug@0.8", "write 'mug@0.80'"),
+        ("mug@1.00", "write 'mug'"),
+        ("mug@8e-1", "write 'mug@0.80'"),
+        ("mug@0.805", "at most two decimals"),
+        ("mug@", "no size nan"),
+        ("mug@-1.00", "a size is a positive factor"),
+        ("mug@inf", "no size inf"),
+        ("teapot@0.80", "no parametric object 'teapot@0.80'; known: air_duster"),
+    ):
+        with pytest.raises(UnknownObjectError, match=message):
+            objects.make(name)
+
+
+def test_an_object_in_another_size_is_made_by_its_name() -> None:
+    cup, small = objects.make("tea_cup"), objects.make("tea_cup@0.80")
+    assert small is objects.make("tea_cup@0.80")
+    assert small.name == "tea_cup@0.80"
+    np.testing.assert_allclose(small.bounds, 0.8 * cup.bounds)
+    assert small.labels == cup.labels
+    volume, error = monte_carlo_volume(small)  # of the pieces, the mesh being what was scaled
+    assert abs(0.8**3 * cup.volume - volume) < 4 * error
+
+
+def ball(radius: float) -> ObjectShape:
+    (piece,) = solids.ball("ball", (radius, radius, radius))
+    pieces = (solids.corners(piece.vertices),)
+    vertices, faces = solids.union(pieces)
+    return ObjectShape(f"ball of {radius}", vertices, faces, pieces, ("ball",), 0.1, "test")
+
+
+def test_a_hand_cannot_tell_a_scaled_ball_from_one_made_in_that_size() -> None:
+    # Grasps of a jar about as wide as the ball, so that some links meet it.
+    grasps = schema.take(store.open_dataset("realdex-sim").grasps("cosmetics"), slice(0, 8))
+    small = robustness(load(), ball(0.024), grasps)
+    scaled = robustness(load(), ball(0.024).scaled(1.25, "scaled"), grasps)
+    made = robustness(load(), ball(0.03), grasps)
+    assert made.success.mean() > 0.5
+    np.testing.assert_array_equal(scaled.reason, made.reason)
+    np.testing.assert_array_equal(scaled.contacts, made.contacts)
+    # The corners agree to rounding, which contacts amplify over hundreds of steps.
+    np.testing.assert_allclose(scaled.q_settled, made.q_settled, atol=1e-4)
+    assert small.success.mean() < made.success.mean()
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:

@@ -127,6 +127,25 @@ def test_kept_grasps_are_settled_strictly_valid_and_possible(optimised):
     assert replay.success.all()
 
 
+def test_grasps_kept_at_several_masses_are_those_that_pass_at_each(optimised):
+    shape, found = optimised
+    found = jax.tree.map(lambda x: x[::2], found)
+    every, tally = validation.validate(load(), shape, found, BATCH)
+    masses = (0.05, 0.4)
+    kept, fewer = validation.validate(load(), shape, found, BATCH, masses=masses)
+    assert set(kept.columns) == set(every.columns)
+    assert (fewer.promising, fewer.settled) == (tally.promising, tally.settled)
+    # An independent way to the same set: each mass alone, on what is kept without them.
+    passes = [
+        robustness(load(), shape, every, dataclasses.replace(StrictPhysics(), mass=mass)).success
+        for mass in masses
+    ]
+    both = np.all(passes, axis=0)
+    assert 0 < both.sum() < len(every), "some pass, some do not; else nothing is tested"
+    np.testing.assert_array_equal(kept.phi, np.asarray(every.phi)[both])
+    assert tally.valid - fewer.valid >= (~both).sum()
+
+
 def test_tallies_add_up():
     a, b = validation.Tally(starts=3, valid=1), validation.Tally(starts=2, kept=1)
     assert dataclasses.asdict(a + b) == dataclasses.asdict(

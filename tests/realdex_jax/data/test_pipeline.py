@@ -3,6 +3,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 from realdex_jax import pose
@@ -10,6 +11,7 @@ from realdex_jax.data import pipeline, store
 from realdex_jax.data.pipeline import Item, Sampling
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.errors import DatasetError
+from realdex_jax.geometry import view
 from realdex_jax.hand import joints
 
 
@@ -49,6 +51,53 @@ def test_an_epoch_shows_every_object_and_epochs_differ():
 def test_clouds_are_centred():
     batch = pipeline.batches(ITEMS, SAMPLING, 0)[0]
     np.testing.assert_allclose(batch.points.mean(axis=1), 0.0, atol=1e-6)
+
+
+def test_partial_clouds_are_what_a_camera_measures(monkeypatch):
+    """Each comes from one camera in reach: only points that face it, off by its noise."""
+    source, cameras = ITEMS[0], []
+    seen_from = view.seen_from
+
+    def spy(points, normals, p_view):
+        cameras.append(p_view)
+        return seen_from(points, normals, p_view)
+
+    monkeypatch.setattr(pipeline.view, "seen_from", spy)
+    sampling = Sampling(points=100, grasps=1, turn=False, tilt=0.0, jitter=0.0, partial=1.0)
+    middle = source.points.mean(axis=0)
+    radius = np.linalg.norm(source.points - middle, axis=1).max()
+    errors = []
+    for seed in range(8):
+        points, phi = pipeline.draw(source, sampling, np.random.default_rng(seed))
+        # Nothing turns here: a palm tells where the cloud's middle was put.
+        shifts = source.phi[:, 22:25] - phi[0, 22:25]
+        own = np.argmin(np.abs(source.phi[:, :22] - phi[0, :22]).sum(axis=1))
+        points = points + shifts[own]
+        assert view.DISTANCE[0] <= np.linalg.norm(cameras[-1] - middle) - radius
+        assert np.linalg.norm(cameras[-1] - middle) - radius <= view.DISTANCE[1]
+        error, nearest = KDTree(source.points).query(points)
+        toward = cameras[-1] - source.points[nearest]
+        facing = np.einsum("ni,ni->n", toward, source.normals[nearest]) > 0
+        assert facing.mean() > 0.98  # a noisy point may be nearer to another
+        errors.append(error)
+    assert len(np.unique(np.round(cameras, 6), axis=0)) == 8
+    # One-sided normal noise of 0.5 to 0.9 mm or more at a slant, less where neighbours are nearer.
+    assert 0.0003 < np.concatenate(errors).mean() < 0.0015
+
+
+def test_whole_clouds_are_left_alone():
+    sampling = Sampling(points=400, grasps=1, turn=False, tilt=0.0, jitter=0.0, partial=0.0)
+    points, _ = pipeline.draw(ITEMS[0], sampling, np.random.default_rng(0))
+    centred = ITEMS[0].points - ITEMS[0].points.mean(axis=0)
+    np.testing.assert_allclose(KDTree(centred).query(points)[0], 0.0, atol=1e-6)
+
+
+def test_where_next_to_nothing_is_seen_all_points_stay(monkeypatch):
+    monkeypatch.setattr(pipeline.view, "noisy", lambda points, *rest: points[:15])
+    sampling = Sampling(points=400, grasps=1, turn=False, tilt=0.0, jitter=0.0, partial=1.0)
+    points, _ = pipeline.draw(ITEMS[0], sampling, np.random.default_rng(0))
+    centred = ITEMS[0].points - ITEMS[0].points.mean(axis=0)
+    np.testing.assert_allclose(np.sort(points, axis=0), np.sort(centred, axis=0), atol=1e-6)
 
 
 @pytest.mark.parametrize("tilt", [0.2, np.inf])

@@ -33,7 +33,7 @@ def box_surface(n: int = 512, seed: int = 0) -> store.Surface:
 SPLITS = {"train": ["cup", "can"], "val": ["jar"], "test": ["tub"]}
 
 
-def write(path: Path, version: str = "1") -> store.Dataset:
+def write(path: Path, version: str = "1", schemes: dict | None = None) -> store.Dataset:
     names = [name for group in SPLITS.values() for name in group]
     return store.write_dataset(
         path,
@@ -43,6 +43,7 @@ def write(path: Path, version: str = "1") -> store.Dataset:
         splits=SPLITS,
         recipe={"seed": 0},
         surfaces={name: box_surface(seed=seed) for seed, name in enumerate(names)},
+        schemes=schemes,
     )
 
 
@@ -229,3 +230,85 @@ def test_splits_are_by_object_and_reproducible():
     assert parts == splits.by_object(names[::-1], seed=3)
     with pytest.raises(DatasetError, match="in train and test"):
         splits.check({"train": ["a"], "val": [], "test": ["a"]})
+
+
+CATEGORY = {"train": ["jar", "cup"], "val": [], "test": ["tub"]}
+
+
+def test_a_scheme_is_another_view_of_the_same_files(tmp_path):
+    plain = write(tmp_path / "plain")
+    own = write(tmp_path / "d", schemes={"category": CATEGORY})
+    assert (own.scheme, own.schemes) == ("object", ("object", "category"))
+    assert own.splits == plain.splits
+    assert own.digest == plain.digest  # a model trained on the one was trained on the other
+    other = store.open_dataset(tmp_path / "d", scheme="category")
+    store.verify(other)
+    assert other.scheme == "category"
+    assert other.splits == {part: tuple(names) for part, names in CATEGORY.items()}
+    assert other.objects == ("jar", "cup", "tub")
+    np.testing.assert_array_equal(other.grasps("jar").phi, own.grasps("jar").phi)
+    with pytest.raises(DatasetError, match="no object 'can' in tiny; known: jar, cup, tub"):
+        other.grasps("can")
+
+
+def test_the_digest_of_a_scheme_tells_what_was_trained_on(tmp_path):
+    first = write(tmp_path / "a", schemes={"category": CATEGORY})
+    changed = {"train": ["cup", "jar"], "val": [], "test": ["tub"]}
+    write(tmp_path / "b", schemes={"category": changed})
+    digests = [
+        store.open_dataset(tmp_path / name, scheme).digest
+        for name in "ab"
+        for scheme in ("object", "category")
+    ]
+    assert digests[0] == digests[2] == first.digest
+    assert len(set(digests)) == 3
+
+
+def test_an_index_without_schemes_has_the_one(tmp_path):
+    index = json.loads((write(tmp_path / "d").path / "dataset.json").read_text())
+    assert "schemes" not in index
+    assert index["format"] == 1
+    with pytest.raises(DatasetError, match=r"no split scheme 'category' in tiny; known: object$"):
+        store.open_dataset(tmp_path / "d", scheme="category")
+
+
+@pytest.mark.parametrize(
+    ("schemes", "message"),
+    [
+        ({"object": CATEGORY}, "scheme 'object' is the dataset's own splits"),
+        ({"new": {"train": ["cup", "pan"]}}, r"scheme 'new' names objects .*\['pan'\]"),
+        ({"new": {"train": ["cup"], "test": ["cup"]}}, "scheme 'new': object 'cup' is in train"),
+        ({"new": {"trian": ["cup"]}}, r"scheme 'new': unknown parts \['trian'\]"),
+    ],
+)
+def test_bad_schemes_are_neither_written_nor_read(tmp_path, schemes, message):
+    with pytest.raises(DatasetError, match=message):
+        write(tmp_path / "d", schemes=schemes)
+    assert not (tmp_path / "d").exists()
+    index = write(tmp_path / "d").path / "dataset.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "schemes": schemes}))
+    with pytest.raises(DatasetError, match=rf"dataset\.json: {message}"):
+        store.open_dataset(tmp_path / "d")
+
+
+@pytest.mark.parametrize("schemes", [["new"], {"new": ["cup"]}, {"new": {"train": 3}}])
+def test_schemes_of_another_form_are_refused(tmp_path, schemes):
+    index = write(tmp_path / "d").path / "dataset.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "schemes": schemes}))
+    with pytest.raises(DatasetError, match="not a dataset index"):
+        store.open_dataset(tmp_path / "d")
+
+
+def test_held_out_categories_are_whole_and_leave_the_rest():
+    category_of = {"mug": "cup", "can": "tin", "bowl": "cup", "jar": "jar", "tub": "tub"}
+    parts = splits.by_category(category_of, val=["tub"], test=["cup", "jar"])
+    assert parts == {"train": ("can",), "val": ("tub",), "test": ("mug", "bowl", "jar")}
+    splits.check(parts)
+    for part, names in parts.items():
+        kinds = {category_of[name] for name in names}
+        rest = {category_of[n] for other, v in parts.items() if other != part for n in v}
+        assert not kinds & rest
+    with pytest.raises(DatasetError, match="no object of category 'hat'; known: cup, jar, tin"):
+        splits.by_category(category_of, val=["hat"], test=[])
+    with pytest.raises(DatasetError, match="category 'cup' is held out twice"):
+        splits.by_category(category_of, val=["cup"], test=["cup"])

@@ -76,14 +76,6 @@ def test_touched_is_where_the_distance_is_small(hand: load.HandModel, phi: np.nd
     assert grasp.touched(hand, phi, inside_palm).tolist() == [[True, False]] * 3
 
 
-def test_diversity_is_the_mean_joint_spread(rng: np.random.Generator) -> None:
-    phi = np.zeros((4000, 28))
-    phi[:, :22] = 0.3 * rng.normal(size=(4000, 22))
-    assert grasp.diversity(phi) == pytest.approx(0.3, rel=0.03)
-    with pytest.raises(grasp.MetricError, match="at least two"):
-        grasp.diversity(phi[:1])
-
-
 @pytest.mark.parametrize("points", [np.zeros((0, 3)), np.full((4, 3), np.nan)])
 def test_bad_points_are_refused(hand: load.HandModel, phi: np.ndarray, points: np.ndarray) -> None:
     with pytest.raises(grasp.MetricError):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import trimesh
 
+from realdex_jax.errors import MeshError
 from realdex_jax.geometry.shape import ObjectShape
 
 
@@ -56,3 +57,49 @@ def test_mass_properties_agree_with_the_box() -> None:
     assert shape.volume == pytest.approx(0.1 * 0.04 * 0.04)
     np.testing.assert_allclose(shape.center_of_mass, 0.0, atol=1e-12)
     np.testing.assert_allclose(shape.bounds, [[-0.05, -0.02, -0.02], [0.05, 0.02, 0.02]])
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.8, 1.25])
+def test_a_scaled_shape_keeps_the_laws_of_size(factor: float) -> None:
+    shape = two_boxes()
+    other = shape.scaled(factor, "bar in another size")
+    assert other.name == "bar in another size"
+    assert (other.category, other.symmetry) == (shape.category, shape.symmetry)
+    assert other.piece_labels == shape.piece_labels
+    assert other.volume == pytest.approx(factor**3 * shape.volume)
+    assert other.mass / other.volume == pytest.approx(shape.mass / shape.volume)
+    np.testing.assert_allclose(other.center_of_mass, factor * shape.center_of_mass, atol=1e-12)
+    points = np.random.default_rng(0).uniform(-0.06, 0.06, (200, 3))
+    np.testing.assert_array_equal(other.contains(factor * points), shape.contains(points))
+    one, two = shape.surface(300, seed=2), other.surface(300, seed=2)
+    np.testing.assert_allclose(two.points, factor * one.points, atol=1e-12)
+    np.testing.assert_allclose(two.normals, one.normals, atol=1e-12)
+    np.testing.assert_array_equal(two.labels, one.labels)
+
+
+def test_a_scaled_shape_is_what_trimesh_scales() -> None:
+    shape = two_boxes()
+    shape.mesh  # noqa: B018 - cached on the old shape; the new one must not inherit it
+    other = shape.scaled(0.8, "small bar")
+    reference = trimesh.Trimesh(shape.vertices, shape.faces).apply_scale(0.8)
+    points = other.surface(500).points
+    each = np.repeat(reference.triangles, len(points), axis=0)
+    closest = trimesh.triangles.closest_point(each, np.tile(points, (len(reference.faces), 1)))
+    off = np.linalg.norm(closest.reshape(-1, len(points), 3) - points, axis=-1).min(axis=0)
+    assert off.max() < 1e-9
+    # Surface points miss the corners by a little.
+    np.testing.assert_allclose(np.abs(points).max(axis=0), [0.04, 0.016, 0.016], rtol=0.02)
+
+
+def test_scaling_there_and_back_gives_the_same_shape() -> None:
+    shape = two_boxes()
+    again = shape.scaled(1.25, "large").scaled(0.8, "bar")
+    np.testing.assert_allclose(again.vertices, shape.vertices, atol=1e-15)
+    assert again.mass == pytest.approx(shape.mass)
+    np.testing.assert_array_equal(again.faces, shape.faces)
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_factor_that_is_no_size_is_refused(factor: float) -> None:
+    with pytest.raises(MeshError, match="bar cannot be scaled by"):
+        two_boxes().scaled(factor, "x")

@@ -66,6 +66,7 @@ def data(tmp_path_factory):
         splits={"train": ["a", "b", "c"], "val": [], "test": []},
         recipe={},
         surfaces=surfaces,
+        schemes={"category": {"train": ["a", "c"], "val": [], "test": ["b"]}},
     )
     return str(path)
 
@@ -261,6 +262,34 @@ def test_a_stop_before_the_first_step_is_a_stop_not_a_traceback(data, tmp_path, 
         os.kill(os.getpid(), signal.SIGINT)
         assert train_pose._train(RECIPE, data, tmp_path / "run", stop) is None
     assert "once more to stop at once" in capsys.readouterr().out
+
+
+def test_a_run_under_a_scheme_trains_on_its_part_and_says_so(data, tmp_path, capsys):
+    options = {"preset": "smoke", "data": data, "scheme": "category", "run": tmp_path / "run"}
+    recipe = train_pose.TrainPose(**options).recipe()
+    assert recipe == dataclasses.replace(train_pose.PRESETS["smoke"], scheme="category")
+    with loop.stop_on_signals(print) as stop:
+        os.kill(os.getpid(), signal.SIGINT)  # before the first step: compiling takes a minute
+        recipe = dataclasses.replace(RECIPE, scheme="category")
+        assert train_pose._train(recipe, data, tmp_path / "run", stop) is None
+    assert "2 objects, 12 grasps" in capsys.readouterr().out
+    described = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert described["config"]["scheme"] == "category"
+    assert described["data_digest"] == store.open_dataset(data, "category").digest
+    assert train_pose.main(train_pose.TrainPose(**{**options, "scheme": "shape"})) == 2
+    assert "no split scheme 'shape' in tiny; known: object, category" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_short_run_under_a_scheme_ends_with_a_model_that_names_it(data, tmp_path):
+    recipe = dataclasses.replace(
+        RECIPE, scheme="category", optimisation=Optimisation(steps=2, warmup=1)
+    )
+    assert train_pose.train(recipe, data, tmp_path) is not None
+    header = (tmp_path / "model.safetensors").read_bytes()[:20_000]
+    assert b"category" in header
+    with pytest.raises(TrainingError, match="scheme: category there, object now"):
+        train_pose.train(dataclasses.replace(recipe, scheme="object"), data, tmp_path)
 
 
 def test_a_run_of_other_settings_is_named_by_its_first_differences(tmp_path):
