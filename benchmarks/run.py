@@ -15,7 +15,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import kinematics, physics, rollout
+from benchmarks import kinematics, physics, refinement, rollout
+from benchmarks.refinement import Gain
 from benchmarks.timing import Timing
 from realdex_jax.evaluation import results
 
@@ -24,7 +25,7 @@ from realdex_jax.evaluation import results
 class Bench:
     """What to measure."""
 
-    only: Literal["all", "kinematics", "physics", "rollout"] = "all"
+    only: Literal["all", "kinematics", "physics", "refinement", "rollout"] = "all"
     json: Path = Path("runs/bench/bench.json")
     """Where the numbers go."""
     repeats: int = 30
@@ -80,6 +81,14 @@ def main() -> None:
         ours = ", ".join(f"{t.name} {t.median_s:.2f} s" for t in timings[:2])
         console.print(f"{ours}; the target is {rollout.TARGET:.0f} s on 4 cores")
         report["rollout"] = _plain(timings)
+    if bench.only in ("all", "refinement"):
+        whole = refinement.whole()
+        console.print(_table(f"{refinement.WHOLE} grasps of a new object, {cores} cores", whole))
+        console.print(f"the target for all is {refinement.TARGET:.0f} s on 4 cores")
+        report["whole"] = _plain(whole)
+        gains = refinement.compare()
+        console.print(_gains(gains))
+        report["refinement"] = [dataclasses.asdict(gain) for gain in gains]
     results.write_whole(bench.json, json.dumps(report, indent=2) + "\n")
     console.print(f"written to {bench.json}")
 
@@ -96,6 +105,16 @@ def _table(title: str, timings: list[Timing], against: Timing | None = None) -> 
             f"{t.per_second:,.0f}",
             f"{t.median_s / against.median_s:.2f}" if against else "",
         )
+    return table
+
+
+def _gains(gains: list[Gain]) -> Table:
+    table = Table(title="What refinement wins, validation objects", title_justify="left")
+    for heading in ("setting", "ms/grasp", "held", "robust", "robust won per ms"):
+        table.add_column(heading, justify="left" if heading == "setting" else "right")
+    for g in gains:
+        won = "" if g.per_ms is None else f"{g.per_ms:.3f}"
+        table.add_row(g.name, f"{g.ms_per_grasp:.1f}", f"{g.held:.3f}", f"{g.robust:.3f}", won)
     return table
 
 

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from experiments.protocol import Entry, Taken
 from realdex_jax import generate
@@ -14,12 +16,15 @@ from realdex_jax.generate import Candidates, GenerateConfig
 from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand.load import HandModel
 from realdex_jax.models.grasp_model import GraspModel
-from sim import displacement
+from sim import displacement, kinect
 from sim.physics import Physics
 
 CLOUD_POINTS = 2048
 """Surface points the model is given, without normals: what a good scan brings."""
 _AT_ONCE = 20
+
+Camera = Literal["scan", "kinect"]
+"""A whole surface, or what one depth camera sees of it."""
 
 
 def propose(
@@ -33,6 +38,7 @@ def propose(
     grasps: int,
     physics: Physics,
     config: GenerateConfig | None = None,
+    camera: Camera = "scan",
 ) -> tuple[list[Taken], dict[str, float]]:
     """Generates grasps for one object and takes some at each stage.
 
@@ -46,15 +52,24 @@ def propose(
         grasps: Grasps to take per stage.
         physics: Constants of the physics stage.
         config: Settings of the generation.
+        camera: What the model is given, see `seen`.
 
     Returns:
         What was taken, and the seconds spent. "raw" and "refined" are the first samples as they
         come, the same ones; "filtered" the best by the contact filter; "physics" see `tested`.
     """
-    start = time.perf_counter()
-    cloud = entry.shape.surface(CLOUD_POINTS, seed).points
-    candidates = generate.generate(model, cloud, latents, jax.random.key(seed), config, hand=hand)
-    seconds = {"generate": time.perf_counter() - start}
+    cloud, p_view = seen(entry.shape, camera, seed)
+    candidates = generate.generate(
+        model, cloud, latents, jax.random.key(seed), config, view=p_view, hand=hand
+    )
+    seconds = dict(candidates.seconds)
+    proposing = seconds["surface"] + seconds["sample"]
+    # What it cost to come this far: a grasp that is thrown away cost time, too.
+    spent = {
+        "raw": proposing / latents * grasps,
+        "refined": (proposing + seconds["refine"]) / latents * grasps,
+        "filtered": sum(seconds.values()),
+    }
     taken: dict[str, GraspSet] = {
         "raw": schema.take(candidates.raw, slice(grasps)),
         "refined": schema.take(candidates.refined, slice(grasps)),
@@ -64,20 +79,36 @@ def propose(
         start = time.perf_counter()
         taken["physics"] = tested(hand, entry.shape, candidates, grasps, physics)
         seconds["physics stage"] = time.perf_counter() - start
-    # Latents that are thrown away cost time too, so the cost is that of a delivered grasp.
-    spent = {"filtered": seconds["generate"], "physics": sum(seconds.values())}
+        spent["physics"] = sum(seconds.values())
+    chosen = ("filtered", "physics")
     return [
         Taken(
             stage,
             entry,
             seed,
             taken[stage],
-            ms_per_grasp=1e3 * spent[stage] / max(len(taken[stage]), 1) if stage in spent else None,
-            candidates=len(candidates.passed) if stage in spent else None,
-            passed=int(np.sum(candidates.passed)) if stage in spent else None,
+            ms_per_grasp=1e3 * spent[stage] / max(len(taken[stage]), 1),
+            candidates=len(candidates.passed) if stage in chosen else None,
+            passed=int(np.sum(candidates.passed)) if stage in chosen else None,
         )
         for stage in stages
     ], seconds
+
+
+def seen(
+    shape: ObjectShape, camera: Camera, seed: int
+) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, " 3"] | None]:
+    """An object's cloud (m, object frame) as the model is given it, and where the camera was.
+
+    "scan": points of the whole surface. "kinect": what one virtual depth camera measures from a
+    drawn place; the seed draws it.
+    """
+    if camera == "scan":
+        return shape.surface(CLOUD_POINTS, seed).points, None
+    rng = np.random.default_rng(seed)
+    T_object_camera = kinect.draw_view(shape, rng)
+    cloud = kinect.cloud_from_view(shape, T_object_camera, rng)
+    return cloud, np.asarray(T_object_camera.translation(), np.float64)
 
 
 def tested(

@@ -66,7 +66,7 @@ def run(config: Demo, console: Console) -> None:
     model = "realdex-sim-small"
     training = 0.0
     if config.retrain:
-        train_pose.train(train_pose.PRESETS["small"], "realdex-sim", config.out / "train")
+        train_pose.train(train_pose.TrainPose().recipe(), "realdex-sim", config.out / "train")
         model = str(config.out / "train" / "model.safetensors")
         training = time.perf_counter() - start
     evaluation = eval_sim.evaluate(

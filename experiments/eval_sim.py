@@ -3,7 +3,9 @@
     python -m experiments.eval_sim                            # the six test objects
     python -m experiments.eval_sim --objects FOLDER           # your meshes, never trained on
     python -m experiments.eval_sim --stages dataset           # the stored grasps themselves
+    python -m experiments.eval_sim --camera kinect            # clouds that one depth camera sees
     python -m experiments.eval_sim --preset smoke             # a minute, to see that it works
+    python -m experiments.eval_sim --table3 --help            # three generators side by side
 
 Writes `results.json`, `report.html` and `grasps/<object>.npz` (the last stage's grasps, in the
 mesh's own frame), and prints a table; tables come with every physics constant. Ctrl-C ends after
@@ -90,6 +92,9 @@ class EvalSim:
     """Factor to metres for `--objects`; metres if not given."""
     model: str = "realdex-sim-small"
     """Name of a shipped model, or a `.safetensors` file."""
+    camera: chain.Camera = "scan"
+    """scan: clouds of whole surfaces. kinect: what one virtual depth camera sees, another view for
+    every seed."""
     stages: tuple[Stage, ...] = ("dataset", "raw", "refined", "filtered", "physics")
     """Stages to evaluate."""
     preset: PresetName = "paper"
@@ -134,10 +139,16 @@ class _Chain:
     protocol: Protocol
     physics: Physics
     strict: StrictPhysics
+    camera: chain.Camera
 
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
+    if "--table3" in sys.argv[1:]:
+        from experiments import table3  # it imports this module
+
+        table3.main([word for word in sys.argv[1:] if word != "--table3"])
+        return
     config = tyro.cli(EvalSim, description=__doc__)
     console = Console()
     try:
@@ -187,23 +198,23 @@ def evaluate(config: EvalSim, command: str, console: Console) -> Evaluation:
             raise ConfigError("no stored grasps for these objects, and no stage but dataset asked")
     hand = load()
     model = grasp_model.load_model(config.model) if set(stages) - {"dataset"} else None
-    run = _Chain(hand, model, stages, protocol_, Physics(), StrictPhysics())
+    run = _Chain(hand, model, stages, protocol_, Physics(), StrictPhysics(), config.camera)
 
     seconds: dict[str, float] = collections.defaultdict(float)
     measured: list[Measured] = []
     failed: list[str] = []
     steps = protocol_.seeds * (len(stages) + (model is not None))
-    with _progress(console) as progress, loop.stop_on_signals(progress.console.print) as stop:
-        task = progress.add_task("", total=steps * len(entries))
+    with progress(console) as bar, loop.stop_on_signals(bar.console.print) as stop:
+        task = bar.add_task("", total=steps * len(entries))
         for index, entry in enumerate(entries):
             if stop.signal is not None:
                 notes.append(f"stopped by {stop.signal} after {index} of {len(entries)} objects")
                 break
             try:
-                measured += _measure(run, entry, seconds, progress, task)
+                measured += _measure(run, entry, seconds, bar, task)
             except RealdexError as error:
                 failed.append(f"{entry.shape.name}: {type(error).__name__}: {error}")
-            progress.update(task, completed=steps * (index + 1))
+            bar.update(task, completed=steps * (index + 1))
     if not measured and failed:
         raise RealdexError(f"no object is left of {len(entries)}; first: {failed[0]}")
     notes += [f"left out: {reason}" for reason in failed]
@@ -213,6 +224,8 @@ def evaluate(config: EvalSim, command: str, console: Console) -> Evaluation:
     pictures = draw(hand, measured, protocol_.pictures)
     seconds["pictures"] += time.perf_counter() - start
     notes += protocol.remarks([m.taken for m in measured])
+    if config.camera == "kinect":
+        notes.append("clouds: what one virtual depth camera sees of each object")
     notes += _short(measured, stages, protocol_.grasps)
     backends = sorted({m.backend for m in measured if m.backend})
     still = {**run.physics.describe(), "backend": ", ".join(backends) or "none"}
@@ -228,7 +241,7 @@ def evaluate(config: EvalSim, command: str, console: Console) -> Evaluation:
 
 
 def _measure(
-    run: _Chain, entry: Entry, seconds: dict[str, float], progress: Progress, task: TaskID
+    run: _Chain, entry: Entry, seconds: dict[str, float], bar: Progress, task: TaskID
 ) -> list[Measured]:
     """All seeds and stages of one object; adds to `seconds` and advances the bar."""
     measured: list[Measured] = []
@@ -239,7 +252,7 @@ def _measure(
             index = protocol.pick(entry.grasps, count, seed)
             takens.append(Taken("dataset", entry, seed, schema.take(entry.grasps, index)))
         if run.model is not None:
-            progress.update(task, description=f"{name}: generate")
+            bar.update(task, description=f"{name}: generate")
             proposed, spent = chain.propose(
                 run.hand,
                 run.model,
@@ -249,17 +262,18 @@ def _measure(
                 latents=run.protocol.latents,
                 grasps=count,
                 physics=run.physics,
+                camera=run.camera,
             )
             # The first call also compiles; its time says nothing about a grasp.
-            warm = bool(seconds["generate"])
+            warm = bool(seconds["refine"])
             takens += proposed if warm else [_untimed(taken) for taken in proposed]
             _add(seconds, spent)
-            progress.advance(task)
+            bar.advance(task)
         for taken in takens:
-            progress.update(task, description=f"{name}: {taken.stage}")
+            bar.update(task, description=f"{name}: {taken.stage}")
             measured.append(protocol.measure(run.hand, taken, run.physics, run.strict))
             _add(seconds, measured[-1].seconds)
-            progress.advance(task)
+            bar.advance(task)
     return measured
 
 
@@ -327,7 +341,8 @@ def _untimed(taken: Taken) -> Taken:
     return dataclasses.replace(taken, ms_per_grasp=None)
 
 
-def _progress(console: Console) -> Progress:
+def progress(console: Console) -> Progress:
+    """The bar of a long evaluation."""
     return Progress(
         TextColumn("{task.description:<34}"),
         BarColumn(),

@@ -19,8 +19,6 @@ from realdex_jax.hand.load import HandModel
 from sim import displacement, intersection, meshes, objects, robustness, validation
 from sim.physics import Physics, StrictPhysics
 
-FUNCTIONAL = ("handle", "trigger", "pump")
-"""Parts an object is meant to be held or worked by."""
 CONTACT_POINTS = 4096
 """Surface points of the contact metrics: at most 3.5 mm apart on the objects at hand."""
 _HALF_PRECISION = 2e-3
@@ -158,11 +156,10 @@ def measure(
     gaps = grasp.link_distance(hand, phi, surface.points)
     values["contact_number"] = grasp.contact_number(hand, gaps).astype(float)
     values["contact_distance_mm"] = grasp.contact_distance_mm(hand, gaps)
-    functional = [index for index, label in enumerate(shape.labels) if label in FUNCTIONAL]
-    if functional:
+    functional = objects.functional(shape, surface)
+    if functional.any():
         near = grasp.touched(hand, phi, surface.points)
-        share = grasp.functional_share(near, np.isin(surface.labels, functional))
-        values["functional_share"] = share
+        values["functional_share"] = grasp.functional_share(near, functional)
     found = closure.contacts(hand, shape, phi)
     values["q1"] = closure.q1(found, shape.bounds.mean(axis=0))
     values["valid_q1"] = closure.valid_q1(values["q1"], values["penetration_cm"] / 100.0)

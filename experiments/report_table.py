@@ -26,13 +26,15 @@ class ReportTable:
     """Document to update."""
     mark: str = "results"
     """Name in the marks, for documents with several tables."""
+    metrics: tuple[str, ...] = ()
+    """Only these metrics, and rows down: for tables of many rows."""
 
 
 def main() -> None:
     """Prints the table or puts it into a document."""
     config = tyro.cli(ReportTable, description=__doc__)
     try:
-        table = report.markdown_table(results.load(config.json))
+        table = report.markdown_table(results.load(config.json), known(config.metrics))
         if config.into is None:
             print(table)
         else:
@@ -40,6 +42,18 @@ def main() -> None:
             results.write_whole(config.into, text)
     except (RealdexError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
+
+
+def known(metrics: tuple[str, ...]) -> tuple[str, ...]:
+    """The metrics, if all of them are.
+
+    Raises:
+        ResultsError: One is not.
+    """
+    for name in metrics:
+        if name not in results.METRICS:
+            raise results.ResultsError(f"no metric {name!r}; known: {', '.join(results.METRICS)}")
+    return metrics
 
 
 def insert(document: str, table: str, mark: str = "results") -> str:

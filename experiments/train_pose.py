@@ -1,7 +1,7 @@
 """Trains the grasp model: contact net and generator together.
 
-    python -m experiments.train_pose                         # RealDex-Sim, small preset, cVAE
-    python -m experiments.train_pose --generator matching    # flow matching; flow: UniDexGrasp's
+    python -m experiments.train_pose                         # flow matching on RealDex-Sim
+    python -m experiments.train_pose --generator cvae        # RealDex's; flow: UniDexGrasp's
     python -m experiments.train_pose --preset paper --data PATH --run runs/mine
     python -m experiments.train_pose --run runs/mine         # the same again continues a stopped
     run
@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 import jax
 import tyro
 
+from experiments import functional_prior
 from realdex_jax.data import pipeline, store
 from realdex_jax.data.pipeline import Batch, Sampling
 from realdex_jax.errors import RealdexError, TrainingError
@@ -56,6 +57,9 @@ class Recipe:
     """How far the hands shown to the contact net are moved."""
     scheme: str = store.SCHEME
     """Split scheme whose training part is trained on."""
+    functional: float = 4.0
+    """How much more often grasps on handles, triggers and pumps are drawn; see
+    `experiments.functional_prior`."""
     seed: int = 0
     """Seed of parameters, batches and noise."""
     log_every: int = 20
@@ -80,6 +84,7 @@ PAPER = Recipe(
     sampling=Sampling(objects=32, grasps=1, points=1024),
     optimisation=Optimisation(steps=25_000, rate=5e-4, weight_decay=1e-4),
     weights=objective.PAPER,
+    functional=0.0,
 )
 """Sizes, batch and weights of RealDex's release, whose rate reaches its floor at 24,000 steps.
 
@@ -98,8 +103,8 @@ PRESETS: dict[str, Recipe] = {
         save_every=10,
     ),
 }
-"""small: `python -m experiments.train_pose`, 8 minutes on 2 CPU cores; the shipped model is this
-run with seed 0, and README's tables are what it reaches (one training seed: no spread is known).
+"""small: `python -m experiments.train_pose`, 8 minutes on 2 CPU cores; the shipped models are this
+run with seed 0, and docs/grasps.md says what three seeds reach.
 smoke: seconds, to see that everything works; what it trains is of no use."""
 
 
@@ -107,9 +112,10 @@ smoke: seconds, to see that everything works; what it trains is of no use."""
 class TrainPose:
     """Command line of this script."""
 
-    generator: Literal["cvae", "flow", "matching"] = "cvae"
-    """cvae: RealDex's. flow: UniDexGrasp's rotation density and normalising flow. matching: flow
-    matching. All with the same encoders, data and number of updates."""
+    generator: Literal["cvae", "flow", "matching"] | None = None
+    """matching: flow matching; the default but for the paper's preset. cvae: RealDex's. flow:
+    UniDexGrasp's rotation density and normalising flow. All with the same encoders, data and number
+    of updates."""
     preset: Literal["small", "paper", "smoke"] = "small"
     """small: minutes on a CPU. paper: the release's sizes, for an accelerator. smoke: 20 steps."""
     data: str = "realdex-sim"
@@ -136,14 +142,15 @@ class TrainPose:
         base = PRESETS[self.preset]
         optimisation = states.changed(base.optimisation, self.steps, self.rate)
         network, weights = base.network, base.weights
-        if self.generator != "cvae":
+        kind = self.generator or ("cvae" if self.preset == "paper" else "matching")
+        if kind != "cvae":
             if self.preset == "paper":
                 raise TrainingError("the paper's preset is the cVAE's; use small or smoke")
             if self.kl is not None:
                 raise TrainingError(
-                    f"--kl {self.kl}: the {self.generator} generator has no KL term"
+                    f"--kl {self.kl}: the {kind} generator has no KL term; --generator cvae has"
                 )
-            config = generators.named(self.generator)()
+            config = generators.named(kind)()
             network = dataclasses.replace(network, generator=config)
             weights = DensityWeights()
         elif self.kl is not None:
@@ -181,14 +188,15 @@ def train(recipe: Recipe, data: str, run: Path) -> GraspModel | None:
 def _train(recipe: Recipe, data: str, run: Path, stop: StopRequest) -> GraspModel | None:
     # ---- data
     dataset = store.open_dataset(data, recipe.scheme)
+    hand = load.load("shadow")
     source = pipeline.items(dataset, "train")
+    source = functional_prior.preferred(hand, dataset, source, recipe.functional)
     batches = pipeline.batches(source, recipe.sampling, recipe.seed)
     statistics = Statistics(*pipeline.translation_statistics(source))
     grasps = sum(len(item.phi) for item in source)
     print(f"{dataset.name} {dataset.version}: {len(source)} objects, {grasps} grasps")
 
     # ---- model and state
-    hand = load.load("shadow")
     key_init, key_run = jax.random.split(jax.random.key(recipe.seed))
     params = grasp_model.init(recipe.network, key_init)
     state = states.create(params, recipe.optimisation, key_run)

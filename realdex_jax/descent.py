@@ -4,13 +4,14 @@ Components come first and the batch last, so that every operation is elementwise
 vectorises. Steps are tangent: translation, rotation vector in the object frame, joints.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import jaxlie
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from realdex_jax import pose, pytree
 from realdex_jax.hand import torque
@@ -64,50 +65,108 @@ def move(state: State, update: Float[Array, " 28 b"]) -> State:
     return State(R, state.p + update[:3], state.q + update[6:], state.force)
 
 
-def minimise(
-    gradient_of: Callable[[Float[Array, " 28 b"], State], tuple[Array, Array]],
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """Sizes and number of Adam's steps: full, half from 40 %, a cosine to nothing from 70 %."""
+
+    steps: int
+    translation: float
+    """Metres per step."""
+    rotation: float
+    """Radians per step."""
+    joint: float
+    """Radians per step."""
+
+
+_FADE = 0.7
+"""Share of the steps after which they fade."""
+_LOOK = 10
+"""Steps over which progress is judged."""
+
+Gradient = Callable[[Float[Array, " 28 b"], State], tuple[Array, Array]]
+"""Gradient of the energies with respect to a tangent step at zero, and the updated forces."""
+
+
+def minimise(gradient_of: Gradient, state: State, sizes: Steps) -> State:
+    """Runs Adam under one scan."""
+
+    def step(adam: _Adam, i: Array) -> tuple[_Adam, None]:
+        return _step(adam, i, *gradient_of(jnp.zeros_like(adam.first), adam.state), sizes), None
+
+    adam, _ = jax.lax.scan(step, _begin(state), jnp.arange(sizes.steps))
+    return adam.state
+
+
+def minimise_until(
+    gradient_of: Callable[[Float[Array, " 28 b"], State], tuple[Array, Array, Array]],
     state: State,
-    *,
-    steps: int,
-    translation: float,
-    rotation: float,
-    joint: float,
-) -> State:
-    """Runs Adam under one scan: full steps, half from 40 %, a cosine to nothing from 70 %.
+    sizes: Steps,
+    progress: float,
+) -> tuple[State, Int[Array, ""]]:
+    """Runs Adam, going over to the fading steps as soon as the batch makes little progress.
 
     Args:
-        gradient_of: Gradient of the energies with respect to a tangent step at zero, and the
-            updated contact forces.
+        gradient_of: As for `minimise`, and third the energies (b).
         state: Start.
-        steps: Number of steps.
-        translation: Size of a translation step, metres.
-        rotation: Size of a rotation step, radians.
-        joint: Size of a joint step, radians.
+        sizes: The steps, of which some may be left out.
+        progress: Least share of the mean energy to be won in ten steps. Zero leaves out nothing.
+
+    Returns:
+        The end, and the number of steps made.
     """
-    size = np.repeat([translation, rotation, joint], [3, 3, 22])[:, None].astype(np.float32)
+    fade = round(_FADE * sizes.steps)
+
+    def going(carry: tuple[_Adam, Array, Array, Array, Array]) -> Array:
+        return carry[1] < sizes.steps
 
     def step(
-        carry: tuple[State, Array, Array], i: Array
-    ) -> tuple[tuple[State, Array, Array], None]:
-        state, first, second = carry
-        gradient, force = gradient_of(jnp.zeros_like(first), state)
-        gradient = jnp.nan_to_num(gradient)
-        norm = jnp.sqrt((gradient**2).sum(0))
-        gradient = gradient * jnp.minimum(1.0, _MAX_GRADIENT / (norm + 1e-9))
-        first = 0.9 * first + 0.1 * gradient
-        second = 0.98 * second + 0.02 * gradient**2
-        done = i / steps
-        scale = jnp.where(done < 0.4, 1.0, 0.5) * jnp.where(
-            done < 0.7, 1.0, 0.02 + 0.98 * jnp.cos((done - 0.7) / 0.3 * jnp.pi / 2)
-        )
-        spread = jnp.sqrt(second / (1 - 0.98 ** (i + 1))) + 1e-4
-        moved = move(state, -scale * size * (first / (1 - 0.9 ** (i + 1))) / spread)
-        q = torque.within_limits(moved.q.T).T
-        return (State(moved.R, moved.p, q, force), first, second), None
+        carry: tuple[_Adam, Array, Array, Array, Array],
+    ) -> tuple[_Adam, Array, Array, Array, Array]:
+        adam, i, made, before, now = carry
+        gradient, force, energy = gradient_of(jnp.zeros_like(adam.first), adam.state)
+        adam = _step(adam, i, gradient, force, sizes)
+        now = now + jnp.where(jnp.isfinite(energy), energy, 0.0).mean()
+        judged = (made + 1) % _LOOK == 0
+        # A sum over ten steps against that over the ten before: single steps are noisy.
+        slow = judged & (now > (1.0 - progress) * before) & (progress > 0.0)
+        after = jnp.where(slow & (i < fade), fade, i + 1)
+        before = jnp.where(judged, now, before)
+        return adam, after, made + 1, before, jnp.where(judged, 0.0, now)
 
+    zero = jnp.zeros((), jnp.int32)
+    begin = (_begin(state), zero, zero, jnp.full((), jnp.inf), jnp.zeros(()))
+    adam, _, made, _, _ = jax.lax.while_loop(going, step, begin)
+    return adam.state, made
+
+
+@pytree.dataclass
+class _Adam:
+    state: State
+    first: Float[Array, " 28 b"]
+    second: Float[Array, " 28 b"]
+
+
+def _begin(state: State) -> _Adam:
     zero = jnp.zeros((28, state.q.shape[-1]))
-    (state, _, _), _ = jax.lax.scan(step, (state, zero, zero), jnp.arange(steps))
-    return state
+    return _Adam(state=state, first=zero, second=zero)
+
+
+def _step(adam: _Adam, i: Array, gradient: Array, force: Array, sizes: Steps) -> _Adam:
+    size = np.repeat([sizes.translation, sizes.rotation, sizes.joint], [3, 3, 22])
+    size = size[:, None].astype(np.float32)
+    gradient = jnp.nan_to_num(gradient)
+    norm = jnp.sqrt((gradient**2).sum(0))
+    gradient = gradient * jnp.minimum(1.0, _MAX_GRADIENT / (norm + 1e-9))
+    first = 0.9 * adam.first + 0.1 * gradient
+    second = 0.98 * adam.second + 0.02 * gradient**2
+    done = i / sizes.steps
+    scale = jnp.where(done < 0.4, 1.0, 0.5) * jnp.where(
+        done < _FADE, 1.0, 0.02 + 0.98 * jnp.cos((done - _FADE) / (1 - _FADE) * jnp.pi / 2)
+    )
+    spread = jnp.sqrt(second / (1 - 0.98 ** (i + 1))) + 1e-4
+    moved = move(adam.state, -scale * size * (first / (1 - 0.9 ** (i + 1))) / spread)
+    q = torque.within_limits(moved.q.T).T
+    return _Adam(state=State(moved.R, moved.p, q, force), first=first, second=second)
 
 
 def _cross_columns(w: Float[Array, " 3 b"], R: Float[Array, " 3 3 b"]) -> Float[Array, " 3 3 b"]:

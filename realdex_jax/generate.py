@@ -7,7 +7,9 @@ stage that `experiments` adds.
 
 import dataclasses
 import functools
-from typing import Literal
+import time
+from collections.abc import Mapping
+from typing import Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +33,7 @@ from realdex_jax.models.grasp_model import GraspModel
 from realdex_jax.refine import RefineConfig, Refined, Target
 
 Stage = Literal["raw", "refined", "filtered"]
+_T = TypeVar("_T")
 
 SURFACE_POINTS = 4096
 """Points of the cloud that the surface is built from; more are thinned out."""
@@ -63,7 +66,7 @@ class GenerateConfig:
     map_points: int = 128
     """Points of the contact map during refinement."""
     temperature: float = 1.0
-    """Spread of the latent samples; 1 is the trained prior."""
+    """Size of the generator's noise, over the size that its configuration names."""
     table: bool = False
     """Whether the object stands on a table: its height is the cloud's lowest z, its normal +z."""
 
@@ -90,13 +93,16 @@ class Candidates:
     """Grasps of one cloud, in the frame the cloud was given in."""
 
     raw: GraspSet
-    """As sampled, in sampling order."""
+    """As sampled."""
     refined: GraspSet
-    """The same grasps after refinement, same order; columns: the judgement."""
+    """After refinement, each from the best of as many samples as `RefineConfig.choices`; columns:
+    the judgement."""
     order: Int[np.ndarray, " k"]
     """Indices into `refined`, best first."""
     passed: Bool[np.ndarray, " k"]
     """Which of `refined` pass the filter."""
+    seconds: Mapping[str, float]
+    """Time spent on "surface", "sample", "refine" and "judge", compiling included."""
 
     def filtered(self, count: int | None = None) -> GraspSet:
         """Grasps that passed the filter, best first.
@@ -146,11 +152,23 @@ def generate(
         raise ConfigError(f"count={count} grasps asked; at least one is needed")
     padded = -(-count // _PAD) * _PAD
     key_cloud, key_latent = jax.random.split(key)
-    target, points, centre = prepare(cloud, normals, model, config, key_cloud, view)
-    raw, predicted = sample(hand, model, points, target.points, key_latent, padded, config)
-    refined = refine(hand, target, raw, predicted, config.refine)
+    clock = [time.perf_counter()]
+
+    def done(made: _T) -> _T:
+        jax.block_until_ready(made)
+        clock.append(time.perf_counter())
+        return made
+
+    target, points, centre = done(prepare(cloud, normals, model, config, key_cloud, view))
+    raw, predicted = done(
+        sample(
+            hand, model, points, target.points, key_latent, padded * config.refine.choices, config
+        )
+    )
+    refined = done(refine(hand, target, raw, predicted, config.refine))
     q_pre, q_squeeze = closing(hand, refined)
-    judged = judge(hand, target, refined, config.filter)
+    judged = done(judge(hand, target, refined, config.filter))
+    parts = ("surface", "sample", "refine", "judge")
 
     def back(phi: Array) -> np.ndarray:
         out = np.array(phi[:count])
@@ -171,6 +189,7 @@ def generate(
         ),
         order=np.argsort(columns["score"], kind="stable"),
         passed=columns["passed"],
+        seconds=dict(zip(parts, np.diff(clock).tolist(), strict=True)),
     )
 
 
@@ -342,7 +361,7 @@ def judge(hand: HandModel, target: Target, refined: Refined, config: FilterConfi
         config: Limits.
     """
     state = descent.start(refined.phi, len(touch.CONTACT_LINKS))
-    at = touch.posed(hand, state.R, state.p, state.q)
+    at = touch.posed(hand, state.R, state.p, state.q, fine=True)
     found = touch.touch(hand, at, target.grid)
     touching = found.gap < config.touching
     number = touching.sum(0)

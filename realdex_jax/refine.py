@@ -12,14 +12,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from realdex_jax import descent, pytree, touch, wrench
 from realdex_jax.descent import State
 from realdex_jax.geometry.sdf import SdfGrid
 from realdex_jax.hand import joints
 from realdex_jax.hand.load import HandModel
-from realdex_jax.hand.spheres import spheres
 from realdex_jax.losses import contact
 from realdex_jax.touch import CONTACT_LINKS
 
@@ -28,8 +27,12 @@ from realdex_jax.touch import CONTACT_LINKS
 class RefineConfig:
     """Settings of the refinement."""
 
+    choices: int = 8
+    """Proposals per refined grasp; the one of least energy is refined."""
     steps: int = 200
-    """Steps of Adam."""
+    """Most steps of Adam."""
+    progress: float = 0.05
+    """Share of the energy to be won in ten steps; with less, the last, fading steps begin."""
     translation_step: float = 0.0025
     """Metres per step."""
     rotation_step: float = 0.02
@@ -88,6 +91,8 @@ class Refined:
     """Balancing forces on the object there, in units of the greatest normal force of a link."""
     wanted: Float[Array, "k c"]
     """1 for links that were meant to touch."""
+    steps: Int[Array, ""]
+    """Steps made until all were refined."""
 
 
 @pytree.dataclass
@@ -103,36 +108,38 @@ class _Task:
 def refine(
     hand: HandModel,
     target: Target,
-    phi: Float[Array, "k 28"],
-    predicted: Float[Array, "k n"],
+    phi: Float[Array, "c 28"],
+    predicted: Float[Array, "c n"],
     config: RefineConfig,
 ) -> Refined:
-    """Refines all grasps of one cloud; jit with `hand` and `config` static.
+    """Refines grasps of one cloud; jit with `hand` and `config` static.
 
     Args:
         hand: The hand.
         target: The cloud.
-        phi: Proposed poses in the cloud's centred frame.
+        phi: Proposed poses in the cloud's centred frame, `config.choices` for each refined one.
         predicted: Predicted contact value of each of `target.points` for each pose.
         config: Settings.
+
+    Returns:
+        c / `config.choices` grasps.
     """
-    state = descent.start(phi, len(CONTACT_LINKS))
-    wanted = wanted_links(hand, state.R, state.p, state.q, target, predicted.T, config)
-    task = _Task(target, predicted.T, wanted, state.q)
-    gradient_of = jax.grad(
+    task, state = _best(hand, target, phi, predicted, config)
+    summed = jax.value_and_grad(
         lambda update, state: _summed(hand, config, task, state, update), has_aux=True
     )
-    state = descent.minimise(
-        gradient_of,
-        state,
-        steps=config.steps,
-        translation=config.translation_step,
-        rotation=config.rotation_step,
-        joint=config.joint_step,
+
+    def gradient_of(update: Array, state: State) -> tuple[Array, Array, Array]:
+        (_, (energy, force)), gradient = summed(update, state)
+        return gradient, force, energy
+
+    sizes = descent.Steps(
+        config.steps, config.translation_step, config.rotation_step, config.joint_step
     )
-    found = touch.touch(hand, touch.posed(hand, state.R, state.p, state.q), target.grid)
+    state, made = descent.minimise_until(gradient_of, state, sizes, config.progress)
+    found = touch.touch(hand, touch.posed(hand, state.R, state.p, state.q, fine=True), target.grid)
     force = wrench.balance(
-        touch.contacts(found, wanted),
+        touch.contacts(found, task.wanted),
         state.force,
         target.p_centre[:, None],
         friction=config.friction,
@@ -142,8 +149,30 @@ def refine(
         phi=descent.poses(state),
         p=found.p.transpose(2, 1, 0),
         force=force.transpose(2, 1, 0),
-        wanted=wanted.T,
+        wanted=task.wanted.T,
+        steps=made,
     )
+
+
+def _best(
+    hand: HandModel,
+    target: Target,
+    phi: Float[Array, "c 28"],
+    predicted: Float[Array, "c n"],
+    config: RefineConfig,
+) -> tuple[_Task, State]:
+    """Of each `config.choices` proposals, the one with the least energy."""
+    state = descent.start(phi, len(CONTACT_LINKS))
+    wanted = wanted_links(hand, state.R, state.p, state.q, target, predicted.T, config)
+    task = _Task(target, predicted.T, wanted, state.q)
+    if config.choices == 1:
+        return task, state
+    energy, _ = _energy(hand, config, task, state, jnp.zeros((28, len(phi))))
+    # A group is spread over the batch: proposals that stand together may be of one kind.
+    by_group = jnp.where(jnp.isfinite(energy), energy, jnp.inf).reshape(config.choices, -1)
+    at = by_group.argmin(0) * by_group.shape[1] + jnp.arange(by_group.shape[1])
+    chosen = _Task(target, task.predicted[:, at], wanted[:, at], state.q[:, at])
+    return chosen, jax.tree.map(lambda x: x[..., at], state)
 
 
 def wanted_links(
@@ -176,9 +205,9 @@ def wanted_links(
 
 def _summed(
     hand: HandModel, config: RefineConfig, task: _Task, state: State, update: Array
-) -> tuple[Array, Array]:
+) -> tuple[Array, tuple[Array, Array]]:
     energy, force = _energy(hand, config, task, state, update)
-    return energy.sum(), force
+    return energy.sum(), (energy, force)
 
 
 def _energy(
@@ -190,7 +219,7 @@ def _energy(
 ) -> tuple[Float[Array, " b"], Float[Array, "3 c b"]]:
     """Energies after tangent steps, and the updated contact forces."""
     state = descent.move(state, update)
-    at = touch.posed(hand, state.R, state.p, state.q)
+    at = touch.posed(hand, state.R, state.p, state.q, fine=True)
     found = touch.touch(hand, at, task.target.grid)
     distance = touch.to_hand(hand, at, task.target.points.T).min(0)
 
@@ -210,9 +239,8 @@ def _energy(
     depth = jnp.maximum(-found.spheres - config.depth, 0.0)
     inside = jnp.maximum(-distance - config.depth, 0.0)
     own = touch.self_depth(hand, at)
-    cover = spheres(hand)
     height = jnp.concatenate([c[2] for c in at.centre.values()])
-    under = jnp.maximum(task.target.table + cover.radius[:, None] - height, 0.0)
+    under = jnp.maximum(task.target.table + at.cover.radius[:, None] - height, 0.0)
     span = (joints.UPPER - joints.LOWER)[:, None]
     map_error = ((contact.contact_value(distance) - task.predicted) ** 2).mean(0)
     energy = (

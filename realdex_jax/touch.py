@@ -15,7 +15,7 @@ from realdex_jax.geometry import sdf
 from realdex_jax.geometry.sdf import SdfGrid, SdfGrids
 from realdex_jax.hand import collision, kinematics
 from realdex_jax.hand.load import HandModel
-from realdex_jax.hand.spheres import spheres
+from realdex_jax.hand.spheres import Spheres, spheres
 
 FINGERS: tuple[str, ...] = ("ff", "mf", "rf", "lf")
 CONTACT_LINKS: tuple[str, ...] = (
@@ -48,6 +48,8 @@ class Posed:
     """Link origins, metres."""
     centre: dict[int, Float[Array, "3 s b"]]
     """Sphere centres by link, metres."""
+    cover: Spheres = pytree.static()
+    """Whose spheres they are."""
 
 
 @pytree.dataclass
@@ -67,7 +69,11 @@ class Touch:
 
 
 def posed(
-    hand: HandModel, R: Float[Array, "3 3 b"], p: Float[Array, "3 b"], q: Float[Array, "22 b"]
+    hand: HandModel,
+    R: Float[Array, "3 3 b"],
+    p: Float[Array, "3 b"],
+    q: Float[Array, "22 b"],
+    fine: bool = False,
 ) -> Posed:
     """Places hands.
 
@@ -76,8 +82,9 @@ def posed(
         R: Palm orientations in the object frame.
         p: Palm positions, metres.
         q: Joint angles, radians.
+        fine: Whether boxes are finely covered, see `realdex_jax.hand.spheres`.
     """
-    cover = spheres(hand)
+    cover = spheres(hand, fine)
     columns, origins = kinematics.chain(hand, q, [R[:, i] for i in range(3)], p)
     centre = {}
     for link in np.unique(cover.link):
@@ -86,7 +93,7 @@ def posed(
         for i in range(3):
             moved = moved + local[:, i, None] * columns[link][i][:, None]
         centre[int(link)] = moved
-    return Posed(columns, origins, centre)
+    return Posed(columns=columns, origins=origins, centre=centre, cover=cover)
 
 
 def sphere_depths(
@@ -187,7 +194,7 @@ def touch(hand: HandModel, at: Posed, grid: SdfGrid) -> Touch:
         at: Its pose.
         grid: Distance to the object.
     """
-    cover = spheres(hand)
+    cover = at.cover
     distance, normal = sdf.first_order(grid, jnp.concatenate(list(at.centre.values()), axis=1))
     gap = distance - cover.radius[:, None]
     # Splitting, unlike slicing, has a cheap gradient: one concatenation.
@@ -318,7 +325,7 @@ def self_depth(hand: HandModel, at: Posed) -> Float[Array, "pairs b"]:
             )
             depth = (ra[:, None] + rb)[..., None] - distance
             out.append(jnp.maximum(depth, 0.0).max((0, 1)))
-    cover = spheres(hand)
+    cover = at.cover
     palm = at.columns[0]
     for finger in (*FINGERS, "th"):
         outer = [hand.link(f"{finger}middle"), hand.link(f"{finger}distal")]

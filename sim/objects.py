@@ -10,10 +10,11 @@ from functools import cache
 from types import MappingProxyType
 
 import numpy as np
+from jaxtyping import Bool
 
 from realdex_jax.data import splits
 from realdex_jax.errors import UnknownObjectError
-from realdex_jax.geometry.shape import ObjectShape
+from realdex_jax.geometry.shape import ObjectShape, SurfaceSample
 from sim import bottles, containers, toys
 from sim.solids import Recipe, corners, union
 
@@ -32,6 +33,10 @@ _TEST = (
     "penguin_toy",
     "small_sprayer",
 )
+
+
+FUNCTIONAL = ("handle", "trigger", "pump")
+"""Labels of parts that an object is meant to be held or worked by."""
 
 
 def names() -> tuple[str, ...]:
@@ -139,3 +144,9 @@ def make(name: str) -> ObjectShape:
         category=recipe.category,
         symmetry=recipe.symmetry,
     )
+
+
+def functional(shape: ObjectShape, surface: SurfaceSample) -> Bool[np.ndarray, " n"]:
+    """Which points of an object's surface belong to parts it is meant to be held or worked by."""
+    index = [i for i, label in enumerate(shape.labels) if label in FUNCTIONAL]
+    return np.isin(surface.labels, index)

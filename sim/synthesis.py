@@ -232,10 +232,9 @@ def _optimise(
     state = descent.minimise(
         gradient_of,
         _best(hand, config, world, state),
-        steps=config.iterations,
-        translation=config.step_translation,
-        rotation=config.step_rotation,
-        joint=config.step_joint,
+        descent.Steps(
+            config.iterations, config.step_translation, config.step_rotation, config.step_joint
+        ),
     )
     zero = jnp.zeros((28, config.batch))
 

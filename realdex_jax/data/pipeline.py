@@ -63,6 +63,8 @@ class Item:
     points: Float[np.ndarray, "p 3"]
     normals: Float[np.ndarray, "p 3"]
     phi: Float[np.ndarray, "g 28"]
+    share: Float[np.ndarray, " g"] | None = None
+    """How often each grasp is drawn, summing to 1; all alike if None."""
 
 
 def items(dataset: Dataset, part: str, minimum: int = 1) -> tuple[Item, ...]:
@@ -115,7 +117,8 @@ def draw(
     chosen = rng.choice(len(points), sampling.points, replace=len(points) < sampling.points)
     points = R.apply(points[chosen]) + rng.normal(0, sampling.jitter, (sampling.points, 3))
     centre = points.mean(axis=0)
-    grasps = rng.choice(len(item.phi), sampling.grasps, replace=len(item.phi) < sampling.grasps)
+    few = len(item.phi) < sampling.grasps
+    grasps = rng.choice(len(item.phi), sampling.grasps, replace=few, p=item.share)
     phi = transform(item.phi[grasps], R)
     phi[:, 22:25] -= centre
     return (points - centre).astype(np.float32), phi.astype(np.float32)

@@ -16,7 +16,7 @@ from PIL import Image
 from rich.table import Table
 
 from realdex_jax.evaluation import results
-from realdex_jax.evaluation.results import METRICS, Results, ResultsError, Row, Stat
+from realdex_jax.evaluation.results import METRICS, Results, ResultsError, Row, Spread, Stat
 
 _BLANK = "–"
 
@@ -71,20 +71,21 @@ def columns(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(name for name in METRICS if any(name in row.metrics for row in rows))
 
 
-def cell(name: str, value: Stat | None) -> tuple[str, str]:
+def cell(name: str, value: Stat | None, over: Spread = "grasps") -> tuple[str, str]:
     """A metric's mean and spread as text; blanks where it was not measured."""
     if value is None or value.mean is None:
         return _BLANK, ""
     digits = METRICS[name].digits
-    # The spread of a yes-or-no metric follows from its mean and says nothing.
-    spread = "" if value.sd is None or METRICS[name].share else f"± {value.sd:.{digits}f}"
+    # The spread of yes and no over grasps follows from the mean and says nothing.
+    plain = METRICS[name].share and over == "grasps"
+    spread = "" if value.sd is None or plain else f"± {value.sd:.{digits}f}"
     return f"{value.mean:.{digits}f}", spread
 
 
 def terminal_table(found: Results, title: str = "Grasps") -> Table:
     """A rich table, metrics down and rows across, with the physics constants as its caption."""
     table = Table(title=title, caption=physics_line(found), caption_justify="left")
-    for index, line in enumerate(_grid(found.rows)):
+    for index, line in enumerate(_grid(found.rows, found.spread)):
         if index == 0:
             for position, text in enumerate(line):
                 table.add_column(text, justify="right" if position else "left")
@@ -93,7 +94,29 @@ def terminal_table(found: Results, title: str = "Grasps") -> Table:
     return table
 
 
-def _grid(rows: Sequence[Row]) -> list[list[str]]:
+def brief_table(found: Results, metrics: Sequence[str], title: str) -> Table:
+    """A rich table of some metrics, rows down: for more rows than fit across."""
+    head, *body = _brief(found, metrics)
+    table = Table(title=title)
+    for position, text in enumerate(head):
+        table.add_column(text, justify="right" if position > 2 else "left")
+    for line, after in zip(body, [*body[1:], head], strict=True):
+        table.add_row(*line, end_section=line[0] != after[0])
+    return table
+
+
+def _brief(found: Results, metrics: Sequence[str]) -> list[list[str]]:
+    """Headings and rows: source, method, stage, some metrics."""
+    lines = [["objects", "method", "stage", *(METRICS[name].label for name in metrics)]]
+    for row in found.rows:
+        cells = [
+            " ".join(cell(name, row.metrics.get(name), found.spread)).strip() for name in metrics
+        ]
+        lines.append([f"{row.data} {row.split} ({row.objects})", row.method, row.stage, *cells])
+    return lines
+
+
+def _grid(rows: Sequence[Row], over: Spread = "grasps") -> list[list[str]]:
     """Headings, counts and metrics, metrics down and rows across, as text."""
     same = {(row.data, row.split, row.method) for row in rows}
     heads = [row.stage if len(same) == 1 else _long_name(row) for row in rows]
@@ -103,7 +126,7 @@ def _grid(rows: Sequence[Row]) -> list[list[str]]:
     moving = any("mpjpe_cm" in row.metrics for row in rows)
     lines.append(["motions" if moving else "grasps", *(str(row.grasps) for row in rows)])
     for name in columns(rows):
-        cells = [" ".join(cell(name, row.metrics.get(name))).strip() for row in rows]
+        cells = [" ".join(cell(name, row.metrics.get(name), over)).strip() for row in rows]
         lines.append([METRICS[name].label, *cells])
     return lines
 
@@ -113,7 +136,7 @@ _LEGEND = {
     "have no spread of their own.",
     True: "Green is the best of the generated ones.",
 }
-"""What the table says of itself, without motions and with; evaluations of motions add a note."""
+"""What the table says of itself, and where a note says what the spread is over."""
 
 
 def _long_name(row: Row) -> str:
@@ -125,9 +148,14 @@ def physics_line(found: Results) -> str:
     return "physics: " + ", ".join(f"{key} {_plain(v)}" for key, v in _flat(found.physics))
 
 
-def markdown_table(found: Results) -> str:
-    """The same table as Markdown, followed by its notes and where it comes from."""
-    head, *body = _grid(found.rows)
+def markdown_table(found: Results, metrics: Sequence[str] = ()) -> str:
+    """The same table as Markdown, followed by its notes and where it comes from.
+
+    Args:
+        found: The results.
+        metrics: If given, only these, and rows down.
+    """
+    head, *body = _brief(found, metrics) if metrics else _grid(found.rows, found.spread)
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     lines += ["| " + " | ".join(line) + " |" for line in body]
     packages = ", ".join(f"{k} {v}" for k, v in found.versions.items())
@@ -150,6 +178,7 @@ def html_report(
     title: str,
     pictures: Sequence[Picture] = (),
     clips: Sequence[Clip] = (),
+    plots: str = "",
     seconds: Mapping[str, float] | None = None,
 ) -> str:
     """One self-contained page.
@@ -159,10 +188,12 @@ def html_report(
         title: Heading of the page.
         pictures: Rendered grasps; shown by group in the order given.
         clips: Motions; likewise.
+        plots: Charts as SVG.
         seconds: Time spent per stage of the run, seconds.
     """
     e = html.escape
     moving = any("mpjpe_cm" in row.metrics for row in found.rows)
+    legend = _LEGEND[moving or found.spread == "seeds"]
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
@@ -172,10 +203,12 @@ def html_report(
         f'<p class="note"><code>{e(found.command)}</code><br>commit {e(found.commit)}, seeds '
         f"{e(', '.join(map(str, found.seeds)))}, on {e(found.device)}</p>",
         "<h2>Metrics</h2>",
-        _html_rows(found.rows),
-        f'<p class="note">{_LEGEND[moving]}</p>',
+        _html_rows(found.rows, found.spread),
+        f'<p class="note">{legend}</p>',
         *(f'<p class="note">{e(note)}</p>' for note in found.notes),
     ]
+    if plots:
+        parts += ["<h2>Plots</h2>", f'<div class="scroll">{plots}</div>']
     if clips:
         parts.append("<h2>Videos</h2>")
     for group in dict.fromkeys(clip.group for clip in clips):
@@ -216,7 +249,7 @@ def save_html(text: str, path: str | Path) -> Path:
     return path
 
 
-def _html_rows(rows: Sequence[Row]) -> str:
+def _html_rows(rows: Sequence[Row], over: Spread) -> str:
     e = html.escape
     names = columns(rows)
     head, *counts = _grid(rows)[:3]
@@ -232,7 +265,7 @@ def _html_rows(rows: Sequence[Row]) -> str:
         cells = [f'<td class="text">{e(METRICS[name].label)}</td>']
         for row in rows:
             value = row.metrics.get(name)
-            mean, spread = cell(name, value)
+            mean, spread = cell(name, value, over)
             good = row.stage != "dataset" and value is not None and value.mean in best
             mark = ' class="best"' if good else ""
             cells.append(f"<td{mark}>{mean} <small>{spread}</small></td>")

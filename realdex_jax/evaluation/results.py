@@ -3,9 +3,11 @@
     {"command", "commit", "device", "versions", "seeds", "physics": {every constant},
      "rows": [{"data", "split", "method", "stage", "objects", "grasps",
                "metrics": {name: {"mean", "sd", "n"}}}],
-     "notes": [what a reader of the numbers must know]}
+     "notes": [what a reader of the numbers must know],
+     "spread": what "sd" is over, "grasps" or training "seeds"}
 
-A file without "notes" has none. Strict JSON: a value that could not be measured is null, never NaN.
+A file without "notes" has none, one without "spread" is over grasps. Strict JSON: a value that
+could not be measured is null, never NaN.
 """
 
 import dataclasses
@@ -18,7 +20,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -27,6 +29,8 @@ from realdex_jax.errors import RealdexError
 
 STAGES = ("dataset", "raw", "refined", "filtered", "physics")
 """Where in the chain the grasps of a row were taken."""
+
+Spread = Literal["grasps", "seeds"]
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "mujoco", "mujoco-mjx", "realdex_jax")
 
@@ -122,6 +126,8 @@ class Results:
     rows: Sequence[Row]
     notes: Sequence[str] = ()
     """What a reader of the numbers must know: objects left out or replaced, places filled up."""
+    spread: Spread = "grasps"
+    """What the standard deviations are over: grasps, or training seeds (of their means)."""
 
 
 def stat(values: Sequence[float] | np.ndarray) -> Stat:
@@ -141,6 +147,7 @@ def collect(
     physics: Mapping[str, Any],
     rows: Sequence[Row],
     notes: Sequence[str] = (),
+    spread: Spread = "grasps",
 ) -> Results:
     """Adds commit, device and versions of this run."""
     return Results(
@@ -152,6 +159,7 @@ def collect(
         physics=dict(physics),
         rows=tuple(rows),
         notes=tuple(notes),
+        spread=spread,
     )
 
 
@@ -237,7 +245,7 @@ def validate(raw: Any, where: str = "results") -> None:
             known; a share lies outside 0 to 1.
     """
     _fields(
-        {"notes": [], **raw} if isinstance(raw, dict) else raw,
+        {"notes": [], "spread": "grasps", **raw} if isinstance(raw, dict) else raw,
         {
             "command": str,
             "commit": str,
@@ -247,9 +255,14 @@ def validate(raw: Any, where: str = "results") -> None:
             "physics": dict,
             "rows": list,
             "notes": list,
+            "spread": str,
         },
         where,
     )
+    if raw.get("spread", "grasps") not in get_args(Spread):
+        raise ResultsError(
+            f"{where}: spread {raw['spread']!r}; known: {', '.join(get_args(Spread))}"
+        )
     if not all(isinstance(note, str) for note in raw.get("notes", [])):
         raise ResultsError(f"{where}: every note must be text")
     if not raw["physics"]:

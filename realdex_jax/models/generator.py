@@ -67,7 +67,7 @@ def sample(
         key: Randomness.
         count: Number k of poses.
         statistics: Spread of palm positions in the training data.
-        temperature: Size of the noise that poses are made of; 1 is the trained prior.
+        temperature: Size of the noise that poses are made of; 1 is the configuration's own.
     """
     b = len(points)
     match config:
@@ -77,5 +77,4 @@ def sample(
         case FlowConfig():
             return flow.sample(config, params, points, key, count, statistics, temperature)
         case MatchingConfig():
-            noise = temperature * jax.random.normal(key, (b, count, matching.NUMBERS))
-            return matching.sample(config, params, points, noise, statistics)
+            return matching.sample(config, params, points, key, count, statistics, temperature)

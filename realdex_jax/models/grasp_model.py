@@ -22,8 +22,12 @@ from realdex_jax.models import weights
 from realdex_jax.models.contact_net import ContactNetConfig, contact_net
 from realdex_jax.models.cvae import CvaeConfig, Statistics
 
-EMBEDDED: dict[str, str] = {"realdex-sim-small": "realdex_sim_small.safetensors"}
-"""Models shipped with the package: name to file under `assets/`."""
+EMBEDDED: dict[str, str] = {
+    "realdex-sim-small": "realdex_sim_small.safetensors",
+    "realdex-sim-cvae": "realdex_sim_cvae.safetensors",
+}
+"""Models shipped with the package: name to file under `assets/`. The small one is flow matching,
+the other the paper's method, trained alike."""
 
 _FORMAT = "realdex_jax.grasp_model/2"
 

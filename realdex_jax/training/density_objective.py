@@ -17,7 +17,7 @@ from realdex_jax.data.pipeline import Batch
 from realdex_jax.hand import surface
 from realdex_jax.hand.load import HandModel
 from realdex_jax.hand.surface import SurfacePoints
-from realdex_jax.models import cvae, flow, matching
+from realdex_jax.models import flow, matching
 from realdex_jax.models.cvae import Decoded, Statistics
 from realdex_jax.models.flow import FlowConfig
 from realdex_jax.models.grasp_model import NetworkConfig, Params
@@ -29,6 +29,8 @@ from realdex_jax.training.update import Scalars
 
 ROTATIONS = 1024
 """Random rotations beside the true one, over which the density of rotations is normalised."""
+PLACE_LOOKS, HOLD_LOOKS = 16, 4
+"""Noises and times of each pose in a batch: clouds are the dear part, these are nearly free."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,26 +41,51 @@ class DensityWeights:
     """What the generator learns by: the flow's error, or a negative log likelihood."""
     rotation: float = 1.0
     """Negative log density of the rotation; UniDexGrasp's only."""
+    place: float = 1.0
+    """The first flow's error; flow matching's only."""
     contact_net: float = 0.3
 
 
-def matching_error(
+def matching_errors(
     config: MatchingConfig,
     params: Any,
     points: Float[Array, "b n 3"],
     given: Decoded,
     key: PRNGKeyArray,
     statistics: Statistics,
-) -> Float[Array, ""]:
-    """Mean squared error of the velocity on straight lines from noise to poses (b k)."""
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Mean squared errors of the two velocities on straight lines from noise to poses (b k)."""
     net = matching.matching(config)
-    end = cvae.from_pose(given, statistics)
+    key_place, key_moved, key_hold = jax.random.split(key, 3)
+    b, k = given.t.shape[:2]
+
+    feature = net.encode(params, points)
+    end = _many(matching.from_place(given.R, given.t, statistics), PLACE_LOOKS)
+    place = _error(lambda x, time: net.place(params, feature, x, time), end, key_place)
+
+    # The palm as the first flow may leave it: the right one, moved.
+    moved = jax.random.normal(key_moved, (b, k, matching.HOLD))
+    _, R, t = matching.to_hold(moved, given.R, given.t, config)
+    seen = _many(net.encode_seen(params, matching.seen_from(points, R, t)), HOLD_LOOKS)
+    end = _many(matching.from_hold(given, R, t, config), HOLD_LOOKS)
+    hold = _error(lambda x, time: net.hold(params, seen, x, time), end, key_hold)
+    return place, hold
+
+
+def _many(x: Float[Array, "b k d"], looks: int) -> Float[Array, "b l d"]:
+    return jnp.repeat(x, looks, axis=1)
+
+
+def _error(
+    velocity: Callable[[Float[Array, "b k d"], Float[Array, "b k"]], Float[Array, "b k d"]],
+    end: Float[Array, "b k d"],
+    key: PRNGKeyArray,
+) -> Float[Array, ""]:
     key_noise, key_time = jax.random.split(key)
     start = jax.random.normal(key_noise, end.shape)
     time = jax.random.uniform(key_time, end.shape[:-1])
     x = start + time[..., None] * (end - start)
-    velocity = net.velocity(params, net.encode(params, points), x, time)
-    return ((velocity - (end - start)) ** 2).mean()
+    return ((velocity(x, time) - (end - start)) ** 2).mean()
 
 
 def likelihoods(
@@ -107,7 +134,7 @@ def loss(
     learnt = (params.generator, points, shown.given, key_generator, statistics)
     match config.generator:
         case MatchingConfig():
-            terms["generator"] = matching_error(config.generator, *learnt)
+            terms["place"], terms["generator"] = matching_errors(config.generator, *learnt)
         case FlowConfig():
             terms["rotation"], terms["generator"] = likelihoods(config.generator, *learnt)
         case other:

@@ -109,13 +109,13 @@ def good_then_bad(
         meshes=dict.fromkeys((*names, "y_bad"), mesh),
     )
 
-    def propose(hand, model, entry, stages, *, seed, latents, grasps, physics):
+    def propose(hand, model, entry, stages, *, seed, latents, grasps, physics, camera):
         if entry.shape.name.endswith("bad"):
             raise CloudError("nothing [here] to grasp")
         some = schema.take(entry.grasps, slice(grasps))
         return [
             Taken(stage, entry, seed, some, candidates=latents, passed=1) for stage in stages
-        ], {"generate": 1.0}
+        ], {"refine": 1.0}
 
     monkeypatch.setattr(eval_sim.chain, "propose", propose)
     return tmp_path / "two"

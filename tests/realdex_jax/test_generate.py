@@ -16,7 +16,7 @@ from realdex_jax.models.cvae import CvaeConfig, Statistics
 from realdex_jax.models.grasp_model import GraspModel, NetworkConfig
 from realdex_jax.refine import RefineConfig
 
-CONFIG = GenerateConfig(refine=RefineConfig(steps=40), map_points=64)
+CONFIG = GenerateConfig(refine=RefineConfig(steps=40, choices=2), map_points=64)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,8 @@ def test_a_cloud_of_any_count_gives_ranked_grasps(model):
     assert out.passed[out.order].tolist() == sorted(out.passed, reverse=True)
     assert len(out.filtered()) == out.passed.sum()
     assert len(out.filtered(4)) == 4
+    assert set(out.seconds) == {"surface", "sample", "refine", "judge"}
+    assert min(out.seconds.values()) > 0.0
     for j2, j1 in joints.COUPLED:
         q = np.asarray(out.refined.phi)
         assert (q[:, j1] <= q[:, j2] + 1e-5).all()
@@ -82,6 +84,7 @@ def test_a_cloud_of_any_count_gives_ranked_grasps(model):
             p=jnp.zeros((32, 16, 3)),
             force=jnp.zeros((32, 16, 3)),
             wanted=jnp.ones((32, 16)),
+            steps=jnp.zeros((), jnp.int32),
         ),
         CONFIG.filter,
     )

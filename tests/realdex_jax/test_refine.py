@@ -70,3 +70,48 @@ def test_the_table_pushes_up_and_only_where_there_is_one(task):
 
 
 WEIGHTS = ("contact_map", "contact", "penetration", "self_penetration", "force", "facing", "prior")
+
+
+def test_the_best_of_each_group_is_refined(task, open_palm):
+    task, _ = task
+    hand, target = load(), task.target
+    phi = np.array(open_palm(4).phi)
+    phi[:2, 22:25] += 0.3  # out of reach: the first of each pair is hopeless
+    predicted = jnp.tile(task.predicted[:, :1].T, (4, 1))
+    config = RefineConfig(choices=2, steps=1)
+    chosen, state = jax.jit(refine._best, static_argnums=(0, 4))(
+        hand, target, jnp.asarray(phi), predicted, config
+    )
+    np.testing.assert_allclose(state.p.T, phi[2:, 22:25], atol=1e-6)
+    assert chosen.wanted.shape[1] == chosen.predicted.shape[1] == 2
+
+
+def bowl(at):
+    """Gradient, forces and energy of a bowl around palm positions `at`."""
+
+    def gradient_of(update, state):
+        def energy(update):
+            gap = descent.move(state, update).p - at
+            return 1e-3 + (gap**2).sum(0)  # what cannot be won is part of real energies, too
+
+        value = energy(update)
+        return jax.grad(lambda u: energy(u).sum())(update), state.force, value
+
+    return gradient_of
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.05])
+def test_steps_that_win_nothing_are_left_out(progress, open_palm):
+    state = descent.start(jnp.asarray(open_palm(3).phi), len(touch.CONTACT_LINKS))
+    at = state.p + jnp.array([[0.02], [0.0], [-0.01]])
+    sizes = descent.Steps(200, 0.0025, 0.02, 0.02)
+    run = jax.jit(lambda s: descent.minimise_until(bowl(at), s, sizes, progress))
+    end, made = run(state)
+    # Adam's last full steps are 1.25 mm; the fading ones close in on the middle.
+    np.testing.assert_allclose(end.p, at, atol=5e-4)
+    whole = descent.minimise(lambda u, s: bowl(at)(u, s)[:2], state, sizes)
+    if progress == 0.0:
+        assert int(made) == 200
+        np.testing.assert_allclose(end.p, whole.p, atol=1e-6)
+    else:
+        assert 60 <= int(made) < 150

@@ -126,10 +126,34 @@ def test_too_few_surface_points_are_refused():
         surface.points(load(), 10)
 
 
-def test_spheres_are_inside_the_hand_and_reach_its_surface():
+@pytest.mark.parametrize("fine", [False, True])
+def test_spheres_are_inside_the_hand_and_reach_its_surface(fine):
     hand = load()
-    cover = spheres(hand)
+    cover = spheres(hand, fine)
     links = kinematics.forward(hand, jnp.asarray(joints.REST))
     centre = np.einsum("sij,sj->si", links.R[cover.link], cover.p_link) + links.p[cover.link]
     depth = -np.asarray(collision.signed_distance(hand, links, jnp.asarray(centre)))
     assert (depth >= cover.radius - 1e-5).all()
+
+
+def test_an_edge_of_the_palm_is_hidden_from_coarse_spheres_only():
+    hand = load()
+    box = int(np.flatnonzero(hand.geoms.is_box)[0])
+    size, middle = hand.geoms.size[box], hand.geoms.p_link_geom[box]
+    rng = np.random.default_rng(0)
+    # Points along the palmar edge at the box's +x side and over its palmar face.
+    along = np.linspace(-0.9, 0.9, 50)[:, None] * np.array([0.0, 0.0, size[2]])
+    edge = middle + along + np.array([size[0], -size[1], 0.0])
+    inside = rng.uniform(-0.9, 0.9, (200, 3)) * [size[0], 0.0, size[2]]
+    face = middle + inside - np.array([0.0, size[1], 0.0])
+
+    def farthest(cover, points):
+        mine = cover.link == hand.geoms.link[box]
+        d = np.linalg.norm(points[:, None] - cover.p_link[mine], axis=-1) - cover.radius[mine]
+        return float(d.min(1).max())
+
+    fine, coarse = spheres(hand, True), spheres(hand)
+    # The figures of the docstring, with the lattice's own rounding on top.
+    assert farthest(fine, edge) < 0.003
+    assert farthest(fine, face) < 0.002
+    assert farthest(coarse, edge) > 0.0045

@@ -96,12 +96,13 @@ def test_model_file_round_trip(tmp_path):
         np.testing.assert_allclose(a, b, atol=2e-3)
 
 
-def test_the_shipped_model_is_small_and_says_how_it_was_made():
-    path = grasp_model.embedded_path("realdex-sim-small")
+@pytest.mark.parametrize("name", grasp_model.EMBEDDED)
+def test_shipped_models_are_small_and_say_how_they_were_made(name):
+    path = grasp_model.embedded_path(name)
     assert path.stat().st_size <= 10_000_000
-    shipped = grasp_model.load_model("realdex-sim-small")
-    assert weights.parameter_count(shipped.params) <= 2_000_000
-    recipe = grasp_model.load_recipe("realdex-sim-small")
+    shipped = grasp_model.load_model(name)
+    assert weights.parameter_count(shipped.params) <= 2_500_000
+    recipe = grasp_model.load_recipe(name)
     assert len(recipe["data_digest"]) == 64
     assert {"commit", "config", "versions"} <= set(recipe)
 

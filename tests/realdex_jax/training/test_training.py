@@ -15,7 +15,7 @@ from realdex_jax.data.pipeline import Sampling
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.errors import CheckpointError, TrainingError
 from realdex_jax.hand import joints
-from realdex_jax.models import grasp_model
+from realdex_jax.models import generator, grasp_model
 from realdex_jax.models.contact_net import ContactNetConfig
 from realdex_jax.models.cvae import CvaeConfig
 from realdex_jax.models.grasp_model import NetworkConfig
@@ -240,7 +240,20 @@ def test_zero_is_a_value_not_the_preset(options, message):
 
 def test_a_short_run_warms_up_over_a_tenth_of_it():
     assert train_pose.TrainPose(steps=50).recipe().optimisation.warmup == 5
-    assert train_pose.TrainPose().recipe() == train_pose.Recipe()
+    assert train_pose.TrainPose(generator="cvae").recipe() == train_pose.Recipe()
+
+
+def test_generators_differ_in_network_and_loss_alone():
+    of = {kind: train_pose.TrainPose(generator=kind).recipe() for kind in generator.KINDS}
+    assert train_pose.TrainPose().recipe() == of["matching"]
+    assert train_pose.TrainPose(preset="paper").recipe() == train_pose.PAPER
+    for kind, recipe in of.items():
+        assert generator.kind_of(recipe.network.generator) == kind
+        same = dataclasses.replace(recipe.network, generator=of["cvae"].network.generator)
+        assert dataclasses.replace(recipe, network=same, weights=of["cvae"].weights) == of["cvae"]
+        assert recipe.network.generator.object_encoder == same.generator.object_encoder
+    with pytest.raises(TrainingError, match="the matching generator has no KL term"):
+        train_pose.TrainPose(kl=0.1).recipe()
 
 
 def test_a_continued_run_keeps_its_first_description(tmp_path):
@@ -266,6 +279,7 @@ def test_a_stop_before_the_first_step_is_a_stop_not_a_traceback(data, tmp_path, 
 
 def test_a_run_under_a_scheme_trains_on_its_part_and_says_so(data, tmp_path, capsys):
     options = {"preset": "smoke", "data": data, "scheme": "category", "run": tmp_path / "run"}
+    options["generator"] = "cvae"
     recipe = train_pose.TrainPose(**options).recipe()
     assert recipe == dataclasses.replace(train_pose.PRESETS["smoke"], scheme="category")
     with loop.stop_on_signals(print) as stop:
