@@ -23,7 +23,7 @@ from realdex_jax.data import schema
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.errors import CloudError, ConfigError
 from realdex_jax.geometry import cloud as clouds
-from realdex_jax.geometry import implicit
+from realdex_jax.geometry import completion, implicit
 from realdex_jax.hand import kinematics, load, surface, torque
 from realdex_jax.hand.load import HandModel
 from realdex_jax.losses import contact
@@ -69,6 +69,9 @@ class GenerateConfig:
     """Size of the generator's noise, over the size that its configuration names."""
     table: bool = False
     """Whether the object stands on a table: its height is the cloud's lowest z, its normal +z."""
+    complete: bool = True
+    """Whether the hidden sides of a cloud whose view is known are filled in, see
+    `geometry.completion`; +z must be up."""
 
 
 @pytree.dataclass
@@ -135,7 +138,9 @@ def generate(
         key: Randomness; the same key gives the same grasps.
         config: Settings; defaults if left out.
         normals: Outward normals of the points, of any length; estimated if left out.
-        view: Where the camera was, if the cloud shows one side only; guessed if left out.
+        view: Where the camera was, if the cloud shows one side only: the other sides are filled in
+            unless `config.complete` is off or normals are given; guessed if left out, and nothing
+            is filled in then.
         hand: The hand; ours by default.
 
     Returns:
@@ -214,6 +219,9 @@ def prepare(
     n = None if normals is None else _unit_normals(normals, points.shape)
     p_view = None if view is None else _position(view)
     key_thin, key_net, key_map = jax.random.split(key, 3)
+    if p_view is not None and n is None and config.complete:
+        completed = completion.complete(points, p_view)
+        points, n = completed.points, completed.normals
     if len(points) > SURFACE_POINTS:
         keep = np.asarray(
             jax.random.choice(key_thin, len(points), (SURFACE_POINTS,), replace=False)
