@@ -7,7 +7,6 @@ squeeze that contact forces give them.
 """
 
 import dataclasses
-import functools
 
 import jax
 import numpy as np
@@ -61,11 +60,11 @@ def compare(grasps: int = GRASPS, limit: int | None = None) -> list[Gain]:
         for entry in entries[:limit]:
             cloud = entry.shape.surface(chain.CLOUD_POINTS, 0).points
 
-            propose = functools.partial(
-                generate.generate, model, cloud, grasps, jax.random.key(0), config, hand=hand
+            # Once to compile, once to measure; a key may be used once.
+            _, found = (
+                generate.generate(model, cloud, grasps, jax.random.key(0), config, hand=hand)
+                for _ in range(2)
             )
-            propose()  # compiles
-            found = propose()
             seconds.append(found.seconds["sample"] + found.seconds["refine"])
             phi = np.asarray(found.refined.phi)
             held.append(displacement(hand, entry.shape, phi, directions=1).held.mean())
