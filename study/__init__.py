@@ -1,0 +1,1 @@
+"""The user study: people compare methods' results in a local web page."""
