@@ -342,7 +342,8 @@ def _simplified(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np
     light = solid.simplify(detail).to_mesh64()
     if solid.status() != manifold3d.Error.NoError or len(light.tri_verts) < 4:
         return vertices, faces
-    return np.asarray(light.vert_properties)[:, :3], np.asarray(light.tri_verts).astype(np.int64)
+    # Copies: views would keep manifold3d's own object alive, which complains at exit.
+    return np.array(light.vert_properties)[:, :3], np.asarray(light.tri_verts).astype(np.int64)
 
 
 def _few_corners(piece: Float[np.ndarray, "k 3"]) -> Float[np.ndarray, "c 3"]:

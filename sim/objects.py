@@ -38,6 +38,10 @@ _TEST = (
 FUNCTIONAL = ("handle", "trigger", "pump")
 """Labels of parts that an object is meant to be held or worked by."""
 
+HELD = ("handle", "trigger", "stem", "body", "trunk")
+"""Labels of parts by which people take an object, the first that it has: a mug by its handle, a
+sprayer by its trigger, a jar by its body and not by its lid."""
+
 
 def names() -> tuple[str, ...]:
     """Names of all objects, sorted."""
@@ -150,3 +154,14 @@ def functional(shape: ObjectShape, surface: SurfaceSample) -> Bool[np.ndarray, "
     """Which points of an object's surface belong to parts it is meant to be held or worked by."""
     index = [i for i, label in enumerate(shape.labels) if label in FUNCTIONAL]
     return np.isin(surface.labels, index)
+
+
+def held_part(shape: ObjectShape, surface: SurfaceSample) -> Bool[np.ndarray, " n"] | None:
+    """Which points of an object's surface belong to the part by which people take it.
+
+    None if it has no such part, or no other: then no grasp is better than another.
+    """
+    part = next((label for label in HELD if label in shape.labels), None)
+    if part is None or len(shape.labels) == 1:
+        return None
+    return surface.labels == shape.labels.index(part)

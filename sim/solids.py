@@ -231,7 +231,8 @@ def union(vertex_sets: Sequence[Float[np.ndarray, "_ 3"]]) -> tuple[np.ndarray, 
         .simplify(_SLIVER)
         .to_mesh64()
     )
-    vertices = np.asarray(merged.vert_properties, dtype=np.float64)[:, :3]
+    # A copy: a view would keep manifold3d's own object alive, which complains at exit.
+    vertices = np.array(merged.vert_properties, dtype=np.float64)[:, :3]
     return vertices, np.asarray(merged.tri_verts, dtype=np.int64)
 
 
