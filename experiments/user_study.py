@@ -1,0 +1,199 @@
+"""Asks people: methods' pictures or videos side by side, unnamed and in random order.
+
+    python -m experiments.user_study serve --items FOLDER          # prints the address to open
+    python -m experiments.user_study serve --items FOLDER --mode score
+    python -m experiments.user_study tally --out runs/user_study   # at any time, also while it runs
+
+FOLDER holds <object>/<method>/<sample>.png (or jpg, webp, mp4, webm); every object needs the same
+methods, every method of an object the same samples. A trial shows one sample of one object by every
+method. `serve` writes `study.sqlite` and goes on with it when it is started again; `tally` writes
+`votes.csv`, `table.md` and `table.json`. See docs/user_study.md.
+"""
+
+import dataclasses
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from realdex_jax.errors import ConfigError, RealdexError
+from realdex_jax.evaluation import results
+from study import ballots, plan, tally
+from study.design import QUESTIONS, Design, Mode
+
+
+@dataclasses.dataclass(frozen=True)
+class Serve:
+    """Shows the items to people and stores their answers, until Ctrl-C."""
+
+    items: Path
+    """Folder of <object>/<method>/<sample>.png, jpg, webp, mp4 or webm."""
+    out: Path = Path("runs/user_study")
+    """Folder of the study's file; a study that is there goes on."""
+    mode: Mode = "rank"
+    """rank: a place for each, k to 1 points with k methods. score: 0 to 5 for each."""
+    samples: int | None = None
+    """Only so many random samples of each object, the same for everybody; the paper shows 3."""
+    question: str | None = None
+    """What people are asked; by default, which grasp looks most like a person's."""
+    seed: int = 0
+    """Of the orders of trials and methods, and of `--samples`."""
+    host: str = "127.0.0.1"
+    """Address to listen at; others than this machine's own let others in."""
+    port: int = 8765
+    """Port; 0 takes a free one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Count:
+    """Counts the answers and writes votes.csv, table.md and table.json."""
+
+    out: Path = Path("runs/user_study")
+    """Folder of the study."""
+    complete_only: bool = False
+    """Leaves out people who did not answer every trial."""
+    resamples: int = 10_000
+    """Bootstrap samples of the raters."""
+    seed: int = 0
+    """Of the bootstrap."""
+
+
+Command = (
+    Annotated[Serve, tyro.conf.subcommand("serve")]
+    | Annotated[Count, tyro.conf.subcommand("tally")]
+)
+
+
+def main() -> None:
+    """Command line; mistakes of the user end in one line, not a traceback."""
+    config = tyro.cli(Command, description=__doc__)
+    console = Console()
+    try:
+        if isinstance(config, Serve):
+            serve(config, console)
+        else:
+            words = shlex.join(sys.argv[1:])
+            count(config, f"python -m experiments.user_study {words}", console)
+    except RealdexError as error:
+        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("stopped")
+        sys.exit(130)
+
+
+def serve(config: Serve, console: Console) -> None:
+    """Serves until Ctrl-C, and then says how far the study is.
+
+    Raises:
+        ConfigError: Settings that make no sense.
+        RealdexError: Items or a study's file that cannot be used, or the extra is missing.
+    """
+    from study import server  # needs the extra; counting does not
+
+    question = QUESTIONS[config.mode] if config.question is None else config.question.strip()
+    if not question or len(question) > 300 or not question.isprintable():
+        raise ConfigError(f"--question {question[:50]!r}; one line of 1 to 300 letters")
+    if config.seed < 0:
+        raise ConfigError(f"seed is {config.seed}; seeds are not negative")
+    with console.status("reading items; every file is opened once"):
+        shown = plan.read(config.items, config.samples, config.seed)
+    for note in shown.notes:
+        console.print(note, style="yellow", highlight=False, markup=False)
+    if config.host not in server.LOCAL:
+        console.print(
+            f"--host {config.host}: other machines can reach this server, and what they send is "
+            "not encrypted; whoever has the address can answer",
+            style="yellow",
+            highlight=False,
+            markup=False,
+        )
+    design = Design(
+        mode=config.mode,
+        methods=shown.methods,
+        trials=tuple((trial.object_name, trial.sample) for trial in shown.trials),
+        seed=config.seed,
+        question=question,
+        digest=shown.digest(),
+    )
+    opened = ballots.begin(config.out, design)
+
+    def ready(address: str) -> None:
+        console.print(
+            f"{len(design.trials)} trials of {len(design.methods)} methods at\n{address}\n"
+            "Ctrl-C ends; the same command goes on",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+    try:
+        server.serve(shown, opened, config.host, config.port, ready)
+    except KeyboardInterrupt:
+        people = opened.everybody()
+        answers = sum(len(given) for _, given in people)
+        console.print(
+            f"stopped; {answers} answers of {len(people)} people are in {opened.path}; count them: "
+            f"python -m experiments.user_study tally --out {shlex.quote(str(config.out))}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+    finally:
+        opened.close()
+
+
+def count(config: Count, command: str, console: Console) -> tally.Tally:
+    """Counts, writes the three files and prints the table.
+
+    Raises:
+        RealdexError: No study there, no answers yet, or the files cannot be written.
+    """
+    opened = ballots.resume(config.out)
+    try:
+        found = tally.count(
+            opened,
+            complete_only=config.complete_only,
+            resamples=config.resamples,
+            seed=config.seed,
+        )
+        votes = tally.votes_csv(opened)
+    finally:
+        opened.close()
+    described = {
+        "command": command,
+        "commit": results.commit(),
+        "versions": {name: results.versions()[name] for name in ("python", "numpy", "realdex_jax")},
+        **tally.described(found),
+    }
+    files = {
+        "votes.csv": votes,
+        "table.md": tally.markdown(found, command),
+        "table.json": json.dumps(described, indent=2, allow_nan=False) + "\n",
+    }
+    for name, text in files.items():
+        try:
+            results.write_whole(config.out / name, text)
+        except OSError as error:
+            raise ConfigError(f"cannot write {config.out / name}: {error.strerror}") from error
+    head, *body = tally.grid(found)
+    table = Table(title="User study")
+    for position, text in enumerate(head):
+        table.add_column(text, justify="right" if position else "left")
+    for line in body:
+        table.add_row(*(escape(cell) for cell in line))
+    console.print(table)
+    for remark in tally.remarks(found):
+        console.print(remark, style="yellow", highlight=False, markup=False)
+    console.print(f"in {config.out}: {', '.join(files)}", highlight=False, markup=False)
+    return found
+
+
+if __name__ == "__main__":
+    main()
