@@ -158,7 +158,7 @@ class Client:
             again = not useless and (error.code in _AGAIN or error.code >= 500)
             if 300 <= error.code < 400:
                 fault = f"status {error.code}: redirects are not followed"
-            # Requests that are turned down are not billed.
+            # Google does not bill requests that it answers with an error.
             return Outcome("", "", fault, again, useless, self._wait(error), cost=0.0)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             return Outcome(fault=f"no connection: {self._clean(str(error))}", cost=0.0)

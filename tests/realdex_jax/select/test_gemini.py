@@ -435,7 +435,7 @@ def test_a_cap_of_nothing_sends_nothing(key):
 
 def test_thousand_runs_that_share_a_lying_budget(key):
     """What the server truly bills stays below what was charged, and that below the cap."""
-    runs, threads, attempts = 1000, 40, 2
+    runs, threads, attempts = 1000, 250, 2
     money, lock, billed = Budget(3.0), threading.Lock(), []
     lies = [
         {},
