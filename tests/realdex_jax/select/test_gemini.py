@@ -313,8 +313,8 @@ def test_the_deadline_holds_for_many_batches_that_hang(key):
 
 
 def test_the_deadline_holds_though_the_library_ignores_time_outs(key, monkeypatch):
-    with FakeGemini() as server, scorer(server, deadline=0.3) as gemini:
-        monkeypatch.setattr(gemini._client, "ask", lambda *_: time.sleep(2.0))
+    with FakeGemini() as server, scorer(server, deadline=0.3, timeout=9.0) as gemini:
+        monkeypatch.setattr(gemini._client, "ask", lambda *_: time.sleep(2.5))
         start = time.monotonic()
         assert gemini.score(TASK, subjects(1))[0].by == "local"
         assert time.monotonic() - start < 0.3 + SLACK

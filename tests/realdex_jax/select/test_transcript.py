@@ -123,11 +123,15 @@ def test_a_stand_in_never_hides_that_the_model_was_not_asked(tmp_path):
 
 
 WRITER = """
-import pathlib, sys
+import pathlib, sys, time
 from realdex_jax.select import transcript
 from realdex_jax.select.scorer import Score, Subject, Task
 kept = transcript.Transcript(pathlib.Path(sys.argv[1]))
 first, count = int(sys.argv[2]), int(sys.argv[3])
+go = pathlib.Path(sys.argv[1] + ".go")
+print("ready", flush=True)
+while not go.exists():
+    time.sleep(0.001)
 for i in range(first, first + count):
     subject = Subject(f"{i} " + "long " * 500, i.to_bytes(4, "big"))
     key = transcript.keys("model", Task("mug"), [subject])[0]
@@ -141,22 +145,26 @@ def writer(path, first, count):
     return subprocess.Popen(given, stdout=subprocess.PIPE, text=True)
 
 
-def test_processes_that_write_at_once_lose_nothing(tmp_path):
+def test_processes_that_write_at_once_lose_and_repeat_nothing(tmp_path):
     path = tmp_path / "t"
-    starts = (0, 30, 60, 75)  # the last two write 15 of the same
-    writers = [writer(path, first, 30) for first in starts]
+    writers = [writer(path, first, 200) for first in (0, 0, 0, 100)]
+    for one in writers:
+        assert one.stdout.readline() == "ready\n"
+    (tmp_path / "t.go").touch()
     for one in writers:
         one.communicate(timeout=60)
         assert one.returncode == 0
-    assert len(Transcript(path)) == 105
-    assert path.read_bytes().count(b"\n") == 105
+    assert len(Transcript(path)) == 300
+    assert path.read_bytes().count(b"\n") == 300
 
 
 def test_killed_writers_leave_every_line_they_finished(tmp_path):
     path = tmp_path / "t"
+    (tmp_path / "t.go").touch()
     done = 0
     for round_ in range(6):
         one = writer(path, 1000 * round_, 1000)
+        assert one.stdout.readline() == "ready\n"
         told = [one.stdout.readline() for _ in range(3 + round_)]
         one.kill()
         told += one.stdout.read().split("\n")
