@@ -2,8 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from realdex_jax.errors import RealdexError
 
@@ -33,7 +32,7 @@ class Subject:
     """Identifies it among those scored together."""
     picture: bytes = b""
     """A PNG; may be empty for scorers that do not look."""
-    features: Mapping[str, float] = MappingProxyType({})
+    features: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Measured features by name, see `realdex_jax.select.features`; a missing one is unknown."""
 
 
@@ -47,10 +46,11 @@ class Score:
     """A sentence for people."""
     by: str
     """Who gave it: "local", or the name of a remote model."""
-    aspects: Mapping[str, float] = MappingProxyType({})
+    aspects: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Scores of the rubric's single questions, by name, on the same scale."""
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Scores grasps of one object."""
 

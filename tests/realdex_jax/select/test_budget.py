@@ -1,0 +1,133 @@
+"""A cap that holds, whatever is reported."""
+
+import math
+import random
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from realdex_jax.select import budget
+from realdex_jax.select.budget import Budget, BudgetError, Prices
+from tests.realdex_jax.select.fake_gemini import png
+
+
+def test_costs_are_per_million_tokens():
+    assert Prices(0.3, 2.5).cost(1_000_000, 2_000_000) == pytest.approx(5.3)
+
+
+@pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
+def test_numbers_that_are_no_money_are_refused(bad):
+    with pytest.raises(BudgetError, match="input price"):
+        Prices(bad, 1.0)
+    with pytest.raises(BudgetError, match="cap"):
+        Budget(bad)
+    with pytest.raises(BudgetError, match="worst case"):
+        Budget(1.0).reserve(bad)
+
+
+def test_a_request_that_may_cost_more_than_is_left_is_refused():
+    money = Budget(1.0)
+    with money.reserve(0.6) as first:
+        with pytest.raises(BudgetError, match=r"may cost 0\.5, and 0\.4 is left of the cap 1"):
+            money.reserve(0.5)
+        first.settle(0.1)
+    assert money.spent == pytest.approx(0.1)
+    assert money.reserved == 0.0
+    money.reserve(0.9)
+    with pytest.raises(BudgetError):
+        money.reserve(1e-9)
+
+
+def test_a_request_that_ends_badly_is_charged_in_full_and_once():
+    money = Budget(1.0)
+    reservation = money.reserve(0.25)
+    with pytest.raises(KeyError), reservation:
+        raise KeyError
+    assert money.spent == 0.25
+    reservation.settle(0.0)
+    assert money.spent == 0.25
+
+
+@pytest.mark.parametrize(
+    ("own", "reported", "charged"),
+    [
+        (0.1, 0.0, 0.1),
+        (0.1, 0.2, 0.2),
+        (0.1, 99.0, 0.5),
+        (0.1, math.inf, 0.5),
+        (0.1, -99.0, 0.1),
+        (0.1, math.nan, 0.5),
+        (math.inf, 0.0, 0.5),
+        (-1.0, -1.0, 0.0),
+    ],
+)
+def test_a_charge_is_the_greater_count_within_the_reservation(own, reported, charged):
+    assert Budget(1.0).reserve(0.5).settle(own, reported) == pytest.approx(charged)
+
+
+def test_sums_are_exact():
+    money = Budget(0.3)
+    for _ in range(3):
+        money.reserve(0.1).settle(0.1)  # 0.1 + 0.1 + 0.1 > 0.3 in floats
+    assert money.spent == 0.3
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.floats(0, 10),
+    st.lists(st.tuples(st.floats(0, 3), st.floats(), st.floats(), st.booleans())),
+)
+def test_spent_and_reserved_never_exceed_the_cap(cap, requests):
+    money = Budget(cap)
+    for worst, own, reported, settled in requests:
+        try:
+            reservation = money.reserve(worst)
+        except BudgetError:
+            continue
+        if settled:
+            reservation.settle(own, reported)
+        assert money._spent + money._reserved <= money._cap
+
+
+def test_a_thousand_at_once_stay_below_the_cap():
+    money = Budget(1.0)
+    truth, sent, most = [], [], []
+    ready = threading.Barrier(1000)
+
+    def request(number):
+        chance = random.Random(number)
+        worst = chance.uniform(0.001, 0.003)
+        ready.wait()
+        try:
+            with money.reserve(worst) as reservation:
+                sent.append(number)
+                most.append(money._spent + money._reserved)
+                true = worst * chance.random()
+                truth.append(true)
+                reservation.settle(true, chance.choice([0.0, -1.0, 1e9, math.nan, true]))
+        except BudgetError:
+            pass
+
+    threads = [threading.Thread(target=request, args=(i,)) for i in range(1000)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(most) <= money._cap
+    assert sum(truth) <= money.spent + 1e-9
+    assert money.spent <= money.cap
+    assert money.reserved == 0.0
+    assert 300 < len(sent) < 1000  # some were sent, and the cap did bite
+
+
+def test_pictures_count_by_their_size():
+    assert budget.picture_tokens(png(1)) == budget.PICTURE_TOKENS
+    assert budget.picture_tokens(png(1, side=1024)) == 16 * budget.TILE_TOKENS
+    for bad in (b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0" + bytes(40)):
+        with pytest.raises(BudgetError, match="no PNG"):
+            budget.picture_tokens(bad)
+    huge = png(1)[:16] + (5000).to_bytes(4, "big") + png(1)[20:]
+    with pytest.raises(BudgetError, match="5000 x 64 pixels; at most 4096"):
+        budget.picture_tokens(huge)
