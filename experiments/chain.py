@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from experiments import selection
 from experiments.protocol import Entry, Taken
 from realdex_jax import generate
 from realdex_jax.data import schema
@@ -16,6 +17,8 @@ from realdex_jax.generate import Candidates, GenerateConfig
 from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand.load import HandModel
 from realdex_jax.models.grasp_model import GraspModel
+from realdex_jax.select.local import LocalScorer
+from realdex_jax.select.scorer import Task
 from sim import displacement, kinect
 from sim.physics import Physics
 
@@ -46,7 +49,7 @@ def propose(
         hand: The hand.
         model: A trained model.
         entry: The object.
-        stages: Of "raw", "refined", "filtered", "physics".
+        stages: Of "raw", "refined", "filtered", "physics", "selected".
         seed: Seed of cloud and latents.
         latents: Grasps to sample.
         grasps: Grasps to take per stage.
@@ -56,7 +59,8 @@ def propose(
 
     Returns:
         What was taken, and the seconds spent. "raw" and "refined" are the first samples as they
-        come, the same ones; "filtered" the best by the contact filter; "physics" see `tested`.
+        come, the same ones; "filtered" the best by the contact filter; "physics" see `tested`;
+        "selected" those of all that hold that the local scorer finds most human.
     """
     cloud, p_view = seen(entry.shape, camera, seed)
     candidates = generate.generate(
@@ -80,7 +84,14 @@ def propose(
         taken["physics"] = tested(hand, entry.shape, candidates, grasps, physics)
         seconds["physics stage"] = time.perf_counter() - start
         spent["physics"] = sum(seconds.values())
-    chosen = ("filtered", "physics")
+    if "selected" in stages:
+        start = time.perf_counter()
+        pool = selection.pool(hand, entry.shape, candidates.refined, physics)
+        best = selection.choose(LocalScorer(), Task(entry.shape.name), pool, grasps).best
+        taken["selected"] = schema.take(pool.grasps, np.array(best, int))
+        seconds["selection"] = time.perf_counter() - start
+        spent["selected"] = sum(seconds.values()) - seconds.get("physics stage", 0.0)
+    chosen = ("filtered", "physics", "selected")
     return [
         Taken(
             stage,

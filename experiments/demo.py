@@ -1,7 +1,8 @@
 """The main job from end to end: grasps for the six held-out objects, reached for and lifted.
 
-Grasps are proposed from clouds, refined, filtered and tested in physics; then each is reached for
-from a drawn start with a generated motion, and the object is lifted.
+Grasps are proposed from clouds, refined, filtered and tested in physics, and those chosen that a
+person would most likely make; then each is reached for from a drawn start with a generated motion,
+and the object is lifted.
 
     make demo
     make demo ARGS=--retrain      # train the small model first instead of taking the shipped one
@@ -85,7 +86,7 @@ def _lifted(evaluation: Evaluation, out: Path, console: Console) -> Evaluation:
     """Adds to the last stage how often its grasps, reached for, lift the object; and videos."""
     hand = load()
     model = motion_model.load_model(hand, MOTION_MODEL)
-    takens = [m.taken for m in evaluation.measured if m.taken.stage == "physics"]
+    takens = [m.taken for m in evaluation.measured if m.taken.stage == "selected"]
     takens = [taken for taken in takens if len(taken.grasps)]
     if not takens:
         return evaluation
@@ -120,7 +121,7 @@ def _reach(
 def _with_lift(evaluation: Evaluation, lifted: Stat, note: str) -> Results:
     rows = [
         dataclasses.replace(row, metrics={**row.metrics, "lift_success": lifted})
-        if row.stage == "physics"
+        if row.stage == "selected"
         else row
         for row in evaluation.found.rows
     ]

@@ -49,7 +49,7 @@ from realdex_jax.training import loop
 from sim import render
 from sim.physics import Physics, StrictPhysics
 
-Stage = Literal["dataset", "raw", "refined", "filtered", "physics"]
+Stage = Literal["dataset", "raw", "refined", "filtered", "physics", "selected"]
 PresetName = Literal["paper", "spread", "smoke"]
 
 
@@ -95,7 +95,7 @@ class EvalSim:
     camera: chain.Camera = "scan"
     """scan: clouds of whole surfaces. kinect: what one virtual depth camera sees, another view for
     every seed."""
-    stages: tuple[Stage, ...] = ("dataset", "raw", "refined", "filtered", "physics")
+    stages: tuple[Stage, ...] = ("dataset", "raw", "refined", "filtered", "physics", "selected")
     """Stages to evaluate."""
     preset: PresetName = "paper"
     """paper: ten grasps per object. spread: five seeds. smoke: two objects, four grasps."""

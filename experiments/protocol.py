@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from experiments import selection
 from realdex_jax.data import schema, store
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.data.store import Dataset
@@ -160,6 +161,11 @@ def measure(
     if functional.any():
         near = grasp.touched(hand, phi, surface.points)
         values["functional_share"] = grasp.functional_share(near, functional)
+    found_by_eye = selection.measure(hand, shape, phi, moved, physics or Physics())
+    by_part = selection.by_part(found_by_eye)
+    if by_part is not None:
+        values["part_held"] = by_part.astype(float)
+    values["human_score"] = selection.local_scores(found_by_eye)
     found = closure.contacts(hand, shape, phi)
     values["q1"] = closure.q1(found, shape.bounds.mean(axis=0))
     values["valid_q1"] = closure.valid_q1(values["q1"], values["penetration_cm"] / 100.0)

@@ -1,31 +1,65 @@
 """Asks people: methods' pictures or videos side by side, unnamed and in random order.
 
+    python -m experiments.user_study draw --methods cvae=runs/cvae/grasps ours=runs/ours/grasps
     python -m experiments.user_study serve --items FOLDER          # prints the address to open
     python -m experiments.user_study serve --items FOLDER --mode score
     python -m experiments.user_study tally --out runs/user_study   # at any time, also while it runs
 
 FOLDER holds <object>/<method>/<sample>.png (or jpg, webp, mp4, webm); every object needs the same
 methods, every method of an object the same samples. A trial shows one sample of one object by every
-method. `serve` writes `study.sqlite` and goes on with it when it is started again; `tally` writes
-`votes.csv`, `table.md` and `table.json`. See docs/user_study.md.
+method. `draw` makes such pictures of the grasps of several evaluations; `serve` writes
+`study.sqlite` and goes on with it when it is started again; `tally` writes `votes.csv`, `table.md`
+and `table.json`. See docs/user_study.md.
 """
 
 import dataclasses
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
+from PIL import Image
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import track
 from rich.table import Table
 
+from experiments import protocol
+from realdex_jax.data import store
 from realdex_jax.errors import ConfigError, RealdexError
 from realdex_jax.evaluation import results
+from realdex_jax.hand.load import load
+from sim import render
 from study import ballots, plan, tally
 from study.design import QUESTIONS, Design, Mode
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """Draws grasps of several methods as items: the same objects, random grasps of each."""
+
+    methods: tuple[str, ...]
+    """NAME=FOLDER of each; a folder of <object>.npz, as evaluations and `select` leave."""
+    data: str = "realdex-sim"
+    """Name or folder of the dataset that the objects are of."""
+    split: str = "test"
+    """Its split."""
+    objects: Path | None = None
+    """A folder of meshes, or one mesh, instead of a dataset."""
+    scale: float | None = None
+    """Factor to metres for `--objects`; metres if not given."""
+    samples: int = 3
+    """Grasps of each object and method; the paper shows 3."""
+    seed: int = 0
+    """Of the choice of grasps."""
+    width: int = 640
+    """Width of a picture, pixels; three quarters of it is the height."""
+    items: Path = Path("runs/user_study/items")
+    """Folder to draw into; must be new or empty."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +99,8 @@ class Count:
 
 
 Command = (
-    Annotated[Serve, tyro.conf.subcommand("serve")]
+    Annotated[Draw, tyro.conf.subcommand("draw")]
+    | Annotated[Serve, tyro.conf.subcommand("serve")]
     | Annotated[Count, tyro.conf.subcommand("tally")]
 )
 
@@ -75,7 +110,9 @@ def main() -> None:
     config = tyro.cli(Command, description=__doc__)
     console = Console()
     try:
-        if isinstance(config, Serve):
+        if isinstance(config, Draw):
+            draw(config, console)
+        elif isinstance(config, Serve):
             serve(config, console)
         else:
             words = shlex.join(sys.argv[1:])
@@ -86,6 +123,78 @@ def main() -> None:
     except KeyboardInterrupt:
         console.print("stopped")
         sys.exit(130)
+
+
+def draw(config: Draw, console: Console) -> int:
+    """Draws the items and says where they are; returns their number.
+
+    Raises:
+        ConfigError: Settings that make no sense, a folder in use, or a method without enough
+            grasps of any object.
+        RealdexError: Data, meshes or grasps that cannot be used.
+    """
+    folders = _methods(config.methods)
+    if min(config.samples, config.width) < 1 or config.seed < 0:
+        raise ConfigError(
+            f"--samples {config.samples}, --width {config.width}, --seed {config.seed}; the first "
+            "two are at least 1, the seed at least 0"
+        )
+    if config.items.exists() and any(config.items.iterdir()):
+        raise ConfigError(f"{config.items} is not empty; name another folder with --items")
+    with console.status("reading objects; a mesh that is new is decomposed, which takes a while"):
+        if config.objects is None:
+            _, entries, _ = protocol.entries_of_data(config.data, config.split)
+        else:
+            entries, _ = protocol.entries_of_folder(config.objects, config.scale)
+    hand, rng = load(), np.random.default_rng(config.seed)
+    size = (config.width, 3 * config.width // 4)
+    drawn, left_out = 0, []
+    for entry in track(entries, description="draw", console=console):
+        shape = entry.shape
+        paths = {method: folder / f"{shape.name}.npz" for method, folder in folders.items()}
+        sets = {m: store.load_grasps(path) for m, path in paths.items() if path.is_file()}
+        few = [m for m in folders if m not in sets or len(sets[m]) < config.samples]
+        if few:
+            left_out.append(f"left out: {shape.name}: too few grasps by {', '.join(few)}")
+            continue
+        for method, grasps in sets.items():
+            index = rng.permutation(len(grasps))[: config.samples]
+            phi = np.asarray(grasps.phi, np.float32)[index]
+            folder = config.items / shape.name / method
+            folder.mkdir(parents=True)
+            for sample, image in enumerate(render.render_grasps(hand, shape, phi, size)):
+                Image.fromarray(image).save(folder / f"{sample}.png")
+                drawn += 1
+    for note in left_out:
+        console.print(note, style="yellow", highlight=False, markup=False)
+    if not drawn:
+        raise ConfigError("no object has enough grasps by every method; nothing was drawn")
+    console.print(
+        f"{drawn} pictures; show them: python -m experiments.user_study serve --items "
+        f"{shlex.quote(str(config.items))}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    return drawn
+
+
+def _methods(words: tuple[str, ...]) -> dict[str, Path]:
+    """Folders by method, from NAME=FOLDER."""
+    folders: dict[str, Path] = {}
+    for word in words:
+        name, equals, folder = word.partition("=")
+        if not (equals and folder) or not re.fullmatch(r"[\w.-]+", name) or name in folders:
+            raise ConfigError(
+                f"--methods {word!r}; need NAME=FOLDER, names of letters, digits, dot and dash, "
+                "each once"
+            )
+        if not Path(folder).is_dir():
+            raise ConfigError(f"--methods {word!r}: no folder {folder}")
+        folders[name] = Path(folder)
+    if len(folders) < 2:
+        raise ConfigError(f"--methods names {len(folders)} methods; people compare at least two")
+    return folders
 
 
 def serve(config: Serve, console: Console) -> None:

@@ -38,9 +38,12 @@ _TEST = (
 FUNCTIONAL = ("handle", "trigger", "pump")
 """Labels of parts that an object is meant to be held or worked by."""
 
-HELD = ("handle", "trigger", "stem", "body", "trunk")
-"""Labels of parts by which people take an object, the first that it has: a mug by its handle, a
-sprayer by its trigger, a jar by its body and not by its lid."""
+HELD: MappingProxyType[str, float] = MappingProxyType(
+    {"handle": 0.5, "trigger": 0.025, "stem": 0.25, "body": 0.5, "trunk": 0.5}
+)
+"""Parts by which people take an object, and the share of the touched surface from which on a hand
+has it by that part. The first that an object has counts: a mug is taken by its handle, a jar by its
+body and not by its lid. A finger on the trigger is enough; the others then hold the neck."""
 
 
 def names() -> tuple[str, ...]:
@@ -156,12 +159,16 @@ def functional(shape: ObjectShape, surface: SurfaceSample) -> Bool[np.ndarray, "
     return np.isin(surface.labels, index)
 
 
-def held_part(shape: ObjectShape, surface: SurfaceSample) -> Bool[np.ndarray, " n"] | None:
-    """Which points of an object's surface belong to the part by which people take it.
+def held_part(
+    shape: ObjectShape, surface: SurfaceSample
+) -> tuple[Bool[np.ndarray, " n"], float] | None:
+    """Which points of an object's surface belong to the part by which people take it, see `HELD`.
 
-    None if it has no such part, or no other: then no grasp is better than another.
+    Returns:
+        The points, and the share of the touched surface that is enough. None if the object has no
+        such part, or no other: then no grasp is better than another.
     """
     part = next((label for label in HELD if label in shape.labels), None)
     if part is None or len(shape.labels) == 1:
         return None
-    return surface.labels == shape.labels.index(part)
+    return surface.labels == shape.labels.index(part), HELD[part]

@@ -1,9 +1,11 @@
 """The posed geometry of one hand and one object, on a table if wanted, and rays cast into it."""
 
 import concurrent.futures
+import copy
 import dataclasses
 import functools
 import os
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -105,6 +107,13 @@ class Stage:
             data.mocap_quat[:] = quaternions
             mujoco.mj_kinematics(self.model, data)
 
+    def copies(self) -> Sequence["Stage"]:
+        """One stage for each core, each to be placed and looked at by a thread of its own."""
+        alone = [copy.copy(self) for _ in self.data]
+        for one, data in zip(alone, self.data, strict=True):
+            one.data = [data]
+        return alone
+
     def outline(self) -> Float[np.ndarray, "n 3"]:
         """Points around links and object in the world, metres; all of both is near them."""
         box = np.stack(np.meshgrid(*[[-FINGER, FINGER]] * 3), axis=-1).reshape(-1, 3)
@@ -148,6 +157,8 @@ class Stage:
         groups = np.zeros(6, np.uint8)
         groups[[shown, _THING]] = 1
         groups[_SETTING] = self.p_world_table is not None
+        if len(self.data) == 1:
+            return Hits(*_cast(self.model, origin, groups, self.data[0], rays))
         parts = np.array_split(rays, len(self.data))
         with concurrent.futures.ThreadPoolExecutor(len(self.data)) as pool:
             hits = list(

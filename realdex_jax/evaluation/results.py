@@ -27,7 +27,7 @@ import numpy as np
 
 from realdex_jax.errors import RealdexError
 
-STAGES = ("dataset", "raw", "refined", "filtered", "physics")
+STAGES = ("dataset", "raw", "refined", "filtered", "physics", "selected")
 """Where in the chain the grasps of a row were taken."""
 
 Spread = Literal["grasps", "seeds"]
@@ -64,6 +64,8 @@ METRICS: dict[str, Metric] = {
     "contact_number": Metric("touching links", 1, 1),
     "contact_distance_mm": Metric("finger gap (mm)", 2, -1),
     "functional_share": Metric("on functional part", 3, 1, share=True),
+    "part_held": Metric("held by the part for it", 3, 1, share=True),
+    "human_score": Metric("local score (0 to 5)", 2, 1),
     "q1": Metric("Q1", 3, 1),
     "valid_q1": Metric("Q1, 0 if 5 mm deep", 3, 1),
     "q1_bench": Metric("2 - Q1 of the tips", 3, -1),

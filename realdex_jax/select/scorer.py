@@ -54,8 +54,10 @@ class Score:
 class Scorer(Protocol):
     """Scores grasps of one object."""
 
-    name: str
-    """Goes into `Score.by`."""
+    @property
+    def name(self) -> str:
+        """Goes into `Score.by`."""
+        ...
 
     def score(self, task: Task, subjects: Sequence[Subject]) -> list[Score]:
         """One score per subject, in their order."""

@@ -13,8 +13,9 @@ import raters
 from raters import Rater, make_items
 
 from experiments import user_study
+from realdex_jax.data import schema, store
 from realdex_jax.evaluation import results
-from study import ballots
+from study import ballots, plan
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
@@ -122,3 +123,37 @@ def test_a_missing_extra_is_named(
     line = mistake(monkeypatch, capsys, "serve", "--items", tmp_path)
     assert line == f"StudyError: {line.split(': ')[1]}: pip install 'realdex_jax[study]'"
     assert missing in line
+
+
+def test_grasps_of_evaluations_are_drawn_as_items(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two objects by one method, one by the other: only what all have can be compared."""
+    stored = store.open_dataset("realdex-sim")
+    for method, names in (("a", ("cosmetics", "cracker_box")), ("b", ("cosmetics",))):
+        for name in names:
+            grasps = schema.take(stored.grasps(name), slice(4))
+            store.save_grasps(tmp_path / method / f"{name}.npz", grasps)
+    items = tmp_path / "items"
+    methods = ("--methods", f"a={tmp_path / 'a'}", f"b={tmp_path / 'b'}")
+    words = ("draw", *methods, "--samples", 2, "--width", 64, "--items", items)
+    run(monkeypatch, *words)
+    printed = capsys.readouterr().out
+    assert "left out: cracker_box: too few grasps by b" in printed
+    assert "4 pictures; show them" in printed
+    drawn = plan.read(items, None, 0)
+    assert drawn.methods == ("a", "b")
+    assert [(trial.object_name, trial.sample) for trial in drawn.trials] == [
+        ("cosmetics", "0"),
+        ("cosmetics", "1"),
+    ]
+    assert "is not empty" in mistake(monkeypatch, capsys, *words)
+    for wrong, message in (
+        (("x",), "need NAME=FOLDER"),
+        ((f"a={tmp_path}",), "at least two"),
+        (("a=nowhere", "b=nowhere"), "no folder nowhere"),
+    ):
+        said = mistake(
+            monkeypatch, capsys, "draw", "--methods", *wrong, "--items", tmp_path / "new"
+        )
+        assert message in said

@@ -97,3 +97,35 @@ def test_mistakes_are_named(hand: load.HandModel, phi: np.ndarray) -> None:
         render.render_grasp(hand, shape, phi, size=(0, 10))
     with pytest.raises(render.RenderError, match="0 pictures"):
         render.contact_sheet([], 3)
+
+
+def test_many_pictures_are_the_same_as_one_by_one(hand: load.HandModel, phi: np.ndarray) -> None:
+    """On several cores at once no picture sees another's hand."""
+    shape = objects.make("body_lotion")
+    several = np.stack([phi, phi + np.eye(28)[22] * 0.02, phi + np.eye(28)[23] * 0.02])
+    together = render.render_grasps(hand, shape, several, size=(64, 48))
+    for image, one in zip(together, several, strict=True):
+        assert (image == render.render_grasp(hand, shape, one, size=(64, 48))).all()
+    assert (together[0] != together[1]).any()
+    assert render.render_grasps(hand, shape, several[:0]) == []
+    with pytest.raises(render.RenderError, match="NaN"):
+        render.render_grasps(hand, shape, several * np.nan)
+
+
+def test_pixels_left_out_look_as_if_they_were_cast(hand: load.HandModel, phi: np.ndarray) -> None:
+    """Every ray against the quarter of them that is cast: shapes agree, depths to a tenth mm."""
+    place = stage.load_stage(hand, objects.make("body_lotion"))
+    place.place(phi)
+    camera = render.best_camera(place, 4 / 3, place.outline())
+    size = (97, 70)  # an odd and an even side
+    grid = np.stack(np.meshgrid(np.arange(97) + 0.5, np.arange(70) + 0.5), axis=-1)
+    some = render._first_hits(place, camera, grid, size)
+    every = place.cast(camera.p_world, camera.rays(grid.reshape(-1, 2), size))
+    same = some.geom == every.geom
+    # Gaps between fingers narrower than two pixels may close.
+    assert same.mean() > 0.995
+    both = same & (every.geom >= 0)
+    assert np.quantile(np.abs(some.distance - every.distance)[both], 0.99) < 1e-3
+    assert np.median(np.abs(some.distance - every.distance)[both]) < 1e-4
+    cosine = (some.normal * every.normal).sum(axis=-1)[both]
+    assert np.quantile(cosine, 0.02) > 0.9

@@ -1,0 +1,163 @@
+"""Fits the weights of the local scorer to grasps whose outcome is known.
+
+    python -m experiments.fit_selection                # training objects, every third
+    python -m experiments.fit_selection --every 1      # all forty of them
+
+Grasps of training objects are proposed and tested. One counts as good if it has the object by the
+part that people take it by and stands the strict physics test, which no feature knows of. A
+logistic regression on the scorer's weighted mean then says how much each question tells; weights
+are shares, and a prior keeps them near equal ones, as people do ask all of them. Prints the
+weights, for `realdex_jax.select.local.WEIGHTS`, and writes them to `out/weights.json`.
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import tyro
+from jaxtyping import Bool, Float
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from scipy.optimize import minimize
+
+from experiments import chain, eval_sim, protocol, selection
+from experiments.protocol import Entry
+from realdex_jax import generate
+from realdex_jax.errors import ConfigError, RealdexError
+from realdex_jax.evaluation import results
+from realdex_jax.hand.load import HandModel, load
+from realdex_jax.models import grasp_model
+from realdex_jax.models.grasp_model import GraspModel
+from realdex_jax.select import features, local, prompt
+from sim import displacement, robustness
+from sim.physics import Physics, StrictPhysics
+
+PRIOR = 20.0
+"""How many grasps' worth of evidence the pull toward equal weights has, per squared log ratio."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FitSelection:
+    """Command line of this script."""
+
+    model: str = "realdex-sim-small"
+    """Name of a shipped model, or a `.safetensors` file."""
+    every: int = 3
+    """Take every so-manieth training object."""
+    count: int = 100
+    """Grasps per object."""
+    seed: int = 0
+    """Of clouds and grasps."""
+    out: Path = Path("runs/fit_selection")
+    """Folder of the weights."""
+
+
+def main() -> None:
+    """Command line; mistakes of the user end in one line, not a traceback."""
+    config = tyro.cli(FitSelection, description=__doc__)
+    console = Console()
+    try:
+        run(config, console)
+    except RealdexError as error:
+        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("stopped")
+        sys.exit(130)
+
+
+def run(config: FitSelection, console: Console) -> None:
+    """Makes grasps, fits, prints and writes."""
+    if min(config.every, config.count) < 1:
+        raise ConfigError(f"--every {config.every}, --count {config.count}; both at least one")
+    _, entries, _ = protocol.entries_of_data("realdex-sim", "train")
+    entries = entries[:: config.every]
+    hand, model = load(), grasp_model.load_model(config.model)
+    answers, good = [], []
+    with eval_sim.progress(console) as bar:
+        task = bar.add_task("", total=len(entries))
+        for entry in entries:
+            bar.update(task, description=entry.shape.name)
+            found = _graded(hand, model, entry, config)
+            if found is not None:
+                answers.append(found[0])
+                good.append(found[1])
+            bar.advance(task)
+    if not answers:
+        raise ConfigError("no object has a part to take it by; nothing to fit to")
+    x, y = np.concatenate(answers), np.concatenate(good)
+    weights, accuracy = fit(x, y)
+    table = Table(title=f"{len(y)} grasps of {len(answers)} objects, {y.mean():.2f} of them good")
+    for column in ("question", "weight", "mean answer, good", "mean answer, others"):
+        table.add_column(column)
+    for i, name in enumerate(prompt.ASPECTS):
+        means = (np.nanmean(x[y, i]), np.nanmean(x[~y, i]))
+        table.add_row(name, f"{weights[name]:.3f}", *(f"{m:.2f}" for m in means))
+    console.print(table)
+    console.print(f"area under the curve: {accuracy:.3f}", highlight=False)
+    path = config.out / "weights.json"
+    said = {"weights": weights, "auc": accuracy, "command": eval_sim.command_line()}
+    results.write_whole(path, json.dumps(said, indent=1))
+    console.print(f"weights: {path}", highlight=False)
+
+
+def _graded(
+    hand: HandModel, model: GraspModel, entry: Entry, config: FitSelection
+) -> tuple[Float[np.ndarray, "b 6"], Bool[np.ndarray, " b"]] | None:
+    """Answers to the rubric, and which grasps are good; None without a part to take it by."""
+    cloud, p_view = chain.seen(entry.shape, "scan", config.seed)
+    key = jax.random.key(config.seed)
+    made = generate.generate(model, cloud, config.count, key, view=p_view, hand=hand)
+    phi = np.asarray(made.refined.phi, np.float32)
+    physics = Physics()
+    moved = displacement.displacement(hand, entry.shape, phi, physics, directions=6)
+    found = selection.measure(hand, entry.shape, phi, moved, physics)
+    if features.HOLD not in found:
+        return None
+    strict = robustness.robustness(hand, entry.shape, made.refined, StrictPhysics())
+    good = strict.success & (found[features.HOLD] >= selection.HELD)
+    return local.table(selection.each(found)), good
+
+
+def fit(x: Float[np.ndarray, "b 6"], y: Bool[np.ndarray, " b"]) -> tuple[dict[str, float], float]:
+    """Weights by question, and the share of pairs (good, other) that they put in order.
+
+    Maximises the likelihood of a logistic curve over the weighted mean of the answers, under a
+    prior around equal weights.
+
+    Args:
+        x: Answers in the order of `prompt.ASPECTS`; NaN where unknown.
+        y: Which grasps are good.
+
+    Raises:
+        ConfigError: All grasps are good, or none.
+    """
+    if y.all() or not y.any():
+        raise ConfigError(f"{y.sum()} of {len(y)} grasps are good; a fit needs both kinds")
+    known = np.isfinite(x)
+    filled = np.where(known, x, 0.0)
+
+    def mean(logits: Float[np.ndarray, " 6"]) -> Float[np.ndarray, " b"]:
+        w = np.exp(logits)
+        return filled @ w / np.maximum(known @ w, 1e-12)
+
+    def loss(v: Float[np.ndarray, " 8"]) -> float:
+        z = np.exp(v[6]) * (mean(v[:6]) - v[7])
+        likelihood = np.logaddexp(0.0, np.where(y, -z, z)).sum()
+        # The scale of the weights is free; the prior fixes it, too.
+        return float(likelihood + PRIOR * (v[:6] ** 2).sum())
+
+    best = minimize(loss, np.array([0.0] * 6 + [2.0, 0.6]), method="L-BFGS-B")
+    w = np.exp(best.x[:6])
+    m = mean(best.x[:6])
+    above = (m[y][:, None] > m[~y]).mean() + 0.5 * (m[y][:, None] == m[~y]).mean()
+    shares = (w / w.sum()).round(3).tolist()
+    return dict(zip(prompt.ASPECTS, shares, strict=True)), float(above)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,386 @@
+"""Chooses, of a hundred grasps of each object, the ten that a person would most likely make.
+
+    python -m experiments.select                            # the six test objects, no key needed
+    python -m experiments.select --object mug               # one of our parametric objects
+    python -m experiments.select --objects FOLDER_OR_FILE   # your meshes
+    python -m experiments.select --scorer gemini --model-name MODEL --input-price PRICE
+        --output-price PRICE --cap 0.50 --requirement "hand it over"
+    python -m experiments.select --replay runs/select/transcript.jsonl --model-name MODEL
+
+Grasps are generated, refined and tested in physics; those that hold are scored from 0 to 5 and
+explained. `--scorer local` measures them (see docs/selection.md); `--scorer gemini` sends their
+pictures to Google, costs money, and needs GEMINI_API_KEY and `pip install 'realdex_jax[gemini]'`;
+what it does not answer, the local scorer does. Every answer is kept in `out/transcript.jsonl`: an
+interrupted run goes on from there, and `--replay` repeats one without key or network.
+
+Writes `out/<object>.npz` (the chosen grasps, best first), `out/selection.json` (every score with
+its explanation), `out/sheets/<object>.jpg` (all pictures, best first, the chosen framed) and
+`out/report.html`.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+import tyro
+from jaxtyping import Float, UInt8
+from PIL import Image
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from experiments import chain, eval_sim, protocol, selection
+from experiments.protocol import Entry, Measured, Taken
+from experiments.selection import Chosen, Pool
+from realdex_jax import generate
+from realdex_jax.data import schema, store
+from realdex_jax.errors import ConfigError, RealdexError
+from realdex_jax.evaluation import report, results
+from realdex_jax.evaluation.report import Picture
+from realdex_jax.hand.load import HandModel, load
+from realdex_jax.models import generator as generators
+from realdex_jax.models import grasp_model
+from realdex_jax.models.grasp_model import GraspModel
+from realdex_jax.select.budget import Prices
+from realdex_jax.select.gemini import GeminiConfig, GeminiScorer
+from realdex_jax.select.local import LocalScorer
+from realdex_jax.select.scorer import Scorer, Task
+from realdex_jax.select.transcript import Replay, Transcript
+from realdex_jax.training import loop
+from sim import objects, render, robustness
+from sim.physics import Physics, StrictPhysics
+
+SEEN = (320, 240)
+"""Size of the pictures that are scored and shown, pixels."""
+SMALL = (160, 120)
+"""Size of the others on a sheet."""
+_COLUMNS = 10
+_FRAME = np.array([11, 107, 58], np.uint8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Select:
+    """Command line of this script."""
+
+    data: str = "realdex-sim"
+    """Name or folder of a dataset."""
+    split: str = "test"
+    """Its split."""
+    object: str | None = None
+    """One parametric object by name, instead of a dataset's split."""
+    objects: Path | None = None
+    """A folder of meshes, or one mesh (.obj .stl .ply .glb), instead of a dataset."""
+    scale: float | None = None
+    """Factor to metres for `--objects`; metres if not given."""
+    model: str = "realdex-sim-small"
+    """Name of a shipped grasp model, or a `.safetensors` file."""
+    camera: chain.Camera = "scan"
+    """scan: clouds of whole surfaces. kinect: what one virtual depth camera sees."""
+    count: int = 100
+    """Grasps generated per object."""
+    top: int = 10
+    """Grasps chosen per object."""
+    seed: int = 0
+    """Of clouds and grasps."""
+    scorer: Literal["local", "gemini"] = "local"
+    """Who scores."""
+    requirement: str = ""
+    """A special wish in your words, such as "hand it over"; only Gemini understands it."""
+    model_name: str | None = None
+    """Gemini's model, as Google names it."""
+    input_price: float | None = None
+    """Its price of a million tokens sent; see Google's price list."""
+    output_price: float | None = None
+    """Its price of a million tokens received, thoughts included."""
+    cap: float = 1.0
+    """Most that the run may cost, in the currency of the prices."""
+    deadline: float = 300.0
+    """Seconds to wait for Gemini per object; what it has not scored then, the local scorer does."""
+    url: str = "https://generativelanguage.googleapis.com"
+    """Where Gemini is asked, for a gateway of your own."""
+    replay: Path | None = None
+    """A transcript to answer from, instead of asking."""
+    sheet: bool = True
+    """Draw all grasps of each object on one sheet."""
+    out: Path = Path("runs/select")
+    """Folder of everything written."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Done:
+    """One object's selection."""
+
+    entry: Entry
+    pool: Pool
+    chosen: Chosen
+    values: dict[str, Float[np.ndarray, " b"]]
+    """Metrics of the pool by name; the strict physics test, which no scorer saw, among them."""
+    pictures: list[Picture]
+
+
+def main() -> None:
+    """Command line; mistakes of the user end in one line, not a traceback."""
+    config = tyro.cli(Select, description=__doc__)
+    console = Console()
+    try:
+        run(config, console)
+    except RealdexError as error:
+        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("stopped; what was scored by Gemini is kept in the transcript")
+        sys.exit(130)
+
+
+def run(config: Select, console: Console) -> None:
+    """Chooses, prints, writes."""
+    if min(config.count, config.top) < 1:
+        raise ConfigError(f"--count {config.count}, --top {config.top}; both at least one")
+    if config.requirement and config.scorer == "local" and config.replay is None:
+        raise ConfigError(
+            f"--requirement {config.requirement!r} is for a scorer that reads; add --scorer gemini"
+        )
+    try:  # not after minutes of work
+        config.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {config.out}: {error.strerror}; choose a folder") from error
+    data, entries, notes = _entries(config)
+    hand, model = load(), grasp_model.load_model(config.model)
+    seconds: dict[str, float] = collections.defaultdict(float)
+    done: list[Done] = []
+    with (
+        _scorer(config) as scorer,
+        eval_sim.progress(console) as bar,
+        loop.stop_on_signals(bar.console.print) as stop,
+    ):
+        task = bar.add_task("", total=len(entries))
+        for entry in entries:
+            if stop.signal is not None:
+                notes.append(f"stopped after {len(done)} of {len(entries)} objects")
+                break
+            bar.update(task, description=entry.shape.name)
+            one = _select(hand, model, entry, scorer, config, seconds)
+            if one is None:
+                notes.append(f"{entry.shape.name}: no grasp held the object; nothing to choose")
+            else:
+                done.append(one)
+            bar.advance(task)
+    if not done:
+        raise ConfigError("; ".join(notes) or "nothing was chosen")
+    _publish(config, data, model, done, notes, seconds, console)
+
+
+def _entries(config: Select) -> tuple[str, list[Entry], list[str]]:
+    if config.object is not None:
+        return "parametric", [Entry(objects.make(config.object), None)], []
+    if config.objects is not None:
+        entries, notes = protocol.entries_of_folder(config.objects, config.scale)
+        return config.objects.name, entries, notes
+    return protocol.entries_of_data(config.data, config.split)
+
+
+@contextlib.contextmanager
+def _scorer(config: Select) -> Iterator[Scorer]:
+    """The scorer asked for.
+
+    Raises:
+        ConfigError: Gemini without its model or prices.
+    """
+    if config.replay is not None:
+        if config.model_name is None:
+            raise ConfigError("--replay needs --model-name: whose answers are wanted")
+        yield Replay(config.model_name, Transcript(config.replay, read_only=True))
+    elif config.scorer == "local":
+        yield LocalScorer()
+    else:
+        if config.model_name is None or config.input_price is None or config.output_price is None:
+            raise ConfigError(
+                "--scorer gemini needs --model-name, --input-price and --output-price, as on "
+                "Google's price list"
+            )
+        settings = GeminiConfig(
+            config.model_name,
+            Prices(config.input_price, config.output_price),
+            cap=config.cap,
+            deadline=config.deadline,
+            base_url=config.url,
+        )
+        answers = Transcript(config.out / "transcript.jsonl")
+        with GeminiScorer(settings, LocalScorer(), answers) as scorer:
+            yield scorer
+
+
+def _select(
+    hand: HandModel,
+    model: GraspModel,
+    entry: Entry,
+    scorer: Scorer,
+    config: Select,
+    seconds: dict[str, float],
+) -> Done | None:
+    """Generates, tests, draws and scores; None if no grasp holds the object."""
+    clock = [time.perf_counter()]
+
+    def spent(name: str) -> None:
+        clock.append(time.perf_counter())
+        seconds[name] += clock[-1] - clock[-2]
+
+    shape = entry.shape
+    cloud, p_view = chain.seen(shape, config.camera, config.seed)
+    key = jax.random.key(config.seed)
+    made = generate.generate(model, cloud, config.count, key, view=p_view, hand=hand)
+    spent("generate")
+    pool = selection.pool(hand, shape, made.refined)
+    spent("physics")
+    if not len(pool):
+        return None
+    looks = not isinstance(scorer, LocalScorer)
+    phi = np.asarray(pool.grasps.phi, np.float32)
+    images = (
+        render.render_grasps(hand, shape, phi, SEEN if looks else SMALL)
+        if (looks or config.sheet)
+        else []
+    )
+    spent("pictures")
+    task = Task(shape.name.replace("_", " "), config.requirement)
+    pngs = [selection.png(image) for image in images] if looks else []
+    chosen = selection.choose(scorer, task, pool, config.top, pngs)
+    spent("score")
+    best = list(chosen.best)
+    large = (
+        [images[i] for i in best] if looks else render.render_grasps(hand, shape, phi[best], SEEN)
+    )
+    if config.sheet:
+        _sheet(config.out / "sheets" / f"{shape.name}.jpg", images, chosen)
+    pictures = [
+        Picture(shape.name, f"{place}. {_line(chosen, i)}", image)
+        for place, (i, image) in enumerate(zip(best, large, strict=True), 1)
+    ]
+    spent("pictures")
+    columns = {
+        **pool.grasps.columns,
+        "score": np.array([score.value for score in chosen.scores], np.float32),
+    }
+    grasps = dataclasses.replace(pool.grasps, columns=columns)
+    store.save_grasps(config.out / f"{shape.name}.npz", schema.take(grasps, np.array(best)))
+    values = {
+        "held_six": np.ones(len(pool)),
+        "robust_success": robustness.robustness(
+            hand, shape, pool.grasps, StrictPhysics()
+        ).success.astype(float),
+        "human_score": selection.local_scores(pool.features),
+    }
+    by_part = selection.by_part(pool.features)
+    if by_part is not None:
+        values["part_held"] = by_part.astype(float)
+    spent("measure")
+    return Done(entry, pool, chosen, values, pictures)
+
+
+def _line(chosen: Chosen, i: int) -> str:
+    score = chosen.scores[i]
+    return f"{score.value:.2f} of 5 ({score.by}). {score.explanation}"
+
+
+def _sheet(path: Path, images: Sequence[UInt8[np.ndarray, "h w 3"]], chosen: Chosen) -> None:
+    """All pictures, highest score first, the chosen ones framed."""
+    order = np.argsort([-score.value for score in chosen.scores], kind="stable")
+    framed = []
+    for i in order:
+        image = images[i].copy()
+        if i in chosen.best:
+            edge = max(2, image.shape[0] // 60)
+            for side in (image[:edge], image[-edge:], image[:, :edge], image[:, -edge:]):
+                side[:] = _FRAME
+        framed.append(image)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(render.contact_sheet(framed, _COLUMNS)).save(path, quality=88)
+
+
+def _publish(
+    config: Select,
+    data: str,
+    model: GraspModel,
+    done: Sequence[Done],
+    notes: list[str],
+    seconds: dict[str, float],
+    console: Console,
+) -> None:
+    """Measures the pools and the choice, prints the table, writes report and scores."""
+    method = generators.kind_of(model.config.generator)
+    measured = []
+    for one in done:
+        every = np.arange(len(one.pool))
+        for stage, index in (("physics", every), ("selected", np.array(one.chosen.best))):
+            grasps = schema.take(one.pool.grasps, index)
+            values = {name: values[index] for name, values in one.values.items()}
+            measured.append(Measured(Taken(stage, one.entry, config.seed, grasps), values, {}))
+    split = config.split if data == config.data else ""
+    rows = protocol.rows(measured, data, split, ("physics", "selected"), method)
+    found = results.collect(
+        eval_sim.command_line(),
+        [config.seed],
+        {"still": Physics().describe(), "strict": StrictPhysics().describe()},
+        rows,
+        [*notes, "physics: all grasps that hold, so its means are what a random choice brings"],
+    )
+    table = Table(title=f"Of all grasps that hold, and of the {config.top} chosen")
+    for name in ("object", "hold", "by the part", "chosen", "robust", "chosen", "score", "chosen"):
+        table.add_column(name, justify="left" if name == "object" else "right")
+    for before, after in zip(measured[::2], measured[1::2], strict=True):
+        table.add_row(
+            before.taken.entry.shape.name,
+            str(len(before.taken.grasps)),
+            *(
+                f"{np.mean(m.values[name]):.2f}" if name in m.values else "–"
+                for name in ("part_held", "robust_success", "human_score")
+                for m in (before, after)
+            ),
+        )
+    console.print(table)
+    page = report.html_report(
+        found,
+        title="Grasps a person would make",
+        pictures=[picture for one in done for picture in one.pictures],
+        seconds=seconds,
+    )
+    path = report.save_html(page, config.out / "report.html")
+    results.save(found, config.out / "results.json")
+    scores = config.out / "selection.json"
+    results.write_whole(scores, json.dumps(_scores(config, done), indent=1))
+    console.print(f"scores: {scores}\nreport: {path}", highlight=False)
+
+
+def _scores(config: Select, done: Sequence[Done]) -> dict[str, object]:
+    """Everything said of every grasp, as JSON."""
+    return {
+        "command": eval_sim.command_line(),
+        "requirement": config.requirement,
+        "objects": {
+            one.entry.shape.name: [
+                {
+                    "grasp": int(one.pool.index[i]),
+                    "place": one.chosen.best.index(i) + 1 if i in one.chosen.best else None,
+                    "score": round(score.value, 4),
+                    "by": score.by,
+                    "explanation": score.explanation,
+                    "aspects": {k: round(v, 3) for k, v in score.aspects.items()},
+                    "features": {k: round(float(v[i]), 4) for k, v in one.pool.features.items()},
+                }
+                for i, score in enumerate(one.chosen.scores)
+            ]
+            for one in done
+        },
+    }
+
+
+if __name__ == "__main__":
+    main()

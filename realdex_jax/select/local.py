@@ -1,0 +1,154 @@
+"""Scores grasps from measured features: no key, no network, the same answer every time.
+
+Each question of the rubric (`realdex_jax.select.prompt.ASPECTS`) is answered from 0 to 1 by a line
+through what people do, the score is their weighted mean. Where a feature is unknown its question is
+left out, and the other weights count more. The weights are fitted by `experiments.fit_selection`.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+from jaxtyping import Float
+
+from realdex_jax.select import features, prompt
+from realdex_jax.select.scorer import HIGHEST, LOWEST, Score, ScoreError, Subject, Task
+
+WEIGHTS: Mapping[str, float] = MappingProxyType(
+    {
+        "place": 0.144,
+        "part": 0.393,
+        "opposition": 0.094,
+        "contact": 0.145,
+        "posture": 0.099,
+        "use": 0.125,
+    }
+)
+"""Share of each question in the score."""
+
+# Feature values, and how good they are; straight lines between, level beyond.
+_LINES: Mapping[str, tuple[Sequence[float], Sequence[float]]] = MappingProxyType(
+    {
+        features.WRIST: ((-1.05, -0.26, 1.05, 1.48), (0.0, 1.0, 1.0, 0.7)),
+        features.HOLD: ((0.0, 0.5, 0.9), (0.0, 0.6, 1.0)),
+        features.OPPOSITION: ((0.0, 0.85), (0.0, 1.0)),
+        features.FINGERS: ((1.0, 2.0, 3.0, 4.0, 5.0), (0.0, 0.3, 0.7, 0.9, 1.0)),
+        features.LINKS: ((1.0, 4.0, 8.0), (0.0, 0.6, 1.0)),
+        features.POSTURE: ((1.0, 3.0), (1.0, 0.0)),
+        features.DEPTH: ((0.002, 0.008), (1.0, 0.0)),
+        features.STABILITY: ((0.0, 0.9), (0.0, 1.0)),
+    }
+)
+
+_ASPECTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "place": (features.WRIST,),
+        "part": (features.HOLD,),
+        "opposition": (features.OPPOSITION,),
+        "contact": (features.FINGERS, features.LINKS, features.DEPTH),
+        "posture": (features.POSTURE,),
+        "use": (features.STABILITY, features.HOLD),
+    }
+)
+"""Features that answer each question: the mean of how good they are."""
+
+_PRAISE: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "place": ("the forearm comes from a comfortable side", "the forearm comes from below"),
+        "part": ("it holds the part made for that", "it does not hold the part made for that"),
+        "opposition": ("thumb and fingers press against each other", "the thumb does not oppose"),
+        "contact": ("enough fingers touch", "too few fingers touch"),
+        "posture": ("the fingers bend as people's do", "the fingers bend as people's hardly do"),
+        "use": ("it is steady enough for use", "it is not steady enough for use"),
+    }
+)
+_GOOD = 0.6
+"""An answer from here on is praised, one below is blamed."""
+
+
+def aspects(found: Mapping[str, float]) -> dict[str, float]:
+    """Answers from 0 to 1, by question; questions of which no feature is known are left out.
+
+    Raises:
+        ScoreError: A feature that is not a finite number.
+    """
+    bad = {name: value for name, value in found.items() if not np.isfinite(value)}
+    if bad:
+        raise ScoreError(f"features {bad} are not finite; leave out what is unknown")
+    out = {}
+    for aspect, names in _ASPECTS.items():
+        known = [float(np.interp(found[n], *_LINES[n])) for n in names if n in found]
+        if known:
+            out[aspect] = float(np.mean(known))
+    return out
+
+
+def table(subjects: Sequence[Mapping[str, float]]) -> Float[np.ndarray, "b 6"]:
+    """Answers of many grasps, in the order of `prompt.ASPECTS`; NaN where nothing is known."""
+    rows = [aspects(found) for found in subjects]
+    return np.array([[row.get(name, np.nan) for name in prompt.ASPECTS] for row in rows])
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalScorer:
+    """Scores by measured features; pictures and the task's wish are not looked at."""
+
+    weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: WEIGHTS)
+    """Share of each question."""
+    name: str = "local"
+    """Name in scores."""
+
+    def __post_init__(self) -> None:
+        """Refuses weights that are no shares of the rubric's questions."""
+        unknown = set(self.weights) ^ set(prompt.ASPECTS)
+        if unknown:
+            raise ScoreError(
+                f"weights differ from the questions by {sorted(unknown)}; need exactly "
+                f"{', '.join(prompt.ASPECTS)}"
+            )
+        if not all(0 <= w < np.inf for w in self.weights.values()) or not any(
+            self.weights.values()
+        ):
+            raise ScoreError(f"weights {dict(self.weights)}; need numbers >= 0, one above 0")
+
+    def score(self, task: Task, subjects: Sequence[Subject]) -> list[Score]:
+        """Scores and explains each grasp.
+
+        Raises:
+            ScoreError: A grasp without any feature, or one that is not finite.
+        """
+        return [self._one(task, subject) for subject in subjects]
+
+    def _one(self, task: Task, subject: Subject) -> Score:
+        answers = aspects(subject.features)
+        weights = {name: self.weights[name] for name in answers}
+        total = sum(weights.values())
+        if total <= 0:
+            raise ScoreError(
+                f"{task.object_name}, {subject.name}: no feature to score it by; known are "
+                f"{', '.join(_LINES)}"
+            )
+        mean = sum(weights[name] * answers[name] for name in answers) / total
+        return Score(
+            value=LOWEST + (HIGHEST - LOWEST) * mean,
+            explanation=_sentence(answers, weights, subject.features),
+            by=self.name,
+            aspects={k: LOWEST + (HIGHEST - LOWEST) * v for k, v in answers.items()},
+        )
+
+
+def _sentence(
+    answers: Mapping[str, float], weights: Mapping[str, float], found: Mapping[str, float]
+) -> str:
+    """What speaks most for the grasp, and what most against it."""
+    loss = {name: weights[name] * (1 - value) for name, value in answers.items()}
+    good = sorted((n for n in answers if answers[n] >= _GOOD), key=lambda n: -weights[n])
+    bad = sorted((n for n in answers if answers[n] < _GOOD), key=lambda n: -loss[n])
+    said = [_PRAISE[name][0] for name in good[:2]]
+    if features.FINGERS in found:
+        said.append(f"{found[features.FINGERS]:.0f} of 5 fingers touch")
+    text = ", ".join(said) if said else "nothing speaks for it"
+    if bad:
+        text += "; but " + " and ".join(_PRAISE[name][1] for name in bad[:2])
+    return text[0].upper() + text[1:] + "."

@@ -1,0 +1,98 @@
+"""Choosing among grasps that hold: what is left out, in which order, and never the same twice."""
+
+import numpy as np
+import pytest
+
+from experiments import selection
+from realdex_jax.data import schema, store
+from realdex_jax.data.schema import GraspSet
+from realdex_jax.hand.load import HandModel, load
+from realdex_jax.select import features
+from realdex_jax.select.local import LocalScorer
+from realdex_jax.select.scorer import Score, Task
+from sim import objects
+
+
+@pytest.fixture(scope="module")
+def hand() -> HandModel:
+    return load()
+
+
+@pytest.fixture(scope="module")
+def stored() -> GraspSet:
+    """Ten grasps of a jar that hold it, then one beside it."""
+    some = schema.take(store.open_dataset("realdex-sim").grasps("cosmetics"), slice(10))
+    lost = schema.take(some, np.array([0]))  # a copy
+    lost.phi[:, 22:25] += 0.2
+    return schema.concatenate([some, lost])
+
+
+@pytest.fixture(scope="module")
+def pool(hand: HandModel, stored: GraspSet) -> selection.Pool:
+    return selection.pool(hand, objects.make("cosmetics"), stored)
+
+
+class Fixed:
+    """Scores that were given beforehand."""
+
+    name = "fixed"
+
+    def __init__(self, *values: float) -> None:
+        self.values = values
+
+    def score(self, task, subjects):
+        assert [s.name for s in subjects] == [f"cosmetics {i}" for i in range(len(subjects))]
+        return [Score(value, "", "fixed") for value in self.values]
+
+
+def test_only_grasps_that_hold_are_in_the_pool(pool: selection.Pool) -> None:
+    assert pool.index.tolist() == list(range(10))
+    assert all(len(values) == 10 for values in pool.features.values())
+    assert pool.features[features.STABILITY].min() > 0.5
+    assert pool.features[features.FINGERS].min() >= 2
+
+
+def test_the_local_choice_has_the_highest_scores(pool: selection.Pool) -> None:
+    chosen = selection.choose(LocalScorer(), Task("jar"), pool, 4)
+    values = np.array([score.value for score in chosen.scores])
+    np.testing.assert_allclose(values, selection.local_scores(pool.features))
+    assert sorted(values[list(chosen.best)])[::-1] == values[list(chosen.best)].tolist()
+    assert selection.choose(LocalScorer(), Task("jar"), pool, 4) == chosen
+
+
+def test_a_grasp_comes_twice_only_where_there_is_no_other(
+    hand: HandModel, stored: GraspSet
+) -> None:
+    twice = schema.take(stored, np.array([0, 0, 1]))
+    pool = selection.pool(hand, objects.make("cosmetics"), twice)
+    scorer = Fixed(3.0, 2.9, 1.0)
+    assert selection.choose(scorer, Task("jar"), pool, 2).best == (0, 2)
+    assert selection.choose(scorer, Task("jar"), pool, 3).best == (0, 2, 1)
+
+
+def test_nothing_that_holds_is_no_choice(hand: HandModel, stored: GraspSet) -> None:
+    pool = selection.pool(hand, objects.make("cosmetics"), schema.take(stored, slice(10, 11)))
+    assert len(pool) == 0
+    assert selection.choose(LocalScorer(), Task("jar"), pool, 3) == selection.Chosen((), ())
+
+
+def test_the_part_is_the_first_that_people_take_an_object_by() -> None:
+    for name, part in (("mug", "handle"), ("cosmetics", "body"), ("glass_cleaner", "trigger")):
+        shape = objects.make(name)
+        surface = shape.surface(512)
+        found = objects.held_part(shape, surface)
+        assert found is not None
+        where, enough = found
+        assert {shape.labels[i] for i in surface.labels[where]} == {part}
+        assert enough == objects.HELD[part]
+    shape = objects.make("cracker_box")  # nothing but a body
+    assert objects.held_part(shape, shape.surface(64)) is None
+
+
+def test_without_parts_no_grasp_is_by_the_part(pool: selection.Pool) -> None:
+    by_part = selection.by_part(pool.features)
+    assert by_part is not None
+    np.testing.assert_array_equal(by_part, pool.features[features.HOLD] >= 0.5)
+    others = {k: v for k, v in pool.features.items() if k != features.HOLD}
+    assert selection.by_part(others) is None
+    assert np.isfinite(selection.local_scores(others)).all()
