@@ -5,18 +5,23 @@
     python -m experiments.select --objects FOLDER_OR_FILE   # your meshes
     python -m experiments.select --scorer gemini --model-name MODEL --input-price PRICE
         --output-price PRICE --cap 0.50 --requirement "hand it over"
-    python -m experiments.select --replay runs/select/transcript.jsonl --model-name MODEL
+    python -m experiments.select --replay runs/select --model-name MODEL --out runs/again
+        --requirement "hand it over"
 
 Grasps are generated, refined and tested in physics; those that hold are scored from 0 to 5 and
 explained. `--scorer local` measures them (see docs/selection.md); `--scorer gemini` sends their
 pictures to Google, costs money, and needs GEMINI_API_KEY and `pip install 'realdex_jax[gemini]'`;
-what it does not answer, the local scorer does. Every answer is kept in `out/transcript.jsonl`: an
-interrupted run goes on from there, and `--replay` repeats one without key or network.
+what it does not answer, the local scorer does, and those come after Gemini's. Every answer is kept
+in `out/transcript.jsonl`, so an interrupted run pays for nothing twice; with the grasps in
+`out/pools`, `--replay` repeats a run anywhere, without key or network.
 
 Writes `out/<object>.npz` (the chosen grasps, best first), `out/selection.json` (every score with
 its explanation), `out/sheets/<object>.jpg` (all pictures, best first, the chosen framed) and
 `out/report.html`.
 """
+
+if __name__ == "select":  # found in place of the standard library's module of that name
+    raise ImportError("run scripts as modules, from the folder above: python -m experiments.NAME")
 
 import collections
 import contextlib
@@ -107,7 +112,7 @@ class Select:
     url: str = "https://generativelanguage.googleapis.com"
     """Where Gemini is asked, for a gateway of your own."""
     replay: Path | None = None
-    """A transcript to answer from, instead of asking."""
+    """Folder of an earlier run whose grasps and answers are taken, instead of making and asking."""
     sheet: bool = True
     """Draw all grasps of each object on one sheet."""
     out: Path = Path("runs/select")
@@ -144,6 +149,14 @@ def run(config: Select, console: Console) -> None:
     """Chooses, prints, writes."""
     if min(config.count, config.top) < 1:
         raise ConfigError(f"--count {config.count}, --top {config.top}; both at least one")
+    if config.seed < 0:
+        raise ConfigError(f"--seed {config.seed}; a seed is not negative")
+    if config.object is not None and config.objects is not None:
+        raise ConfigError("--object and --objects: give one of them")
+    if config.scale is not None and config.objects is None:
+        raise ConfigError("--scale is for meshes of your own; add --objects")
+    if config.replay is not None and config.scorer == "local" and config.model_name is None:
+        raise ConfigError("--replay needs --model-name: whose answers are wanted")
     if config.requirement and config.scorer == "local" and config.replay is None:
         raise ConfigError(
             f"--requirement {config.requirement!r} is for a scorer that reads; add --scorer gemini"
@@ -167,11 +180,15 @@ def run(config: Select, console: Console) -> None:
                 notes.append(f"stopped after {len(done)} of {len(entries)} objects")
                 break
             bar.update(task, description=entry.shape.name)
-            one = _select(hand, model, entry, scorer, config, seconds)
-            if one is None:
-                notes.append(f"{entry.shape.name}: no grasp held the object; nothing to choose")
+            try:
+                one = _select(hand, model, entry, scorer, config, seconds)
+            except RealdexError as error:
+                notes.append(f"left out: {entry.shape.name}: {type(error).__name__}: {error}")
             else:
-                done.append(one)
+                if one is None:
+                    notes.append(f"{entry.shape.name}: no grasp held the object; nothing to choose")
+                else:
+                    done.append(one)
             bar.advance(task)
     if not done:
         raise ConfigError("; ".join(notes) or "nothing was chosen")
@@ -194,10 +211,9 @@ def _scorer(config: Select) -> Iterator[Scorer]:
     Raises:
         ConfigError: Gemini without its model or prices.
     """
-    if config.replay is not None:
-        if config.model_name is None:
-            raise ConfigError("--replay needs --model-name: whose answers are wanted")
-        yield Replay(config.model_name, Transcript(config.replay, read_only=True))
+    if config.replay is not None and config.model_name is not None:
+        answers = Transcript(config.replay / "transcript.jsonl", read_only=True)
+        yield Replay(config.model_name, answers)
     elif config.scorer == "local":
         yield LocalScorer()
     else:
@@ -234,14 +250,18 @@ def _select(
         seconds[name] += clock[-1] - clock[-2]
 
     shape = entry.shape
-    cloud, p_view = chain.seen(shape, config.camera, config.seed)
-    key = jax.random.key(config.seed)
-    made = generate.generate(model, cloud, config.count, key, view=p_view, hand=hand)
-    spent("generate")
-    pool = selection.pool(hand, shape, made.refined)
+    if config.replay is not None:
+        pool = selection.load(config.replay / "pools" / f"{shape.name}.npz", shape)
+    else:
+        cloud, p_view = chain.seen(shape, config.camera, config.seed)
+        key = jax.random.key(config.seed)
+        made = generate.generate(model, cloud, config.count, key, view=p_view, hand=hand)
+        spent("generate")
+        pool = selection.pool(hand, shape, made.refined)
     spent("physics")
     if not len(pool):
         return None
+    selection.save(config.out / "pools" / f"{shape.name}.npz", pool)
     looks = not isinstance(scorer, LocalScorer)
     phi = np.asarray(pool.grasps.phi, np.float32)
     images = (
@@ -266,7 +286,6 @@ def _select(
     ]
     spent("pictures")
     columns = {
-        **pool.grasps.columns,
         "score": np.array([score.value for score in chosen.scores], np.float32),
     }
     grasps = dataclasses.replace(pool.grasps, columns=columns)
