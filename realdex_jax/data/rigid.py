@@ -61,13 +61,16 @@ def compose(
     wxyz_xyz_a_b: Float[np.ndarray, "*#t 7"], wxyz_xyz_b_c: Float[np.ndarray, "*#t 7"]
 ) -> Float[np.ndarray, "*t 7"]:
     """T_a_c = T_a_b T_b_c of poses as quaternion wxyz and position, in double precision."""
-    a, b = np.broadcast_arrays(wxyz_xyz_a_b, wxyz_xyz_b_c)
-    flat_a, flat_b = a.reshape(-1, 7), b.reshape(-1, 7)
+    shape = np.broadcast_shapes(np.shape(wxyz_xyz_a_b), np.shape(wxyz_xyz_b_c))
+    flat_a, flat_b = (
+        np.array(np.broadcast_to(x, shape), np.float64).reshape(-1, 7)
+        for x in (wxyz_xyz_a_b, wxyz_xyz_b_c)
+    )
     R_a_b = Rotation.from_quat(flat_a[:, :4], scalar_first=True)
     R_b_c = Rotation.from_quat(flat_b[:, :4], scalar_first=True)
     p = R_a_b.apply(flat_b[:, 4:]) + flat_a[:, 4:]
     wxyz = (R_a_b * R_b_c).as_quat(scalar_first=True)
-    return np.concatenate([wxyz, p], axis=1).reshape(a.shape)
+    return np.concatenate([wxyz, p], axis=1).reshape(shape)
 
 
 def inverse(wxyz_xyz_a_b: Float[np.ndarray, "*t 7"]) -> Float[np.ndarray, "*t 7"]:

@@ -1,4 +1,4 @@
-"""Raw recordings: written and read back, real calibration files, stamps, and all sorts of damage."""
+"""Raw recordings: written and read back, real calibration files, stamps, and damage."""
 
 import dataclasses
 import json
