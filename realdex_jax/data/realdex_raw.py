@@ -280,9 +280,10 @@ class Recording:
             return ((0, count),)
         found = []
         for i, (start, end) in enumerate(textfile.read_rows(path, 2), 1):
-            if not 0 <= start < end <= count + 1:
+            if not 0 <= start < end <= count:
                 raise DatasetError(
-                    f"{path}, row {i}: {start:g} to {end:g}; must rise and lie in 0 to {count}"
+                    f"{path}, row {i}: {start:g} to {end:g}; must rise and lie within the {count} "
+                    f"frames of {STAMPS}"
                 )
-            found.append((int(start), min(int(end), count)))
+            found.append((int(start), int(end)))
         return tuple(found)

@@ -313,6 +313,38 @@ def test_damaged_pictures_are_refused_by_name(folder, harm, message):
     assert recording.depth(1, 2).any()
 
 
+def mutated(content: bytes, rng: np.random.Generator) -> bytes:
+    """A byte changed, digits put in, a stretch cut out, or the end cut off."""
+    at, kind = int(rng.integers(len(content))), rng.integers(4)
+    fresh = bytes(rng.integers(32, 127, 3).astype(np.uint8))
+    tails = (fresh[:1] + content[at + 1 :], fresh + content[at:], content[at + 30 :], b"")
+    return content[:at] + tails[kind]
+
+
+def test_mutated_files_are_read_or_refused_and_never_crash(folder, tmp_path, rng):
+    files = [p for p in tmp_path.rglob("*") if p.is_file()]
+    files += 4 * [p for p in files if p.suffix != ".png"]
+    refused: list[tuple[pathlib.Path, str]] = []
+    for _ in range(400):
+        path = files[rng.integers(len(files))]
+        before = path.read_bytes()
+        path.write_bytes(mutated(before, rng))
+        recording = Recording(folder)
+        try:
+            recording.hand(HAND)
+            recording.object_track()
+            recording.segments()
+            for camera, k in np.ndindex(2, COUNT):
+                recording.points(camera, k)
+                recording.wxyz_xyz_world_cam(camera)
+            recording.together()
+        except DatasetError as error:
+            refused.append((path, str(error)))
+        path.write_bytes(before)
+    assert 100 < len(refused) < 400
+    assert all(path.name in told or path.stem in told for path, told in refused)
+
+
 def test_calibration_files_that_make_no_camera_are_refused(folder, tmp_path):
     where = tmp_path / "calibration_data"
 
