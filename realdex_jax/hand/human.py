@@ -4,8 +4,6 @@ The order is that of MediaPipe, OpenPose and most datasets: the wrist, then from
 finger four each, from the palm outwards.
 """
 
-from collections.abc import Sequence
-
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -59,7 +57,8 @@ def anchors(hand: HandModel) -> list[tuple[int, Float[np.ndarray, " 3"]]]:
 def moved_by(hand: HandModel) -> Bool[np.ndarray, "21 22"]:
     """Which joints move which keypoint."""
     out = np.zeros((COUNT, len(joints.NAMES)), bool)
-    for keypoint, (link, _) in enumerate(anchors(hand)):
+    for keypoint, (carrier, _) in enumerate(anchors(hand)):
+        link = carrier
         while hand.parents[link] >= 0:
             out[keypoint, hand.joint[link]] = True
             link = hand.parents[link]
@@ -94,8 +93,8 @@ def palm_scale(hand: HandModel, keypoints: Float[Array, "*b 21 3"]) -> Float[Arr
 
 def palm_orientation(hand: HandModel, keypoints: Float[Array, "*b 21 3"]) -> Float[Array, "*b 3 3"]:
     """Orientation of the robot's palm that lies like the keypoints' palm."""
-    F_hand = _palm_axes(jnp.asarray(_at_zero(hand)))
-    return jnp.einsum("...ik,jk->...ij", _palm_axes(keypoints), F_hand)
+    R_hand_axes = _palm_axes(jnp.asarray(_at_zero(hand)))
+    return jnp.einsum("...ik,jk->...ij", _palm_axes(keypoints), R_hand_axes)
 
 
 def check(keypoints: Float[np.ndarray, "*b 21 3"], where: str) -> None:
@@ -113,8 +112,8 @@ def check(keypoints: Float[np.ndarray, "*b 21 3"], where: str) -> None:
     size = np.asarray(palm_size(jnp.asarray(keypoints, jnp.float32)))
     if size.size and not (size.min() > _SIZES[0] and size.max() < _SIZES[1]):
         raise HandError(
-            f"{where}: palms of {size.min():.3f} to {size.max():.3f} m from wrist to knuckles; they "
-            f"must be within {_SIZES} m, keypoints in metres and in MediaPipe's order"
+            f"{where}: palms of {size.min():.3f} to {size.max():.3f} m from wrist to knuckles; "
+            f"they must be within {_SIZES} m, keypoints in metres and in MediaPipe's order"
         )
 
 
@@ -147,9 +146,3 @@ def _at_zero(hand: HandModel) -> Float[np.ndarray, "21 3"]:
         R.append(R[parent] @ hand.R_parent_link[link])
     found = [p[link] + R[link] @ offset for link, offset in anchors(hand)]
     return np.stack(found).astype(np.float32)
-
-
-def names() -> Sequence[str]:
-    """Names of the keypoints, in order."""
-    parts = [f"{finger.lower()}{i}" for finger in ("TH", *joints.FINGERS[:4]) for i in range(1, 5)]
-    return ("wrist", *parts)

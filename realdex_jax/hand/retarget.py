@@ -85,7 +85,7 @@ class Retargeted:
 def retarget(
     hand: HandModel,
     keypoints: Float[Array, "b 21 3"],
-    config: RetargetConfig = RetargetConfig(),  # noqa: B008 (frozen)
+    config: RetargetConfig = RetargetConfig(),
     start: Float[Array, "b 28"] | None = None,
 ) -> Retargeted:
     """Finds poses of a hand from human keypoints, each on its own.
@@ -128,11 +128,10 @@ def _retarget(
     return _result(hand, config, target, state, still)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2))
 def retarget_sequence(
     hand: HandModel,
     keypoints: Float[Array, "t 21 3"],
-    config: RetargetConfig = RetargetConfig(),  # noqa: B008 (frozen)
+    config: RetargetConfig = RetargetConfig(),
     start: Float[Array, " 28"] | None = None,
 ) -> Retargeted:
     """Finds the poses of one hand over time, each from the one before and near it.
@@ -145,7 +144,16 @@ def retarget_sequence(
     """
     if start is None:
         start = retarget(hand, keypoints[:1], config).phi[0]
+    return _sequence(hand, config, keypoints, start)
 
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _sequence(
+    hand: HandModel,
+    config: RetargetConfig,
+    keypoints: Float[Array, "t 21 3"],
+    start: Float[Array, " 28"],
+) -> Retargeted:
     def step(
         before: _State, frame: Float[Array, "21 3"]
     ) -> tuple["_State", tuple["_State", Array]]:
@@ -211,9 +219,7 @@ def _pairs(config: RetargetConfig) -> list[tuple[int, int | None]]:
     ]
 
 
-def _target(
-    hand: HandModel, config: RetargetConfig, keypoints: Float[Array, "b 21 3"]
-) -> _Target:
+def _target(hand: HandModel, config: RetargetConfig, keypoints: Float[Array, "b 21 3"]) -> _Target:
     k = jnp.moveaxis(keypoints, 0, -1)  # (21 3 b)
     scale = 1.0 if config.tips == "place" else human.palm_scale(hand, keypoints)
     wrist = k[human.WRIST]
@@ -266,11 +272,17 @@ def _search(
         size = jnp.abs(update * _STEP_UNIT[:, None]).max(0)
         return (state, seen, damping, size < _STILL), None
 
-    q = _projected(begin.q, limits)
-    begin = _State(begin.R, begin.p, q)
-    first = (begin, look(begin), jnp.full(b, _FIRST_DAMPING), jnp.zeros(b, bool))
-    (state, _, _, still), _ = jax.lax.scan(step, first, length=steps)
-    return state, still
+    begin = _State(begin.R, begin.p, _projected(begin.q, limits))
+    # Nothing seen yet: the first step is nought, and better than an infinite cost. So the
+    # objective is compiled once.
+    unseen = _Look(
+        cost=jnp.full(b, jnp.inf),
+        gradient=jnp.zeros((_SIZE, b)),
+        curvature=jnp.zeros((_SIZE, _SIZE, b)),
+    )
+    first = (begin, unseen, jnp.full(b, _FIRST_DAMPING), jnp.zeros(b, bool))
+    (state, seen, _, still), _ = jax.lax.scan(step, first, length=steps + 1)
+    return state, still & jnp.isfinite(seen.cost)
 
 
 _STEP_UNIT = np.repeat([10.0, 1.0], [3, _SIZE - 3]).astype(np.float32)
