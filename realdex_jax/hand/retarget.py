@@ -22,12 +22,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from realdex_jax import pose, pytree
-from realdex_jax.hand import human, joints, kinematics
+from realdex_jax.hand import human, joints, kinematics, newton
 from realdex_jax.hand.load import HandModel
+from realdex_jax.hand.newton import Limits
 
 _SIZE = pose.SIZE
-_AT_LIMIT = 1e-6
-"""Radians from a limit at which a joint counts as standing at it."""
 _FIRST_DAMPING, _LEAST_DAMPING, _MOST_DAMPING = 1e-2, 1e-6, 1e4
 _STILL = 2e-3
 """Radians (and a tenth as many metres) that the last step may have for a pose to be converged."""
@@ -249,7 +248,7 @@ def _search(
     target: _Target,
     begin: _State,
     before: Float[Array, "22 b"] | None,
-    limits: tuple[Float[Array, "22 b"], Float[Array, "22 b"]],
+    limits: Limits,
     steps: int,
 ) -> tuple[_State, Bool[Array, " b"]]:
     """Makes the steps; says which poses had come to rest."""
@@ -260,7 +259,7 @@ def _search(
         carry: tuple[_State, _Look, Array, Array], _: None
     ) -> tuple[tuple[_State, _Look, Array, Array], None]:
         state, seen, damping, _still = carry
-        update = _step(state.q, seen, damping, limits)
+        update = newton.step(state.q, seen.gradient, seen.curvature, damping, limits)
         tried = _moved(state, update, limits)
         after = look(tried)
         better = after.cost < seen.cost
@@ -272,7 +271,7 @@ def _search(
         size = jnp.abs(update * _STEP_UNIT[:, None]).max(0)
         return (state, seen, damping, size < _STILL), None
 
-    begin = _State(begin.R, begin.p, _projected(begin.q, limits))
+    begin = _State(begin.R, begin.p, newton.projected(begin.q, limits))
     # Nothing seen yet: the first step is nought, and better than an infinite cost. So the
     # objective is compiled once.
     unseen = _Look(
@@ -352,77 +351,10 @@ def _cross(a: Array, b: Array) -> Array:
     return jnp.stack([a1 * b2 - a2 * b1, a2 * b0 - a0 * b2, a0 * b1 - a1 * b0], axis=-2)
 
 
-def _step(
-    q: Float[Array, "22 b"],
-    seen: _Look,
-    damping: Float[Array, " b"],
-    limits: tuple[Array, Array],
-) -> Float[Array, "28 b"]:
-    """A damped Newton step that ends within the limits.
-
-    First only joints that stand at a limit and would pass it are held, and J1 and J2 move as one
-    where they are equal and J1 would pass. What the step then takes beyond a limit is put onto it,
-    and the others are sought again.
-    """
-    low, high = limits
-    g = seen.gradient[6:]
-    tied = (q >= q[_J2] - _AT_LIMIT) & (g[_J2] > g) & _IS_J1
-    g = g + jnp.where(tied[_J1] & _IS_J2, g[_J1], 0.0)
-    held = ((q <= low + _AT_LIMIT) & (g > 0)) | ((q >= high - _AT_LIMIT) & (g < 0))
-    step = _solved(q, seen, damping, tied, held & ~tied, jnp.zeros_like(q))
-    there = q + step[6:]
-    tied = tied | ((there > there[_J2]) & _IS_J1)
-    held = (held | (there < low) | (there > high)) & ~tied
-    return _solved(q, seen, damping, tied, held, jnp.clip(there, low, high) - q)
-
-
-def _solved(
-    q: Float[Array, "22 b"],
-    seen: _Look,
-    damping: Float[Array, " b"],
-    tied: Bool[Array, "22 b"],
-    held: Bool[Array, "22 b"],
-    way: Float[Array, "22 b"],
-) -> Float[Array, "28 b"]:
-    """The step where joints that are held go their `way` and each J1 that is tied goes to J2."""
-    known = jnp.where(held, way, 0.0)
-    known = jnp.where(tied, q[_J2] - q + known[_J2], known)
-    palm = jnp.zeros((6, q.shape[-1]))
-    known = jnp.concatenate([palm, known])
-    gradient = seen.gradient + (seen.curvature * known[None]).sum(1)
-    # Whatever a tied joint feels, its J2 feels.
-    lead = jnp.concatenate([palm, jnp.where(tied[_J1] & _IS_J2, 1.0, 0.0)])
-    free = jnp.concatenate([palm + 1.0, jnp.where(held | tied, 0.0, 1.0)])
-    gradient = free * (gradient + lead * gradient[_FOLLOWER])
-    H = seen.curvature
-    H = free[:, None] * (H + lead[:, None] * H[_FOLLOWER])
-    H = free * (H + lead * H[:, _FOLLOWER])
-    diagonal = jnp.stack([H[i, i] for i in range(_SIZE)])
-    extra = damping * diagonal + (1.0 - free) + 1e-9
-    H = H + extra[:, None] * np.eye(_SIZE, dtype=np.float32)[:, :, None]
-    factor = jax.scipy.linalg.cho_factor(jnp.moveaxis(H, -1, 0), lower=True)
-    step = -jax.scipy.linalg.cho_solve(factor, gradient.T[..., None])[..., 0].T
-    leader = jnp.where(tied, step[6:][_J2] * free[6:][_J2], 0.0)
-    return step * free + known + jnp.concatenate([palm, leader])
-
-
-# For each joint the one that it is coupled with, else itself.
-_J1, _J2 = np.arange(pose.JOINTS), np.arange(pose.JOINTS)
-for _outer, _inner in ((j1, j2) for j2, j1 in joints.COUPLED):
-    _J2[_outer], _J1[_inner] = _inner, _outer
-_IS_J1, _IS_J2 = (index[:, None] != np.arange(pose.JOINTS)[:, None] for index in (_J2, _J1))
-_FOLLOWER = np.concatenate([np.arange(6), 6 + _J1])
-
-
-def _moved(state: _State, update: Float[Array, "28 b"], limits: tuple[Array, Array]) -> _State:
+def _moved(state: _State, update: Float[Array, "28 b"], limits: Limits) -> _State:
     turn = jnp.moveaxis(jaxlie.SO3.exp(update[3:6].T).as_matrix(), 0, -1)
     R = (turn[:, :, None] * state.R[None]).sum(1)
-    return _State(R, state.p + update[:3], _projected(state.q + update[6:], limits))
-
-
-def _projected(q: Float[Array, "22 b"], limits: tuple[Array, Array]) -> Float[Array, "22 b"]:
-    q = jnp.clip(q, *limits)
-    return jnp.minimum(q, q[_J2])
+    return _State(R, state.p + update[:3], newton.projected(state.q + update[6:], limits))
 
 
 def _placed(hand: HandModel, keypoints: Float[Array, "b 21 3"], q: Float[Array, "22 b"]) -> _State:
