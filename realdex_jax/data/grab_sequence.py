@@ -25,7 +25,7 @@ PARTS = 2
 """Parts of the right hand that touch an object that is held."""
 
 # Labels of contact (the SMPL-X parts): the right palm, then three of each finger.
-_RIGHT_PALM, _RIGHT_FINGERS = 22, range(41, 56)
+_RIGHT_PALM, _RIGHT_FINGERS = 22, np.arange(41, 56)
 _WANTED = ("sbj_id", "obj_name", "framerate", "n_frames", "rhand", "object", "contact")
 
 
@@ -175,10 +175,15 @@ def _touching(contact: object, t: int, where: str) -> Int[np.ndarray, " t"] | No
         raise DatasetError(f"{where}: contact has no array 'object' of whole numbers per vertex")
     if len(labels) != t:
         raise DatasetError(f"{where}: contact has {len(labels)} frames, the hand {t}")
-    fingers = np.array(_RIGHT_FINGERS).reshape(5, 3)
-    parts = [labels == _RIGHT_PALM]
-    parts += [(labels >= finger[0]) & (labels <= finger[-1]) for finger in fingers]
-    return np.sum([part.any(axis=1) for part in parts], axis=0)
+    if labels.size and not (labels.min() >= 0 and labels.max() < 256):
+        raise DatasetError(f"{where}: contact has label {labels.max()}; labels are 0 to 55")
+    # One bit for each part, gathered over the vertices; frame by frame, since meshes are large.
+    bit = np.zeros(256, np.uint8)
+    bit[_RIGHT_PALM] = 1
+    bit[_RIGHT_FINGERS] = np.repeat([2, 4, 8, 16, 32], 3)
+    rows = labels.astype(np.uint8, copy=False)
+    touched = [np.bitwise_or.reduce(bit[row]) for row in rows]
+    return np.bitwise_count(np.array(touched, np.uint8)).astype(np.int64)
 
 
 def _first_run(true: Bool[np.ndarray, " t"], length: int) -> int | None:

@@ -104,6 +104,7 @@ def test_size_does_not_matter_to_a_posture(real):
     assert np.quantile(off, 0.95) < 0.01
 
 
+@pytest.mark.slow
 def test_a_batch_is_its_poses_one_by_one(real):
     hand = load()
     keypoints = jnp.asarray(real[:70:10])
