@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import kinematics, physics, refinement, rollout
+from benchmarks import kinematics, physics, refinement, retarget, rollout
 from benchmarks.refinement import Gain
 from benchmarks.timing import Timing
 from realdex_jax.evaluation import results
@@ -25,7 +25,7 @@ from realdex_jax.evaluation import results
 class Bench:
     """What to measure."""
 
-    only: Literal["all", "kinematics", "physics", "refinement", "rollout"] = "all"
+    only: Literal["all", "kinematics", "physics", "refinement", "retarget", "rollout"] = "all"
     json: Path = Path("runs/bench/bench.json")
     """Where the numbers go."""
     repeats: int = 30
@@ -74,6 +74,20 @@ def main() -> None:
         report["physics"] = _plain(timings)
         report["physics_grasps_per_second"] = rate
         report["physics_ratio_to_target_per_core"] = rate / cores / (physics.TARGET / 4)
+    if bench.only in ("all", "retarget"):
+        timings, misses = retarget.measure()
+        console.print(_table(f"{retarget.POSES} human hands retargeted, {cores} cores", timings))
+        for miss in misses:
+            console.print(
+                f"{miss.name}: fingertips {miss.median_mm:.3f} mm off in the median, 99 % within "
+                f"{miss.worst_mm:.2f} mm"
+            )
+        console.print(
+            f"the targets are {retarget.TARGET:.0f} poses/s on 4 cores and a median of "
+            f"{retarget.TARGET_MM:.0f} mm"
+        )
+        report["retarget"] = _plain(timings)
+        report["retarget_misses"] = [dataclasses.asdict(miss) for miss in misses]
     if bench.only in ("all", "rollout"):
         timings = rollout.compare()
         title = f"{rollout.MOTIONS} motions of {rollout.FRAMES} frames, {cores} cores"

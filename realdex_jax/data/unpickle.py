@@ -6,10 +6,13 @@ ever called, sizes are checked against the bytes that are there, and any other n
 before it is imported.
 """
 
+import functools
 import io
 import math
 import pickle
-from collections.abc import Callable
+import zipfile
+import zlib
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -42,35 +45,113 @@ def load_objects(path: Path | str) -> list[Any]:
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise DatasetError(f"{path}: {size} bytes, at most {MAX_BYTES} are read")
-        stream = io.BytesIO(path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
-    shape = _header(stream, path)
+    return parse_objects(content, path)
+
+
+def parse_objects(content: bytes, name: Path | str) -> list[Any]:
+    """`load_objects` of a file's content, for files that lie inside an archive.
+
+    Args:
+        content: Everything the file holds.
+        name: Shown in errors.
+
+    Raises:
+        UnsafePickleError: The pickle names anything but plain arrays, numbers and containers.
+        DatasetError: It is cut off, or not what its header claims.
+    """
+    stream = io.BytesIO(content)
+    shape = _header(stream, name)
     count = math.prod(shape)
-    left = size - stream.tell()
+    left = len(content) - stream.tell()
     if count > left:
-        raise DatasetError(f"{path}: header claims {count} objects, but only {left} bytes follow")
-    value = load(stream, path)
+        raise DatasetError(f"{name}: header claims {count} objects, but only {left} bytes follow")
+    value = load(stream, name)
     if not isinstance(value, np.ndarray) or value.dtype != object:
-        raise DatasetError(f"{path}: holds {type(value).__name__}, expected an array of objects")
+        raise DatasetError(f"{name}: holds {type(value).__name__}, expected an array of objects")
     if value.shape != shape:
-        raise DatasetError(f"{path}: header claims shape {shape}, the data has {value.shape}")
+        raise DatasetError(f"{name}: header claims shape {shape}, the data has {value.shape}")
     return list(value.ravel())
 
 
-def load(stream: io.BytesIO, name: Path | str) -> object:
+def load_npz(path: Path | str, wanted: Collection[str]) -> dict[str, Any]:
+    """Reads arrays of a `.npz` file, those of objects among them.
+
+    Args:
+        path: The file.
+        wanted: Names to read; those that are not there are left out, others are not looked at.
+
+    Returns:
+        Arrays by name; instead of an object array without axes what it holds.
+
+    Raises:
+        UnsafePickleError: A pickle names anything but plain arrays, numbers and containers.
+        DatasetError: The file is missing, too large, damaged, or not what its headers claim.
+    """
+    found: dict[str, Any] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                name = member.filename.removesuffix(".npy")
+                if name not in wanted:
+                    continue
+                if member.file_size > MAX_BYTES:
+                    raise DatasetError(
+                        f"{path}: {member.filename} expands to {member.file_size} bytes, at most "
+                        f"{MAX_BYTES} are read"
+                    )
+                found[name] = _parse(archive.read(member), f"{path}: {member.filename}")
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
+        raise DatasetError(f"{path}: not a readable .npz ({error})") from error
+    return found
+
+
+def _parse(content: bytes, name: str) -> Any:
+    """What a `.npy` file inside an archive holds."""
+    stream = io.BytesIO(content)
+    shape, dtype = _shape_and_type(stream, name)
+    if dtype.kind == "O":
+        objects = parse_objects(content, name)
+        return np.array(objects, dtype=object).reshape(shape) if shape else objects[0]
+    promised, there = math.prod(shape) * dtype.itemsize, len(content) - stream.tell()
+    if dtype.kind not in _NUMBER_KINDS or dtype.fields is not None or promised != there:
+        raise DatasetError(f"{name}: shape {shape} of {dtype} does not fit {there} bytes")
+    stream.seek(0)
+    return np.load(stream, allow_pickle=False)
+
+
+class Record:
+    """An object of a class that a caller of `load` named: what it was stored with, and no code."""
+
+    def __init__(self, kind: str) -> None:
+        """Made by `load` alone; `kind` is module and name of the class."""
+        self.kind = kind
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        """Keeps what the class would have been given."""
+        self.state = state
+
+
+def load(stream: io.BytesIO, name: Path | str, records: Collection[tuple[str, str]] = ()) -> object:
     """Unpickles plain data from a stream.
 
     Args:
         stream: Open at the start of the pickle.
         name: Shown in errors.
+        records: Module and name of classes whose objects come as `Record`s. None of their code is
+            imported or run.
 
     Raises:
         UnsafePickleError: The pickle names anything not admitted.
         DatasetError: It is damaged.
     """
     try:
-        value = _Unpickler(stream, encoding="latin1").load()
+        value = _Unpickler(stream, records).load()
         return _finished(value, {})
     except DatasetError as error:
         raise type(error)(f"{name}: {error}") from error
@@ -80,8 +161,15 @@ def load(stream: io.BytesIO, name: Path | str) -> object:
         raise DatasetError(f"{name}: damaged pickle ({type(error).__name__}: {error})") from error
 
 
-def _header(stream: io.BytesIO, path: Path) -> tuple[int, ...]:
+def _header(stream: io.BytesIO, path: Path | str) -> tuple[int, ...]:
     """Shape claimed by the `.npy` header; the stream then stands at the pickle."""
+    shape, dtype = _shape_and_type(stream, path)
+    if dtype.kind != "O":
+        raise DatasetError(f"{path}: dtype {dtype}, expected an array of objects")
+    return shape
+
+
+def _shape_and_type(stream: io.BytesIO, path: Path | str) -> tuple[tuple[int, ...], np.dtype]:
     try:
         version = np.lib.format.read_magic(stream)
         read = {
@@ -91,11 +179,9 @@ def _header(stream: io.BytesIO, path: Path) -> tuple[int, ...]:
         if read is None:
             raise ValueError(f"version {version}")
         shape, _, dtype = read(stream)
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # NumPy tokenizes a header it cannot parse; that raises other kinds
         raise DatasetError(f"{path}: not a .npy file ({error})") from error
-    if dtype.kind != "O":
-        raise DatasetError(f"{path}: dtype {dtype}, expected an array of objects")
-    return shape
+    return shape, dtype
 
 
 class _Admitted:
@@ -190,7 +276,7 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
 
 
 def _ndarray(*_: object) -> object:
-    raise UnsafePickleError("numpy.ndarray is only a marker and may not be called")
+    raise UnsafePickleError("a class that is only a marker may not be called")
 
 
 _NAMES: dict[tuple[str, str], Callable[..., Any]] = {
@@ -205,6 +291,12 @@ _NAMES: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
+def _load_newobj(unpickler: Any) -> None:
+    """How newer pickles make an object without its constructor."""
+    arguments, made = unpickler.stack.pop(), unpickler.stack.pop()
+    unpickler.append(_reconstructor(made, *arguments))
+
+
 class _Unpickler(pickle._Unpickler):
     """The unpickler written in Python: the C one reserves memory for any memo index it is told.
 
@@ -217,13 +309,46 @@ class _Unpickler(pickle._Unpickler):
         for code, call in pickle._Unpickler.dispatch.items()
         if code != pickle.BYTEARRAY8[0]
     }
+    dispatch[pickle.NEWOBJ[0]] = _load_newobj
 
-    def find_class(self, module: str, name: str) -> _Admitted:
+    def __init__(self, stream: io.BytesIO, records: Collection[tuple[str, str]]) -> None:
+        super().__init__(stream, encoding="latin1")
+        self._records = frozenset(records)
+
+    def find_class(self, module: str, name: str) -> object:
         call = _NAMES.get((module, name))
+        if (module, name) in self._records:
+            call = functools.partial(_record, f"{module}.{name}")
+        elif self._records and (module, name) in _RECORD_NAMES:
+            call = _RECORD_NAMES[module, name]
         if call is None:
-            admitted = ", ".join(sorted(f"{m}.{n}" for m, n in _NAMES))
+            admitted = ", ".join(sorted(f"{m}.{n}" for m, n in {*_NAMES, *self._records}))
             raise UnsafePickleError(f"the pickle asks for {module}.{name}; admitted: {admitted}")
         return _Admitted(call)
+
+
+def _record(kind: str, *_: object) -> Record:
+    return Record(kind)
+
+
+def _reconstructor(made: object, *_: object) -> object:
+    """How older pickles make an object without its constructor."""
+    if not isinstance(made, _Admitted):
+        raise UnsafePickleError(f"a {type(made).__name__} is not a class")
+    return made()
+
+
+def _items(items: Sequence[Any] = ()) -> list[Any]:
+    """A set, as a list: its elements may be records, which are finished later."""
+    return list(items)
+
+
+_RECORD_NAMES: dict[tuple[str, str], Callable[..., Any]] = {
+    **{(module, "_reconstructor"): _reconstructor for module in ("copyreg", "copy_reg")},
+    **{(module, "object"): _ndarray for module in ("builtins", "__builtin__")},
+    **{(module, "set"): _items for module in ("builtins", "__builtin__")},
+}
+"""What pickles of objects name besides the class."""
 
 
 def _finished(value: object, seen: dict[int, object]) -> object:
@@ -238,6 +363,11 @@ def _finished(value: object, seen: dict[int, object]) -> object:
             for i, item in enumerate(value.objects):
                 array[i] = _finished(item, seen)
             done = array.reshape(value.shape)
+    elif isinstance(value, Record):
+        # First of all itself: its state may lead back to it.
+        seen[id(value)] = value
+        value.state = _finished(value.state, seen)
+        return value
     elif isinstance(value, dict):
         done = {key: _finished(item, seen) for key, item in value.items()}
     elif isinstance(value, (list, tuple)):
