@@ -416,6 +416,8 @@ def save(
             props.move(moment, contact_map)
         if motion is not None:
             recorder.insert_sleep(_PAUSE)
+            props.move(moments[0], contact_map)  # the player begins again without going back
+            recorder.insert_sleep(_TICK)
         written = recorder.as_html().encode() if path.suffix == ".html" else recorder.serialize()
     finally:
         _stop(server)
