@@ -142,7 +142,7 @@ def import_mesh(
         content = raw.vertices.tobytes() + raw.faces.tobytes()
     else:
         source = Path(source)
-        name = name or _name_of(source)
+        name = name or name_of(source)
         raw = None
         content = source.read_bytes() if source.is_file() else b""
     entry = _cache_entry(content, cache, scale, recentre, settings)
@@ -204,7 +204,7 @@ def shapes_from_folder(
         if len(shapes) == limit:
             findings.append((folder.name, f"{len(files) - index} more files not looked at"))
             break
-        name = _name_of(path)
+        name = name_of(path)
         if name in taken:
             name = "_".join(path.relative_to(folder).with_suffix("").parts)
         try:
@@ -363,7 +363,8 @@ def _few_corners(piece: Float[np.ndarray, "k 3"]) -> Float[np.ndarray, "c 3"]:
     return corners(piece[chosen])
 
 
-def _name_of(path: Path) -> str:
+def name_of(path: Path) -> str:
+    """Name of the object in a mesh file: the file's, or its folder's where that says nothing."""
     parent = path.resolve().parent.name
     return parent if path.stem.lower() in _GENERIC_STEMS and parent else path.stem
 

@@ -202,7 +202,7 @@ def best_camera(
     pixels = np.stack([columns.ravel(), rows.ravel()], axis=1)
     best, best_score = None, -np.inf
     for direction in _directions(*heights):
-        camera = _fitted(direction, points, aspect)
+        camera = fitted(direction, points, aspect)
         hits = stage.cast(camera.p_world, camera.rays(pixels, _VIEW_SIZE), rough=True)
         mine = (hits.geom == stage.object_geom).sum()
         seen_links = stage.link[hits.geom[hits.geom >= 0]]
@@ -225,10 +225,10 @@ def best_camera(
     return best
 
 
-def _fitted(
+def fitted(
     direction: Float[np.ndarray, " 3"], points: Float[np.ndarray, "n 3"], aspect: float
 ) -> Camera:
-    """The camera that looks along `-direction` and whose picture the points (m) just fill."""
+    """The camera that looks along the unit vector `-direction`; the points (m) fill its picture."""
     camera = look_at(direction, np.zeros(3))
     p = points @ camera.R_world_cam
     p_middle = 0.5 * (p.min(axis=0) + p.max(axis=0))

@@ -27,17 +27,18 @@ FINGER = 0.012
 _HAND = (0.47, 0.52, 0.60)
 _METAL = (0.70, 0.71, 0.74)
 _SLEEVE = (0.36, 0.40, 0.47)
-_COLOURS = {
+COLOURS = {
     "object": (0.95, 0.72, 0.36),
     "table": (0.80, 0.80, 0.79),
     "forearm_0": _SLEEVE,
     "forearm_1": _SLEEVE,
 }
+"""Colours of what is not a link."""
 _MESHES, _PRIMITIVES, _THING, _SETTING = 0, 1, 2, 3
 _CONTACT_SAMPLES = 1500
 _TABLE = (0.34, 0.008)
 """Radius and half the thickness of the plate, metres."""
-_FOREARM = ((0.010, -0.240, -0.125, 0.058), (0.0, -0.105, -0.035, 0.028))
+FOREARM = ((0.010, -0.240, -0.125, 0.058), (0.0, -0.105, -0.035, 0.028))
 """y, z from, z to and radius of the forearm's and the wrist's capsule in the palm, metres. Those of
 `realdex_jax.arm` cover the arm, and bulge over the palm."""
 
@@ -71,12 +72,12 @@ class Stage:
         self.object_geom = self.model.ngeom - 1
         self.has_meshes = bool(visuals.load(hand))
         names = [self.model.geom(g).name for g in range(self.model.ngeom)]
-        self.colour = np.array([_METAL if "knuckle" in n else _HAND for n in names])
+        self.colour = np.array([link_colour(name) for name in names])
         # Body 0 is the world; links follow in order, the rest has no link.
         self.link = self.model.geom_bodyid - 1
         for g, name in enumerate(names):
-            if name in _COLOURS:
-                self.colour[g], self.link[g] = _COLOURS[name], -1
+            if name in COLOURS:
+                self.colour[g], self.link[g] = COLOURS[name], -1
 
     def place(
         self,
@@ -167,6 +168,11 @@ class Stage:
         return Hits(*(np.concatenate(x) for x in zip(*hits, strict=True)))
 
 
+def link_colour(name: str) -> tuple[float, float, float]:
+    """Colour of a link, by its name or that of one of its geometries."""
+    return _METAL if "knuckle" in name else _HAND
+
+
 @functools.lru_cache(maxsize=16)
 def load_stage(hand: HandModel, shape: ObjectShape) -> Stage:
     """The stage of a hand and an object, kept for the next picture of the two."""
@@ -239,7 +245,7 @@ def _model(hand: HandModel, shape: ObjectShape) -> mujoco.MjModel:
             contype=0,
             conaffinity=0,
         )
-    for g, (y, z_from, z_to, radius) in enumerate(_FOREARM):
+    for g, (y, z_from, z_to, radius) in enumerate(FOREARM):
         bodies[0].add_geom(
             name=f"forearm_{g}",
             group=_SETTING,

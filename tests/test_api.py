@@ -78,6 +78,22 @@ def test_mujoco_is_imported_in_the_core_only_where_mjcf_is_read(repository: path
     assert hits <= {"realdex_jax/hand/load.py"}
 
 
+@pytest.mark.parametrize(
+    ("package", "place"),
+    [("viser", "sim/viewer.py"), ("pyarrow", "realdex_jax/data/lerobot.py")],
+)
+def test_an_optional_package_is_imported_in_one_file(
+    repository: pathlib.Path, package: str, place: str
+) -> None:
+    importer = re.compile(rf"^\s*(?:from|import) {package}\b", re.MULTILINE)
+    hits = {
+        str(path.relative_to(repository))
+        for path in sources(repository)
+        if importer.search(path.read_text())
+    }
+    assert hits == {place}
+
+
 def test_no_bare_suppression(repository: pathlib.Path) -> None:
     bare = re.compile(r"#\s*(?:type:\s*ignore|noqa\s*$|noqa(?!:)|pyright:\s*ignore(?!\[))")
     hits = [

@@ -1,0 +1,155 @@
+"""Exports motions as a LeRobotDataset (version 3.0): parquet, JSON, and mp4 on request.
+
+    python -m experiments.export_lerobot                               # RealDex-Sim's motions
+    python -m experiments.export_lerobot --data realdex-sim-small --videos
+    python -m experiments.export_lerobot --data MOTIONS.npz --out runs/mine
+
+Without pictures it takes seconds once the motions are there; motions of RealDex-Sim are made on
+demand (`experiments.motion_data`). Ctrl-C leaves an earlier export as it was. See docs/view.md.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from experiments import motion_data
+from realdex_jax.data import lerobot, motion_set, store
+from realdex_jax.data.footage import Camera, Pictures
+from realdex_jax.data.motion_set import MotionSet
+from realdex_jax.errors import ConfigError, RealdexError
+from realdex_jax.hand.load import load
+from sim import objects, render, video
+
+CAMERA = "side"
+"""Name of the view in the dataset."""
+_DIRECTION = np.array([0.62, -0.62, 0.48])
+"""From the middle of all motions to the camera: from a corner of the table, and from above."""
+_MARGIN = 0.10
+"""Metres around the palms and objects that must be seen."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportLerobot:
+    """Command line of this script."""
+
+    data: str = "realdex-sim"
+    """realdex-sim, realdex-sim-small, the file of the door demonstrations, or a file of motions."""
+    part: str = "all"
+    """train, val, test, or all, which become parts of the export; a file of motions has none."""
+    limit: int | None = None
+    """Only the first so many motions of each part."""
+    videos: bool = False
+    """Add a video of one still camera; a few seconds a motion."""
+    width: int = 320
+    """Width of its pictures, pixels; three quarters of it is the height."""
+    out: Path = Path("runs/lerobot")
+    """Folder of the export; an earlier export there is replaced."""
+
+
+def main() -> None:
+    """Command line; mistakes of the user end in one line, not a traceback."""
+    config = tyro.cli(ExportLerobot, description=__doc__)
+    console = Console()
+    try:
+        export(config, console)
+    except RealdexError as error:
+        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("stopped; nothing was written")
+        sys.exit(130)
+
+
+def export(config: ExportLerobot, console: Console) -> Path:
+    """Writes the export and says where it is.
+
+    Raises:
+        ConfigError: Settings that make no sense.
+        RealdexError: Motions that cannot be used or drawn, or the export cannot be written.
+    """
+    if config.limit is not None and config.limit < 1:
+        raise ConfigError(f"limit is {config.limit}; it must be at least one")
+    if config.width < 8 or config.width % 8:
+        raise ConfigError(f"--width {config.width}; widths are multiples of 8")
+    lerobot.check_target(config.out)  # before the motions, not after
+    parts = {
+        name: motion_set.take(found, np.arange(min(len(found), config.limit or len(found))))
+        for name, found in _parts(config, console).items()
+    }
+    motions = motion_set.join(list(parts.values()))
+    cameras = [_camera(motions, config.width)] if config.videos else []
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=len(motions))
+        path = lerobot.write(
+            config.out,
+            motions,
+            splits={name: len(found) for name, found in parts.items()},
+            cameras=cameras,
+            done=lambda i: progress.update(task, completed=i + 1),
+        )
+    console.print(
+        f"{len(motions)} episodes, {len(motions.phi)} frames in {path}; "
+        f"LeRobotDataset('realdex', root='{config.out}') reads it",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    return path
+
+
+def _parts(config: ExportLerobot, console: Console) -> dict[str, MotionSet]:
+    """The motions, by part."""
+    path = Path(config.data)
+    if path.is_file() and "format" in store.read_npz(path):
+        if config.part != "all":
+            raise ConfigError(f"--part {config.part}: a file of motions has no parts")
+        return {"train": motion_set.load(path)}
+    found = motion_data.open_motions(config.data, tell=console.print)
+    if config.part == "all":
+        return found.parts if found.shapes else _distinct(found.parts)
+    if config.part not in found.parts:
+        known = ", ".join(found.parts)
+        raise ConfigError(f"no part {config.part!r} in {found.name}; known: all, {known}")
+    return {config.part: found.parts[config.part]}
+
+
+def _distinct(parts: dict[str, MotionSet]) -> dict[str, MotionSet]:
+    """Without validation: the few recordings are held out once, for both."""
+    return {name: found for name, found in parts.items() if name != "val"}
+
+
+def _camera(motions: MotionSet, width: int) -> Camera:
+    """A still camera that sees all motions.
+
+    Raises:
+        ConfigError: An object whose shape is not known.
+    """
+    unknown = [name for name in motions.names if name.partition("@")[0] not in objects.names()]
+    if unknown:
+        raise ConfigError(f"--videos: the shape of {unknown[0]!r} is not known")
+    size = (width, 3 * width // 4)
+    hand, seen = load(), _viewpoint(motions, size[0] / size[1])
+
+    def draw(i: int) -> Pictures:
+        shape = objects.make(motions.name(i))
+        return video.draw(hand, shape, motions.motion(i), size, camera=seen)
+
+    return Camera(CAMERA, draw)
+
+
+def _viewpoint(motions: MotionSet, aspect: float) -> render.Camera:
+    corner = np.stack(np.meshgrid(*[[-_MARGIN, _MARGIN]] * 3), axis=-1).reshape(-1, 3)
+    points = np.concatenate([motions.phi[:, 22:25], motions.wxyz_xyz_world_object[:, 4:]])
+    around = (points[:, None] + corner).reshape(-1, 3).astype(np.float64)
+    return render.fitted(_DIRECTION / np.linalg.norm(_DIRECTION), around, aspect)
+
+
+if __name__ == "__main__":
+    main()
