@@ -134,11 +134,13 @@ def draw(config: Draw, console: Console) -> int:
         RealdexError: Data, meshes or grasps that cannot be used.
     """
     folders = _methods(config.methods)
-    if min(config.samples, config.width) < 1 or config.seed < 0:
+    if config.samples < 1 or config.width < 16 or config.seed < 0:
         raise ConfigError(
-            f"--samples {config.samples}, --width {config.width}, --seed {config.seed}; the first "
-            "two are at least 1, the seed at least 0"
+            f"--samples {config.samples}, --width {config.width}, --seed {config.seed}; at least "
+            "1, 16 and 0"
         )
+    if config.items.is_file():
+        raise ConfigError(f"{config.items} is a file; name a folder with --items")
     if config.items.exists() and any(config.items.iterdir()):
         raise ConfigError(f"{config.items} is not empty; name another folder with --items")
     with console.status("reading objects; a mesh that is new is decomposed, which takes a while"):
@@ -184,7 +186,7 @@ def _methods(words: tuple[str, ...]) -> dict[str, Path]:
     folders: dict[str, Path] = {}
     for word in words:
         name, equals, folder = word.partition("=")
-        if not (equals and folder) or not re.fullmatch(r"[\w.-]+", name) or name in folders:
+        if not (equals and folder) or not re.fullmatch(r"\w[\w.-]*", name) or name in folders:
             raise ConfigError(
                 f"--methods {word!r}; need NAME=FOLDER, names of letters, digits, dot and dash, "
                 "each once"
@@ -264,6 +266,8 @@ def count(config: Count, command: str, console: Console) -> tally.Tally:
     Raises:
         RealdexError: No study there, no answers yet, or the files cannot be written.
     """
+    if config.seed < 0:
+        raise ConfigError(f"seed is {config.seed}; seeds are not negative")
     opened = ballots.resume(config.out)
     try:
         found = tally.count(

@@ -263,6 +263,8 @@ def _video_size(path: Path, codecs: Sequence[str]) -> tuple[int, int]:
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise PlanError(f"{path}: unknown codec; browsers play {', '.join(codecs)}")
             codec = stream.codec_context.name.removeprefix("lib").replace("dav1d", "av1")
             if codec not in codecs:
                 raise PlanError(
@@ -270,7 +272,14 @@ def _video_size(path: Path, codecs: Sequence[str]) -> tuple[int, int]:
                 )
             frame = next(container.decode(stream))
             return frame.width, frame.height
-    except (OSError, IndexError, StopIteration, ValueError) as error:
+    except (
+        av.error.FFmpegError,
+        OSError,
+        IndexError,
+        StopIteration,
+        ValueError,
+        MemoryError,
+    ) as error:
         if isinstance(error, PlanError):
             raise
         raise PlanError(f"{path}: not a video that can be read: {error}") from error

@@ -80,6 +80,9 @@ class Tally:
     """People who began and answered nothing; they are in no other number."""
     agreement: float | None
     """rank: Kendall's W, mean over trials. score: Krippendorff's α. None where nothing overlaps."""
+    agreement_by_chance: float | None
+    """rank: what raters who order at random would reach: mean over the same trials of 1 / raters
+    of the trial. score: None."""
     agreement_overall: float | None
     """rank: Kendall's W of the raters' orders of methods, by their mean points. score: None."""
     by_place: tuple[float | None, ...]
@@ -128,13 +131,17 @@ def count(
         )
         for i, method in enumerate(design.methods)
     )
-    agreement, overall = _agreement(design, lists)
+    agreement, chance, overall = _agreement(design, lists)
     complete = sum(one.complete for one in lists)
     notes = [_how(design, resamples, seed, len(lists))]
     if len(lists) > complete:
-        notes.append(f"{len(lists) - complete} of {len(lists)} raters left before the end")
+        notes.append(
+            f"{len(lists) - complete} of {len(lists)} raters have not answered every trial (yet)"
+        )
     if len(voted) > len(kept):
-        notes.append(f"{len(voted) - len(kept)} raters who left before the end are not counted")
+        notes.append(
+            f"{len(voted) - len(kept)} raters who have not answered every trial are not counted"
+        )
     return Tally(
         design=design,
         rows=rows,
@@ -142,6 +149,7 @@ def count(
         complete=complete,
         only_opened=len(everybody) - len(voted),
         agreement=agreement,
+        agreement_by_chance=chance,
         agreement_overall=overall,
         by_place=_by_place(design, kept),
         notes=tuple(notes),
@@ -248,7 +256,9 @@ def remarks(tally: Tally) -> list[str]:
     """What stands below the table."""
     if tally.design.mode == "rank":
         measure = "Kendall's W"
-        among = f", mean over trials (by chance about {1 / tally.raters:.2f})"
+        among = ", mean over trials"
+        if tally.agreement_by_chance is not None:
+            among += f" (by chance about {tally.agreement_by_chance:.2f})"
         whole = f"; of the orders of methods {_number(tally.agreement_overall)}"
     else:
         measure, among, whole = "Krippendorff's α, interval", "", ""
@@ -306,22 +316,28 @@ def _ballot(design: Design, person: Participant, answers: dict[int, Answer]) -> 
     )
 
 
-def _agreement(design: Design, ballots: Sequence[Ballot]) -> tuple[float | None, float | None]:
-    """How far raters agree on the trials, and on the methods as a whole."""
+def _agreement(
+    design: Design, ballots: Sequence[Ballot]
+) -> tuple[float | None, float | None, float | None]:
+    """How far raters agree on the trials, would by chance, and do on the methods as a whole."""
     by_trial: dict[int, list[tuple[int, ...]]] = collections.defaultdict(list)
     for one in ballots:
         for trial, points in one.answers:
             by_trial[trial].append(points)
     if design.mode == "rank":
-        found = [kendall_w(np.array(points)) for points in by_trial.values()]
-        each = [w for w in found if w is not None]
+        found = [(kendall_w(np.array(points)), 1 / len(points)) for points in by_trial.values()]
+        each = [(w, chance) for w, chance in found if w is not None]
         orders = np.array([np.mean([p for _, p in one.answers], axis=0) for one in ballots])
-        return float(np.mean(each)) if each else None, kendall_w(np.round(orders, 9))
+        overall = kendall_w(np.round(orders, 9))
+        if not each:
+            return None, None, overall
+        mean, chance = np.mean(each, axis=0).tolist()
+        return mean, chance, overall
     table = np.full((len(ballots), len(design.trials), len(design.methods)), np.nan)
     for index, one in enumerate(ballots):
         for trial, points in one.answers:
             table[index, trial] = points
-    return krippendorff_alpha(table.reshape(len(ballots), -1)), None
+    return krippendorff_alpha(table.reshape(len(ballots), -1)), None, None
 
 
 def _by_place(

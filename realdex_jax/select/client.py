@@ -88,9 +88,16 @@ class GeminiConfig:
                 raise GeminiError(f"{name} {getattr(self, name)} s; it is more than 0 and finite")
         if self.max_output_tokens < 1:
             raise GeminiError(f"max_output_tokens {self.max_output_tokens}; it is at least 1")
-        url = urllib.parse.urlsplit(self.base_url)
+        try:
+            url = urllib.parse.urlsplit(self.base_url)
+        except ValueError as error:
+            raise GeminiError(f"base_url is no address: {error}") from None
         own = url.hostname in ("127.0.0.1", "::1", "localhost")
-        if url.username or not (url.scheme == "https" or (url.scheme == "http" and own)):
+        if (
+            url.username
+            or not url.hostname
+            or not (url.scheme == "https" or (url.scheme == "http" and own))
+        ):
             raise GeminiError("base_url is https://..., or http:// on this machine, without a user")
 
 
