@@ -273,7 +273,7 @@ def _video_size(path: Path, codecs: Sequence[str]) -> tuple[int, int]:
             frame = next(container.decode(stream))
             return frame.width, frame.height
     except (
-        av.error.FFmpegError,
+        FFmpegError,
         OSError,
         IndexError,
         StopIteration,
