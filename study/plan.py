@@ -13,6 +13,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.error import FFmpegError
 from PIL import Image
 
 from realdex_jax.errors import RealdexError
