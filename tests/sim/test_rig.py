@@ -16,7 +16,7 @@ from realdex_jax.hand.load import load
 from sim import objects, rig
 from sim.demonstrate import P_WORLD_BASE
 from sim.kinect import CameraError
-from sim.stage import _FOREARM, Stage, load_stage
+from sim.stage import FOREARM, Stage, load_stage
 
 HAND = load("shadow")
 IDEAL = DepthNoise(
@@ -53,7 +53,7 @@ def points(stage: Stage, camera: int, noise: DepthNoise, width: int = 480):
     p = rigid.apply(T, p_cam)
     # The forearm's two capsules, in the palm.
     q, arm = (p - stage.p[0]) @ stage.R[0], []
-    for y, low, high, radius in _FOREARM:
+    for y, low, high, radius in FOREARM:
         axis = np.stack([0 * q[:, 0], 0 * q[:, 0] + y, np.clip(q[:, 2], low, high)], axis=1)
         arm.append(np.abs(np.linalg.norm(q - axis, axis=1) - radius))
     on_plate = np.linalg.norm(p[:, :2] - [0.05, 0.02], axis=1) < 0.341
