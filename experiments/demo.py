@@ -11,19 +11,16 @@ Writes `runs/demo/report.html`, `runs/demo/results.json`, the grasps, and videos
 """
 
 import dataclasses
-import sys
 import time
 from pathlib import Path
 
 import tyro
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
 
-from experiments import eval_sim, motion_chain, train_pose
+from experiments import commands, eval_sim, motion_chain, train_pose
 from experiments.eval_sim import EvalSim, Evaluation
 from experiments.protocol import Taken
-from realdex_jax.errors import RealdexError
 from realdex_jax.evaluation.report import Clip
 from realdex_jax.evaluation.results import Results, Stat, stat
 from realdex_jax.hand.load import HandModel, load
@@ -51,14 +48,8 @@ def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
     config = tyro.cli(Demo, description=__doc__)
     console = Console()
-    try:
+    with commands.ending(console):
         run(config, console)
-    except RealdexError as error:
-        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("stopped")
-        sys.exit(130)
 
 
 def run(config: Demo, console: Console) -> None:
@@ -72,7 +63,7 @@ def run(config: Demo, console: Console) -> None:
         training = time.perf_counter() - start
     evaluation = eval_sim.evaluate(
         EvalSim(model=model, preset=config.preset, out=config.out),
-        eval_sim.command_line(),
+        commands.line(),
         console,
     )
     evaluation = _lifted(evaluation, config.out, console)

@@ -14,7 +14,6 @@ the object at hand and reports those that are done.
 
 import collections
 import dataclasses
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -24,18 +23,12 @@ from typing import Literal
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
     Progress,
     TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
-from experiments import chain, protocol
+from experiments import chain, commands, protocol
 from experiments.protocol import Entry, Measured, Taken
 from realdex_jax.data import schema, store
 from realdex_jax.errors import ConfigError, RealdexError
@@ -151,21 +144,9 @@ def main() -> None:
         return
     config = tyro.cli(EvalSim, description=__doc__)
     console = Console()
-    try:
-        evaluation = evaluate(config, command_line(), console)
+    with commands.ending(console):
+        evaluation = evaluate(config, commands.line(), console)
         publish(evaluation, config.out, config.json, "Grasps in simulation", console)
-    except RealdexError as error:
-        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("stopped")
-        sys.exit(130)
-
-
-def command_line() -> str:
-    """How this process was started, in the form a person types it."""
-    module = Path(sys.argv[0]).stem
-    return " ".join(["python -m", f"experiments.{module}", *map(shlex.quote, sys.argv[1:])])
 
 
 def evaluate(config: EvalSim, command: str, console: Console) -> Evaluation:
@@ -183,10 +164,7 @@ def evaluate(config: EvalSim, command: str, console: Console) -> Evaluation:
             f"{protocol_.seeds} seeds, {protocol_.grasps} grasps, {len(config.stages)} stages; "
             "each must be at least one"
         )
-    try:  # not after minutes of work
-        config.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out {config.out}: {error.strerror}; choose a folder") from error
+    commands.make_folder(config.out)
     with console.status("reading objects; a mesh that is new is decomposed, which takes a while"):
         data, split, entries, notes = _entries(config)
     entries = entries[: protocol_.objects]
@@ -204,7 +182,7 @@ def evaluate(config: EvalSim, command: str, console: Console) -> Evaluation:
     measured: list[Measured] = []
     failed: list[str] = []
     steps = protocol_.seeds * (len(stages) + (model is not None))
-    with progress(console) as bar, loop.stop_on_signals(bar.console.print) as stop:
+    with commands.progress(console) as bar, loop.stop_on_signals(bar.console.print) as stop:
         task = bar.add_task("", total=steps * len(entries))
         for index, entry in enumerate(entries):
             if stop.signal is not None:
@@ -339,19 +317,6 @@ def _entries(config: EvalSim) -> tuple[str, str, list[Entry], list[str]]:
 
 def _untimed(taken: Taken) -> Taken:
     return dataclasses.replace(taken, ms_per_grasp=None)
-
-
-def progress(console: Console) -> Progress:
-    """The bar of a long evaluation."""
-    return Progress(
-        TextColumn("{task.description:<34}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )
 
 
 def _add(total: dict[str, float], part: dict[str, float]) -> None:

@@ -10,23 +10,13 @@ after the object at hand; what is written stays and is whole.
 
 import dataclasses
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import tyro
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
-from experiments import protocol
+from experiments import commands, protocol
 from experiments.protocol import Entry
 from realdex_jax.data import dexgraspbench, schema, store
 from realdex_jax.errors import ConfigError, RealdexError
@@ -73,14 +63,8 @@ def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
     config = tyro.cli(Export, description=__doc__)
     console = Console()
-    try:
+    with commands.ending(console):
         exported = export(config, console)
-    except RealdexError as error:
-        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("stopped")
-        sys.exit(130)
     console.print(summary(config, exported), highlight=False, markup=False, soft_wrap=True)
 
 
@@ -102,13 +86,16 @@ def export(config: Export, console: Console) -> Exported:
     done: list[str] = []
     failed: list[str] = []
     count = 0
-    with _progress(console) as progress, loop.stop_on_signals(progress.console.print) as stop:
-        task = progress.add_task("", total=len(entries))
+    with (
+        commands.progress(console) as bar,
+        loop.stop_on_signals(bar.console.print) as stop,
+    ):
+        task = bar.add_task("", total=len(entries))
         for index, entry in enumerate(entries):
             if stop.signal is not None:
                 notes.append(f"stopped by {stop.signal} after {index} of {len(entries)} objects")
                 break
-            progress.update(task, description=entry.shape.name)
+            bar.update(task, description=entry.shape.name)
             try:
                 assert entry.grasps is not None
                 grasps = schema.take(entry.grasps, slice(0, config.limit))
@@ -120,7 +107,7 @@ def export(config: Export, console: Console) -> Exported:
             else:
                 done.append(entry.shape.name)
                 count += len(grasps)
-            progress.advance(task)
+            bar.advance(task)
     if failed and not done:
         raise RealdexError(f"no object of {len(entries)} could be written; first: {failed[0]}")
     if not done:
@@ -181,18 +168,6 @@ def _others(out: Path, done: Sequence[str]) -> list[str]:
     folder = out / dexgraspbench.GRASPS
     others = sorted({path.name for path in folder.iterdir()} - set(done))
     return [f"of an earlier export: {', '.join(others)}"] if others else []
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description:<24}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )
 
 
 if __name__ == "__main__":

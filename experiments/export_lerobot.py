@@ -9,20 +9,18 @@ demand (`experiments.motion_data`). Ctrl-C leaves an earlier export as it was. S
 """
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from experiments import motion_data
+from experiments import commands, motion_data
 from realdex_jax.data import lerobot, motion_set, store
 from realdex_jax.data.footage import Camera, Pictures
 from realdex_jax.data.motion_set import MotionSet
-from realdex_jax.errors import ConfigError, RealdexError
+from realdex_jax.errors import ConfigError
 from realdex_jax.hand.load import load
 from sim import objects, render, video
 
@@ -56,14 +54,8 @@ def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
     config = tyro.cli(ExportLerobot, description=__doc__)
     console = Console()
-    try:
+    with commands.ending(console, "stopped; nothing was written"):
         export(config, console)
-    except RealdexError as error:
-        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("stopped; nothing was written")
-        sys.exit(130)
 
 
 def export(config: ExportLerobot, console: Console) -> Path:

@@ -12,7 +12,6 @@ weights, for `realdex_jax.select.local.WEIGHTS`, and writes them to `out/weights
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
 import jax
@@ -20,14 +19,13 @@ import numpy as np
 import tyro
 from jaxtyping import Bool, Float
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from scipy.optimize import minimize
 
-from experiments import chain, eval_sim, protocol, selection
+from experiments import chain, commands, protocol, selection
 from experiments.protocol import Entry
 from realdex_jax import generate
-from realdex_jax.errors import ConfigError, RealdexError
+from realdex_jax.errors import ConfigError
 from realdex_jax.evaluation import results
 from realdex_jax.hand.load import HandModel, load
 from realdex_jax.models import grasp_model
@@ -60,14 +58,8 @@ def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
     config = tyro.cli(FitSelection, description=__doc__)
     console = Console()
-    try:
+    with commands.ending(console):
         run(config, console)
-    except RealdexError as error:
-        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("stopped")
-        sys.exit(130)
 
 
 def run(config: FitSelection, console: Console) -> None:
@@ -77,15 +69,12 @@ def run(config: FitSelection, console: Console) -> None:
             f"--every {config.every}, --count {config.count}, --seed {config.seed}; the first two "
             "are at least one, the seed is not negative"
         )
-    try:  # not after minutes of work
-        config.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out {config.out}: {error.strerror}; choose a folder") from error
+    commands.make_folder(config.out)
     _, entries, _ = protocol.entries_of_data("realdex-sim", "train")
     entries = entries[:: config.every]
     hand, model = load(), grasp_model.load_model(config.model)
     answers, good = [], []
-    with eval_sim.progress(console) as bar:
+    with commands.progress(console) as bar:
         task = bar.add_task("", total=len(entries))
         for entry in entries:
             bar.update(task, description=entry.shape.name)
@@ -107,7 +96,7 @@ def run(config: FitSelection, console: Console) -> None:
     console.print(table)
     console.print(f"area under the curve: {ordered:.3f}", highlight=False)
     path = config.out / "weights.json"
-    said = {"weights": weights, "auc": ordered, "command": eval_sim.command_line()}
+    said = {"weights": weights, "auc": ordered, "command": commands.line()}
     results.write_whole(path, json.dumps(said, indent=1))
     console.print(f"weights: {path}", highlight=False)
 

@@ -29,7 +29,6 @@ import contextlib
 import dataclasses
 import io
 import json
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -44,7 +43,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from experiments import chain, eval_sim, protocol, selection
+from experiments import chain, commands, protocol, selection
 from experiments.protocol import Entry, Measured, Taken
 from experiments.selection import Chosen, Pool
 from realdex_jax import generate
@@ -143,14 +142,8 @@ def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
     config = tyro.cli(Select, description=__doc__)
     console = Console()
-    try:
+    with commands.ending(console, "stopped; what was scored by Gemini is kept in the transcript"):
         run(config, console)
-    except RealdexError as error:
-        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("stopped; what was scored by Gemini is kept in the transcript")
-        sys.exit(130)
 
 
 def run(config: Select, console: Console) -> None:
@@ -169,17 +162,14 @@ def run(config: Select, console: Console) -> None:
         raise ConfigError(
             f"--requirement {config.requirement!r} is for a scorer that reads; add --scorer gemini"
         )
-    try:  # not after minutes of work
-        config.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out {config.out}: {error.strerror}; choose a folder") from error
+    commands.make_folder(config.out)
     data, entries, notes = _entries(config)
     hand, model = load(), grasp_model.load_model(config.model)
     seconds: dict[str, float] = collections.defaultdict(float)
     done: list[Done] = []
     with (
         _scorer(config) as scorer,
-        eval_sim.progress(console) as bar,
+        commands.progress(console) as bar,
         loop.stop_on_signals(bar.console.print) as stop,
     ):
         task = bar.add_task("", total=len(entries))
@@ -400,7 +390,7 @@ def _publish(
     split = config.split if data == config.data else ""
     rows = protocol.rows(measured, data, split, ("physics", "selected"), method)
     found = results.collect(
-        eval_sim.command_line(),
+        commands.line(),
         [config.seed],
         {"still": Physics().describe(), "strict": StrictPhysics().describe()},
         rows,
@@ -438,7 +428,7 @@ def _publish(
 def _scores(config: Select, done: Sequence[Done]) -> dict[str, object]:
     """Everything said of every grasp, as JSON."""
     return {
-        "command": eval_sim.command_line(),
+        "command": commands.line(),
         "requirement": config.requirement,
         "objects": {
             one.entry.shape.name: [

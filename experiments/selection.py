@@ -148,17 +148,7 @@ def choose(
         for k, (i, found) in enumerate(zip(pool_.index, each(pool_.features), strict=True))
     ]
     scores = scorer_.score(task, subjects)
-    # What another scorer stood in for is on another scale: it comes after the scorer's own.
-    own = [i for i, score in enumerate(scores) if score.by == scorer_.name]
-    others = [i for i, score in enumerate(scores) if score.by != scorer_.name]
-    ranked = np.array(
-        [
-            part[k]
-            for part in (own, others)
-            for k in scorer.best([scores[i] for i in part], len(part))
-        ],
-        int,
-    )
+    ranked = np.array(scorer.best(scores, len(scores), scorer_.name))
     phi = np.asarray(pool_.grasps.phi)[ranked]
     new = validation.distinct(phi, pool_.shape.symmetry)
     again = np.setdiff1d(np.arange(len(ranked)), new)

@@ -17,7 +17,6 @@ import collections
 import dataclasses
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -25,12 +24,11 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.markup import escape
 
-from experiments import chain, eval_sim, protocol, train_pose
+from experiments import chain, commands, protocol, train_pose
 from experiments.protocol import Entry, Measured
 from realdex_jax.data import dexgraspnet
-from realdex_jax.errors import ConfigError, RealdexError
+from realdex_jax.errors import ConfigError
 from realdex_jax.evaluation import figures, report, results
 from realdex_jax.evaluation.results import METRICS, Results, Row
 from realdex_jax.hand.load import HandModel, load
@@ -143,15 +141,9 @@ def main(words: Sequence[str] | None = None) -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
     config = tyro.cli(Table3, description=__doc__, args=words, prog="eval_sim --table3")
     console = Console()
-    try:
-        found, seconds = run(config, eval_sim.command_line(), console)
+    with commands.ending(console, "stopped; the same command continues"):
+        found, seconds = run(config, commands.line(), console)
         _publish(found, seconds, config.out, console)
-    except RealdexError as error:
-        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("stopped; the same command continues")
-        sys.exit(130)
 
 
 def run(config: Table3, command: str, console: Console) -> tuple[Results, dict[str, float]]:
@@ -171,7 +163,7 @@ def run(config: Table3, command: str, console: Console) -> tuple[Results, dict[s
     cells: list[_Cell] = []
     compiled: set[str] = set()
     every = [(source, entry) for source in found for entry in source.entries]
-    with eval_sim.progress(console) as bar, loop.stop_on_signals(bar.console.print) as stop:
+    with commands.progress(console) as bar, loop.stop_on_signals(bar.console.print) as stop:
         task = bar.add_task("", total=len(paths) * len(every))
         for (kind, seed), path in paths.items():
             model = grasp_model.load_model(path)

@@ -16,7 +16,6 @@ import dataclasses
 import json
 import re
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -28,9 +27,9 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from experiments import protocol
+from experiments import commands, protocol
 from realdex_jax.data import store
-from realdex_jax.errors import ConfigError, RealdexError
+from realdex_jax.errors import ConfigError
 from realdex_jax.evaluation import results
 from realdex_jax.hand.load import load
 from sim import render
@@ -109,20 +108,13 @@ def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
     config = tyro.cli(Command, description=__doc__)
     console = Console()
-    try:
+    with commands.ending(console):
         if isinstance(config, Draw):
             draw(config, console)
         elif isinstance(config, Serve):
             serve(config, console)
         else:
-            words = shlex.join(sys.argv[1:])
-            count(config, f"python -m experiments.user_study {words}", console)
-    except RealdexError as error:
-        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("stopped")
-        sys.exit(130)
+            count(config, commands.line(), console)
 
 
 def draw(config: Draw, console: Console) -> int:

@@ -11,7 +11,6 @@ Prints the address to open; Ctrl-C ends. See docs/view.md.
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
@@ -19,12 +18,12 @@ from typing import Annotated
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.markup import escape
 
+from experiments import commands
 from realdex_jax.data import motion_set, store
 from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.data.store import Dataset, Surface
-from realdex_jax.errors import ConfigError, DatasetError, RealdexError
+from realdex_jax.errors import ConfigError, DatasetError
 from realdex_jax.geometry import mesh
 from realdex_jax.hand.load import load
 from sim import meshes, objects, tableau
@@ -60,13 +59,8 @@ def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
     config = tyro.cli(View, description=__doc__)
     console = Console()
-    try:
+    with commands.ending(console, status=0):
         show(config, console)
-    except RealdexError as error:
-        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("stopped")
 
 
 def show(config: View, console: Console) -> None:

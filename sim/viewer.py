@@ -2,9 +2,7 @@
 
 import contextlib
 import io
-import os
 import socket
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -14,6 +12,7 @@ from jaxtyping import Float, UInt8
 
 from realdex_jax.data.motion import Motion
 from realdex_jax.errors import ConfigError, RealdexError
+from realdex_jax.evaluation import results
 from realdex_jax.hand.load import HandModel
 from sim import stage, tableau
 from sim.tableau import Collection, Exhibit, Moment, Thing, ViewError, Viewpoint
@@ -422,16 +421,7 @@ def save(
     finally:
         _stop(server)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(written)
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        results.write_whole(path, written)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
     return path

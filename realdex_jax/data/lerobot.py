@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from realdex_jax.data import footage
+from realdex_jax.data import footage, store
 from realdex_jax.data.footage import CHUNK, FPS, QUANTILES, VIDEO, Camera, place
 from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.errors import DatasetError
@@ -372,14 +372,7 @@ def _swap_in(fresh: Path, path: Path) -> None:
     """Exchanges what is at a place; the old goes when the new is there."""
     old = path.parent / f".{path.name}.old"
     shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        path.replace(old)
-    try:
-        fresh.replace(path)
-    except OSError:
-        if old.exists():
-            old.replace(path)
-        raise
+    store.exchange(fresh, path, old)
     shutil.rmtree(old, ignore_errors=True)
 
 

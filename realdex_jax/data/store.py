@@ -319,18 +319,23 @@ def _swap_in(path: Path, files: Mapping[str, bytes]) -> None:
                 os.fsync(f.fileno())
         fresh.chmod(0o755)
         _discard(old)
-        if path.exists():
-            path.replace(old)
-        try:
-            fresh.replace(path)
-        except OSError:
-            if old.exists():
-                old.replace(path)
-            raise
+        exchange(fresh, path, old)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     _discard(old)
+
+
+def exchange(fresh: Path, path: Path, old: Path) -> None:
+    """Puts a folder at a place, and what is there to `old`; if that fails, back."""
+    if path.exists():
+        path.replace(old)
+    try:
+        fresh.replace(path)
+    except OSError:
+        if old.exists():
+            old.replace(path)
+        raise
 
 
 def _set_aside(path: Path) -> Path:

@@ -5,6 +5,7 @@ Definitions follow DexGraspBench where it has one, so that numbers can be set si
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +45,13 @@ def link_distance(
     Raises:
         MetricError: No points, or values that are not finite.
     """
+    return nearest(hand, phi, points)[0]
+
+
+def nearest(
+    hand: HandModel, phi: Float[Array | np.ndarray, "b 28"], points: Float[np.ndarray, "n 3"]
+) -> tuple[Float[np.ndarray, "b l"], Int[np.ndarray, "b l"]]:
+    """`link_distance`, and the index of the point that is nearest to each link."""
     return _map(_nearest, hand, phi, points)
 
 
@@ -101,11 +109,12 @@ def fingers(hand: HandModel) -> tuple[tuple[int, ...], ...]:
 
 
 def _map(
-    function: Callable[[HandModel, Array, Array], Array],
+    function: Callable[[HandModel, Array, Array], Any],
     hand: HandModel,
     phi: Array | np.ndarray,
     points: np.ndarray,
-) -> np.ndarray:
+) -> Any:
+    """What a function gives for each grasp, as NumPy arrays in the function's own structure."""
     if not len(points):
         raise MetricError("no surface points; a metric needs at least one")
     if not (np.isfinite(points).all() and np.isfinite(np.asarray(phi)).all()):
@@ -113,17 +122,19 @@ def _map(
     count = len(phi)
     padded = np.zeros((-(-count // _PAD) * _PAD, pose.SIZE), np.float32)
     padded[:count] = phi
-    return np.asarray(function(hand, jnp.asarray(padded), jnp.asarray(points, jnp.float32)))[:count]
+    found = function(hand, jnp.asarray(padded), jnp.asarray(points, jnp.float32))
+    return jax.tree.map(lambda x: np.asarray(x)[:count], found)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _nearest(
     hand: HandModel, phi: Float[Array, "b 28"], points: Float[Array, "n 3"]
-) -> Float[Array, "b l"]:
+) -> tuple[Float[Array, "b l"], Int[Array, "b l"]]:
     # One grasp at a time: points x links of a batch would not fit the cache.
-    def one(single: Float[Array, " 28"]) -> Float[Array, " l"]:
+    def one(single: Float[Array, " 28"]) -> tuple[Array, Array]:
         links = kinematics.posed(hand, single)
-        return collision.signed_distance_per_link(hand, links, points).min(axis=0)
+        distance = collision.signed_distance_per_link(hand, links, points)
+        return distance.min(axis=0), distance.argmin(axis=0)
 
     return jax.lax.map(one, phi)
 

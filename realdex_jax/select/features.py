@@ -4,17 +4,14 @@ Contacts come from points of the object's surface: a link touches where the surf
 `TOUCHING` of it. Nothing here needs physics; a caller who ran it adds its own under `STABILITY`.
 """
 
-import functools
-
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from realdex_jax import pose
 from realdex_jax.errors import RealdexError
 from realdex_jax.evaluation import grasp
-from realdex_jax.hand import collision, joints, kinematics
+from realdex_jax.hand import joints
 from realdex_jax.hand.load import HandModel
 
 TOUCHING = 0.003
@@ -60,7 +57,6 @@ _HABITS: tuple[tuple[str, float, float], ...] = (
 )
 HABIT_MEAN = np.array([mean for _, mean, _ in _HABITS])
 HABIT_DEVIATION = np.array([deviation for _, _, deviation in _HABITS])
-_PAD = 16
 
 
 class FeatureError(RealdexError):
@@ -101,12 +97,7 @@ def measure(
         raise FeatureError(f"enough={enough}; a share is above 0 and at most 1")
     if not all(np.isfinite(values).all() for values in (phi, points, normals)):
         raise FeatureError("poses, points and normals must be finite")
-    padded = np.zeros((-(-len(phi) // _PAD) * _PAD, pose.SIZE), np.float32)
-    padded[: len(phi)] = phi
-    distance, nearest = (
-        np.asarray(x)[: len(phi)]
-        for x in _nearest(hand, jnp.asarray(padded), jnp.asarray(points, jnp.float32))
-    )
+    distance, nearest = grasp.nearest(hand, phi, points)
     touching = distance < TOUCHING
     groups = [np.array(links) for links in grasp.fingers(hand)]
     by_finger = np.stack([touching[:, links].any(axis=1) for links in groups], axis=1)
@@ -141,17 +132,3 @@ def _opposition(
 
     both = touching[:, thumb].any(axis=1) & touching[:, fingers].any(axis=1)
     return np.where(both, -(push(thumb) * push(fingers)).sum(axis=1), -1.0)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _nearest(
-    hand: HandModel, phi: Float[Array, "b 28"], points: Float[Array, "n 3"]
-) -> tuple[Float[Array, "b l"], Int[Array, "b l"]]:
-    """Distance (m) of each link to the surface, and the point that is nearest."""
-
-    # One grasp at a time: points x links of a batch would not fit the cache.
-    def one(single: Float[Array, " 28"]) -> tuple[Array, Array]:
-        d = collision.signed_distance_per_link(hand, kinematics.posed(hand, single), points)
-        return d.min(axis=0), d.argmin(axis=0)
-
-    return jax.lax.map(one, phi)

@@ -64,7 +64,15 @@ class Scorer(Protocol):
         ...
 
 
-def best(scores: Sequence[Score], count: int) -> list[int]:
-    """Indices of the `count` highest scores, best first; equal ones in their order."""
-    order = sorted(range(len(scores)), key=lambda i: -scores[i].value)
+def best(scores: Sequence[Score], count: int, by: str | None = None) -> list[int]:
+    """Indices of the `count` highest scores, best first; equal ones in their order.
+
+    Args:
+        scores: The scores.
+        count: Number wanted.
+        by: If given, scores of others than this scorer, being on another scale, come last.
+    """
+    order = sorted(
+        range(len(scores)), key=lambda i: (by not in (None, scores[i].by), -scores[i].value)
+    )
     return order[:count]

@@ -4,12 +4,12 @@ import contextlib
 import dataclasses
 import io
 import pathlib
-import shutil
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 
+import browser
 import numpy as np
 import pytest
 from PIL import Image
@@ -26,19 +26,6 @@ pytest.importorskip("viser", reason="the extra `view` is not installed")
 from sim import viewer
 from sim.viewer import Viewer
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    # WebGL without a graphics card.
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-)
 SIZE = {"width": 760, "height": 480}
 PICTURE = {"x": 0, "y": 0, "width": 430, "height": 480}
 """The part of the window beside the panel."""
@@ -48,15 +35,11 @@ FRAMES = 12
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator:
-    """A headless Chromium from the system; none is downloaded."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
-        with contextlib.closing(browser):
-            yield browser
+    # WebGL without a graphics card.
+    with browser.headless(
+        "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"
+    ) as started:
+        yield started
 
 
 def grasps_of(name: str, count: int = 5) -> Exhibit:

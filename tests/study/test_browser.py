@@ -1,12 +1,11 @@
 """Three people in a real browser."""
 
-import contextlib
 import json
 import pathlib
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 
+import browser
 import pytest
 import raters
 from raters import COLOURS, make_film, make_items, method_of
@@ -17,29 +16,11 @@ from experiments.user_study import Count
 from study import tally
 from study.ballots import Ballots
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator:
-    """A headless Chromium from the system; none is downloaded."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
-        with contextlib.closing(browser):
-            yield browser
+    with browser.headless("--disable-gpu") as started:
+        yield started
 
 
 class Visitor:
