@@ -281,9 +281,7 @@ class Study:
                 _log.error("not shown: %s", error)
             raise HTTPException(404) from None
         self._changed.discard(name)
-        return FileResponse(
-            exhibit.path, media_type=exhibit.media_type, headers=_MEDIA_HEADERS
-        )
+        return FileResponse(exhibit.path, media_type=exhibit.media_type, headers=_MEDIA_HEADERS)
 
     def refused(self, request: Request, error: Exception) -> Response:
         """A page for what is not there or not allowed."""

@@ -15,6 +15,7 @@ from typing import cast
 
 import av
 import numpy as np
+from av.error import FFmpegError
 from PIL import Image
 
 from realdex_jax.errors import RealdexError
@@ -309,7 +310,14 @@ def _video_size(path: Path, codecs: Sequence[str]) -> tuple[int, int]:
             frame = next(container.decode(stream))
             return frame.width, frame.height
     # Sizes and lengths in a broken file can ask for any amount of memory.
-    except (av.FFmpegError, MemoryError, OSError, LookupError, StopIteration, ValueError) as error:
+    except (
+        FFmpegError,
+        MemoryError,
+        OSError,
+        LookupError,
+        StopIteration,
+        ValueError,
+    ) as error:
         if isinstance(error, PlanError):
             raise
         reason = str(error) or type(error).__name__

@@ -126,7 +126,8 @@ def count(
         if not complete_only or len(answers) == len(design.trials)
     ]
     if not kept:
-        raise TallyError(f"nothing to count: {_nothing(len(voted), len(everybody))}")
+        what = "nobody has answered every trial yet" if voted else "no answers yet"
+        raise TallyError(f"{what}, of {len(everybody)} people who began")
     lists = [_ballot(design, person, answers) for person, answers in kept]
     points = np.array([p for one in lists for _, p in one.answers], np.float64)
     means = points.mean(axis=0)

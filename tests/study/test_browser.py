@@ -115,7 +115,7 @@ def crowd(chromium) -> Iterator[Crowd]:
 
 
 def means(store: Ballots) -> list[float]:
-    return [row.mean for row in tally.count(store, resamples=100).rows]
+    return [row.mean for row in tally.count(store.design, store.everybody(), resamples=100).rows]
 
 
 def test_three_people_rank(crowd: Crowd, tmp_path: pathlib.Path) -> None:
@@ -167,7 +167,7 @@ def test_three_people_rank(crowd: Crowd, tmp_path: pathlib.Path) -> None:
     assert (found["raters"], found["complete"], found["only_opened"]) == (3, 2, 0)
     table = (tmp_path / "out" / "table.md").read_text()
     assert "| alpha | **2.40** |" in table
-    assert "1 of 3 raters left before the end" in table
+    assert "1 of 3 raters have not answered every trial (yet)" in table
     assert len((tmp_path / "out" / "votes.csv").read_text().splitlines()) == 1 + 3 * 10
 
 
