@@ -38,7 +38,9 @@ def ending(console: Console, stopped: str = "stopped", status: int = 130) -> Ite
     try:
         yield
     except RealdexError as error:
-        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
+        console.print(
+            f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False, soft_wrap=True
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         console.print(stopped)

@@ -14,8 +14,11 @@ and `table.json`. See docs/user_study.md.
 
 import dataclasses
 import json
+import os
 import re
 import shlex
+import tempfile
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -35,6 +38,9 @@ from realdex_jax.hand.load import load
 from sim import render
 from study import ballots, plan, tally
 from study.design import QUESTIONS, Design, Mode
+
+WIDTHS = (16, 4096)
+"""Least and greatest width of a picture that is drawn, pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Draw:
     width: int = 640
     """Width of a picture, pixels; three quarters of it is the height."""
     items: Path = Path("runs/user_study/items")
-    """Folder to draw into; must be new or empty."""
+    """Folder to draw into; must be new or empty. It appears when all is drawn."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,15 +132,37 @@ def draw(config: Draw, console: Console) -> int:
         RealdexError: Data, meshes or grasps that cannot be used.
     """
     folders = _methods(config.methods)
-    if config.samples < 1 or config.width < 16 or config.seed < 0:
+    least, most = WIDTHS
+    if config.samples < 1 or config.seed < 0 or not least <= config.width <= most:
         raise ConfigError(
             f"--samples {config.samples}, --width {config.width}, --seed {config.seed}; at least "
-            "1, 16 and 0"
+            f"1, from {least} to {most}, and at least 0"
         )
-    if config.items.is_file():
-        raise ConfigError(f"{config.items} is a file; name a folder with --items")
-    if config.items.exists() and any(config.items.iterdir()):
-        raise ConfigError(f"{config.items} is not empty; name another folder with --items")
+    items = config.items.resolve()  # where a link leads, since the folder is renamed at the end
+    try:
+        if items.exists() and (not items.is_dir() or any(items.iterdir())):
+            raise ConfigError(
+                f"{config.items} is {'not empty' if items.is_dir() else 'a file'}; name another "
+                "folder with --items"
+            )
+        items.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{items.name}.", dir=items.parent) as made:
+            drawn = _draw(config, folders, Path(made) / "items", console)
+            (Path(made) / "items").rename(items)
+    except OSError as error:
+        raise ConfigError(f"cannot draw into {config.items}: {error}") from error
+    console.print(
+        f"{drawn} pictures; show them: python -m experiments.user_study serve --items "
+        f"{shlex.quote(str(config.items))}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    return drawn
+
+
+def _draw(config: Draw, folders: dict[str, Path], items: Path, console: Console) -> int:
+    """Draws into a new folder; returns the number of pictures."""
     with console.status("reading objects; a mesh that is new is decomposed, which takes a while"):
         if config.objects is None:
             _, entries, _ = protocol.entries_of_data(config.data, config.split)
@@ -142,6 +170,7 @@ def draw(config: Draw, console: Console) -> int:
             entries, _ = protocol.entries_of_folder(config.objects, config.scale)
     hand, rng = load(), np.random.default_rng(config.seed)
     size = (config.width, 3 * config.width // 4)
+    now = time.time_ns()
     drawn, left_out = 0, []
     for entry in track(entries, description="draw", console=console):
         shape = entry.shape
@@ -154,22 +183,17 @@ def draw(config: Draw, console: Console) -> int:
         for method, grasps in sets.items():
             index = rng.permutation(len(grasps))[: config.samples]
             phi = np.asarray(grasps.phi, np.float32)[index]
-            folder = config.items / shape.name / method
+            folder = items / shape.name / method
             folder.mkdir(parents=True)
             for sample, image in enumerate(render.render_grasps(hand, shape, phi, size)):
-                Image.fromarray(image).save(folder / f"{sample}.png")
+                path = folder / f"{sample}.png"
+                Image.fromarray(image).save(path)
+                os.utime(path, ns=(now, now))  # methods come one after another
                 drawn += 1
     for note in left_out:
         console.print(note, style="yellow", highlight=False, markup=False)
     if not drawn:
         raise ConfigError("no object has enough grasps by every method; nothing was drawn")
-    console.print(
-        f"{drawn} pictures; show them: python -m experiments.user_study serve --items "
-        f"{shlex.quote(str(config.items))}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
     return drawn
 
 
@@ -178,16 +202,19 @@ def _methods(words: tuple[str, ...]) -> dict[str, Path]:
     folders: dict[str, Path] = {}
     for word in words:
         name, equals, folder = word.partition("=")
-        if not (equals and folder) or not re.fullmatch(r"\w[\w.-]*", name) or name in folders:
+        if not (equals and folder) or not re.fullmatch(r"\w[\w.-]{0,99}", name) or name in folders:
             raise ConfigError(
-                f"--methods {word!r}; need NAME=FOLDER, names of letters, digits, dot and dash, "
-                "each once"
+                f"--methods {word!r}; need NAME=FOLDER, names of at most 100 letters, digits, dots "
+                "and dashes that begin with none of these two, each once"
             )
         if not Path(folder).is_dir():
             raise ConfigError(f"--methods {word!r}: no folder {folder}")
         folders[name] = Path(folder)
-    if len(folders) < 2:
-        raise ConfigError(f"--methods names {len(folders)} methods; people compare at least two")
+    if not 2 <= len(folders) <= plan.MAX_METHODS:
+        raise ConfigError(
+            f"--methods names {len(folders)} methods; people compare at least two, and at most "
+            f"{plan.MAX_METHODS}"
+        )
     return folders
 
 
@@ -258,19 +285,19 @@ def count(config: Count, command: str, console: Console) -> tally.Tally:
     Raises:
         RealdexError: No study there, no answers yet, or the files cannot be written.
     """
-    if config.seed < 0:
-        raise ConfigError(f"seed is {config.seed}; seeds are not negative")
     opened = ballots.resume(config.out)
     try:
-        found = tally.count(
-            opened,
-            complete_only=config.complete_only,
-            resamples=config.resamples,
-            seed=config.seed,
-        )
-        votes = tally.votes_csv(opened)
+        everybody = opened.everybody()  # once: people may be voting
     finally:
         opened.close()
+    found = tally.count(
+        opened.design,
+        everybody,
+        complete_only=config.complete_only,
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+    votes = tally.votes_csv(opened.design, everybody)
     described = {
         "command": command,
         "commit": results.commit(),

@@ -8,6 +8,7 @@ with a redirect, so that a reload sends nothing twice.
 import dataclasses
 import hashlib
 import hmac
+import logging
 import secrets
 import sqlite3
 from collections.abc import Collection, Mapping
@@ -26,7 +27,7 @@ from study.ballots import (
 from study.design import AnswerError
 from study.guard import Asgi, Guard, TooLargeError
 from study.pages import Pages, Seen, Step
-from study.plan import Exhibit, Plan
+from study.plan import Exhibit, Plan, PlanError, same
 
 try:
     from fastapi import Depends, FastAPI, Path, Request
@@ -42,6 +43,15 @@ COOKIE = "participant"
 
 _COOKIE_S = 30 * 24 * 3600
 _FORM = "application/x-www-form-urlencoded"
+_MEDIA_HEADERS: Mapping[str, str] = {
+    "cache-control": "private, max-age=86400",
+    # By default they would tell when the file was made, which may tell methods apart.
+    "last-modified": "Thu, 01 Jan 1970 00:00:00 GMT",
+    "etag": '"1"',
+}
+"""The same for all files: an address of this study never shows another file."""
+
+_log = logging.getLogger(__name__)
 
 Position = Annotated[int, Path(ge=1, le=10**6)]
 
@@ -133,6 +143,7 @@ class Study:
         self.pages = Pages(design.mode, design.question, len(design.methods), self.root)
         self._names: dict[tuple[int, int], str] = {}
         self._files: dict[str, Exhibit] = {}
+        self._changed: set[str] = set()
         for t, trial in enumerate(plan.trials):
             for m, exhibit in enumerate(trial.exhibits):
                 # Keyed with the study's secret: the same after a restart, and says nothing.
@@ -255,12 +266,22 @@ class Study:
         return response
 
     def media(self, name: str) -> Response:
-        """One picture or video. Names are looked up, never joined to a path."""
+        """One picture or video. Names are looked up, never joined to a path.
+
+        A file that is gone, or is not the one that the study began with, is not shown.
+        """
         exhibit = self._files.get(name)
         if exhibit is None:
             raise HTTPException(404)
-        keep = {"cache-control": "private, max-age=86400"}
-        return FileResponse(exhibit.path, media_type=exhibit.media_type, headers=keep)
+        try:
+            exhibit = self._files[name] = same(exhibit)
+        except PlanError as error:
+            if name not in self._changed:
+                self._changed.add(name)
+                _log.error("not shown: %s", error)
+            raise HTTPException(404) from None
+        self._changed.discard(name)
+        return FileResponse(exhibit.path, media_type=exhibit.media_type, headers=_MEDIA_HEADERS)
 
     def refused(self, request: Request, error: Exception) -> Response:
         """A page for what is not there or not allowed."""

@@ -9,6 +9,7 @@ number, the order they saw, their answers, and when.
     answers        participant, trial, revision (0 is the first answer), points by method, time
 """
 
+import collections
 import contextlib
 import dataclasses
 import datetime
@@ -225,13 +226,23 @@ class Ballots:
         self._write(work)
 
     def everybody(self) -> list[tuple[Participant, dict[int, Answer]]]:
-        """All people and their last answers, in the order they came."""
+        """All people and their last answers, in the order they came, as of one moment."""
+        answers: dict[int, dict[int, Answer]] = collections.defaultdict(dict)
         with self._read_lock:
-            rows = self._reader.execute(
-                "SELECT number, shown, finished FROM participants ORDER BY number"
-            ).fetchall()
-        people = [_participant(row) for row in rows]
-        return [(person, self.answers(person.number)) for person in people]
+            self._reader.execute("BEGIN")  # both tables as they are at the first read
+            try:
+                people = self._reader.execute(
+                    "SELECT number, shown, finished FROM participants ORDER BY number"
+                ).fetchall()
+                rows = self._reader.execute(
+                    "SELECT participant, trial, max(revision), points, at FROM answers "
+                    "GROUP BY participant, trial"
+                ).fetchall()
+            finally:
+                self._reader.execute("ROLLBACK")
+        for number, trial, revision, text, at in rows:
+            answers[number][trial] = Answer(revision, _points(text), at)
+        return [(_participant(row), answers[row[0]]) for row in people]
 
     def _write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """Runs work in a transaction and returns when it is on the disk.

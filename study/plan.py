@@ -8,8 +8,10 @@ each of its methods the same samples. Names that begin with a dot are passed ove
 
 import dataclasses
 import hashlib
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -58,6 +60,8 @@ class Exhibit:
     """SHA-256 of the file."""
     size: tuple[int, int]
     """Width and height, pixels."""
+    stamp: tuple[int, ...]
+    """Of the file when it was read, see `same`."""
 
     @property
     def moving(self) -> bool:
@@ -167,18 +171,37 @@ def exhibit(path: Path) -> Exhibit:
         raise PlanError(f"{path}: suffix {suffix!r}; known: {', '.join([*PICTURES, *VIDEOS])}")
     limit = MAX_PICTURE_BYTES if suffix in PICTURES else MAX_VIDEO_BYTES
     try:
-        length = path.stat().st_size
-        if length > limit:
-            raise PlanError(f"{path}: {length} bytes; at most {limit} for {suffix}")
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        stamp = _stamp(path)  # before its bytes, so that a change of them is seen
+        if stamp[0] > limit:
+            raise PlanError(f"{path}: {stamp[0]} bytes; at most {limit} for {suffix}")
+        digest = _digest(path)
     except OSError as error:
         raise PlanError(f"{path}: cannot be read: {error.strerror}") from error
     if suffix in PICTURES:
         media_type, kind = PICTURES[suffix]
-        return Exhibit(path, media_type, digest, _picture_size(path, kind))
+        return Exhibit(path, media_type, digest, _picture_size(path, kind), stamp)
     media_type, codecs = VIDEOS[suffix]
-    return Exhibit(path, media_type, digest, _video_size(path, codecs))
+    return Exhibit(path, media_type, digest, _video_size(path, codecs), stamp)
+
+
+def same(exhibit: Exhibit) -> Exhibit:
+    """The exhibit with the stamp that its file has now, if the file is still what was read.
+
+    A file that was touched or copied back is read again; one with the same stamp is not.
+
+    Raises:
+        PlanError: It is gone, or another.
+    """
+    path = exhibit.path
+    try:
+        stamp = _stamp(path)
+        if stamp == exhibit.stamp:
+            return exhibit
+        if stamp[0] != exhibit.stamp[0] or _digest(path) != exhibit.digest:
+            raise PlanError(f"{path}: another file than when the study was started")
+    except OSError as error:
+        raise PlanError(f"{path}: cannot be read any more: {error.strerror}") from error
+    return dataclasses.replace(exhibit, stamp=stamp)
 
 
 def order(trials: int, methods: int, seed: int, number: int) -> Order:
@@ -245,6 +268,19 @@ def _name(path: Path, name: str | None = None) -> str:
     return name
 
 
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Length of a file, and what changes with its bytes or when another takes its place."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise PlanError(f"{path}: not a file")  # reading a pipe would wait for ever
+    return found.st_size, found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _picture_size(path: Path, kind: str) -> tuple[int, int]:
     try:
         with Image.open(path, formats=[kind]) as image:
@@ -264,23 +300,25 @@ def _video_size(path: Path, codecs: Sequence[str]) -> tuple[int, int]:
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
-            if stream.codec_context is None:
-                raise PlanError(f"{path}: unknown codec; browsers play {', '.join(codecs)}")
-            codec = stream.codec_context.name.removeprefix("lib").replace("dav1d", "av1")
-            if codec not in codecs:
+            context = cast(av.VideoCodecContext | None, stream.codec_context)
+            name = "unknown" if context is None else context.name
+            codec = name.removeprefix("lib").replace("dav1d", "av1")
+            if context is None or codec not in codecs:
                 raise PlanError(
                     f"{path}: codec {codec}; browsers play {', '.join(codecs)} in {path.suffix}"
                 )
             frame = next(container.decode(stream))
             return frame.width, frame.height
+    # Sizes and lengths in a broken file can ask for any amount of memory.
     except (
         FFmpegError,
+        MemoryError,
         OSError,
-        IndexError,
+        LookupError,
         StopIteration,
         ValueError,
-        MemoryError,
     ) as error:
         if isinstance(error, PlanError):
             raise
-        raise PlanError(f"{path}: not a video that can be read: {error}") from error
+        reason = str(error) or type(error).__name__
+        raise PlanError(f"{path}: not a video that can be read: {reason}") from error

@@ -67,6 +67,10 @@ def listen(host: str, port: int) -> socket.socket:
     """
     if not 0 <= port <= 65535:
         raise ConfigError(f"port {port}; ports are 0 (a free one) to 65535")
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise ConfigError(f"cannot listen at {host}: no machine can have that name") from error
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=256)

@@ -16,8 +16,11 @@ from jaxtyping import Float, Int
 from scipy import stats
 
 from realdex_jax.errors import RealdexError
-from study.ballots import Answer, Ballots, Participant
+from study.ballots import Answer, Participant
 from study.design import Design
+
+People = Sequence[tuple[Participant, dict[int, Answer]]]
+"""What `Ballots.everybody` gives."""
 
 VOTES = (
     "rater",
@@ -33,6 +36,9 @@ VOTES = (
     "at",
 )
 """Columns of the table of votes."""
+
+MAX_RESAMPLES = 1_000_000
+"""More take more memory than the last digit is worth."""
 
 _BLANK = "–"
 
@@ -81,8 +87,7 @@ class Tally:
     agreement: float | None
     """rank: Kendall's W, mean over trials. score: Krippendorff's α. None where nothing overlaps."""
     agreement_by_chance: float | None
-    """rank: what raters who order at random would reach: mean over the same trials of 1 / raters
-    of the trial. score: None."""
+    """rank: what W would be, were the orders random; trials differ in raters. score: None."""
     agreement_overall: float | None
     """rank: Kendall's W of the raters' orders of methods, by their mean points. score: None."""
     by_place: tuple[float | None, ...]
@@ -91,23 +96,29 @@ class Tally:
 
 
 def count(
-    ballots: Ballots, *, complete_only: bool = False, resamples: int = 10_000, seed: int = 0
+    design: Design,
+    everybody: People,
+    *,
+    complete_only: bool = False,
+    resamples: int = 10_000,
+    seed: int = 0,
 ) -> Tally:
     """Counts a study; it may still be running.
 
     Args:
-        ballots: The study.
+        design: The study's.
+        everybody: All people and their answers; read once, the same for all tables.
         complete_only: Leaves out people who did not answer every trial.
         resamples: Bootstrap samples of the raters.
         seed: Of the bootstrap.
 
     Raises:
-        TallyError: Nobody has answered anything.
+        TallyError: Nobody has answered anything, or a setting makes no sense.
     """
-    if resamples < 100:
-        raise TallyError(f"resamples is {resamples}; an interval needs at least 100")
-    design = ballots.design
-    everybody = ballots.everybody()
+    if not 100 <= resamples <= MAX_RESAMPLES:
+        raise TallyError(f"resamples is {resamples}; it is from 100 to {MAX_RESAMPLES}")
+    if seed < 0:
+        raise TallyError(f"seed is {seed}; seeds are not negative")
     voted = [(person, answers) for person, answers in everybody if answers]
     kept = [
         (person, answers)
@@ -115,7 +126,8 @@ def count(
         if not complete_only or len(answers) == len(design.trials)
     ]
     if not kept:
-        raise TallyError(f"{ballots.path}: no answers yet, of {len(everybody)} people who began")
+        what = "nobody has answered every trial yet" if voted else "no answers yet"
+        raise TallyError(f"{what}, of {len(everybody)} people who began")
     lists = [_ballot(design, person, answers) for person, answers in kept]
     points = np.array([p for one in lists for _, p in one.answers], np.float64)
     means = points.mean(axis=0)
@@ -131,17 +143,15 @@ def count(
         )
         for i, method in enumerate(design.methods)
     )
-    agreement, chance, overall = _agreement(design, lists)
+    agreement, by_chance, overall = _agreement(design, lists)
     complete = sum(one.complete for one in lists)
     notes = [_how(design, resamples, seed, len(lists))]
     if len(lists) > complete:
-        notes.append(
-            f"{len(lists) - complete} of {len(lists)} raters have not answered every trial (yet)"
-        )
+        left = len(lists) - complete
+        notes.append(f"{left} of {len(lists)} raters have not answered every trial (yet)")
     if len(voted) > len(kept):
-        notes.append(
-            f"{len(voted) - len(kept)} raters who have not answered every trial are not counted"
-        )
+        left = len(voted) - len(kept)
+        notes.append(f"{left} raters have not answered every trial (yet) and are not counted")
     return Tally(
         design=design,
         rows=rows,
@@ -149,7 +159,7 @@ def count(
         complete=complete,
         only_opened=len(everybody) - len(voted),
         agreement=agreement,
-        agreement_by_chance=chance,
+        agreement_by_chance=by_chance,
         agreement_overall=overall,
         by_place=_by_place(design, kept),
         notes=tuple(notes),
@@ -215,16 +225,15 @@ def krippendorff_alpha(values: Float[np.ndarray, "m n"]) -> float | None:
     return 1 - observed / expected if expected > 0 else None
 
 
-def votes_csv(ballots: Ballots) -> str:
+def votes_csv(design: Design, everybody: People) -> str:
     """Every last answer, one line a person, trial and method.
 
     Text that a spreadsheet would take for a formula gets an apostrophe in front.
     """
-    design = ballots.design
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(VOTES)
-    for person, answers in ballots.everybody():
+    for person, answers in everybody:
         complete = int(len(answers) == len(design.trials))
         for shown, (trial, methods) in enumerate(person.shown, 1):
             if trial not in answers:
@@ -255,10 +264,9 @@ def grid(tally: Tally) -> list[list[str]]:
 def remarks(tally: Tally) -> list[str]:
     """What stands below the table."""
     if tally.design.mode == "rank":
-        measure = "Kendall's W"
-        among = ", mean over trials"
+        measure, among = "Kendall's W", ""
         if tally.agreement_by_chance is not None:
-            among += f" (by chance about {tally.agreement_by_chance:.2f})"
+            among = f", mean over trials (by chance {tally.agreement_by_chance:.2f})"
         whole = f"; of the orders of methods {_number(tally.agreement_overall)}"
     else:
         measure, among, whole = "Krippendorff's α, interval", "", ""
@@ -301,6 +309,7 @@ def described(tally: Tally) -> dict[str, Any]:
         "agreement": {
             "measure": "kendall_w" if design.mode == "rank" else "krippendorff_alpha_interval",
             "trials": tally.agreement,
+            "trials_by_chance": tally.agreement_by_chance,
             "methods": tally.agreement_overall,
         },
         "by_place": list(tally.by_place),
@@ -319,20 +328,17 @@ def _ballot(design: Design, person: Participant, answers: dict[int, Answer]) -> 
 def _agreement(
     design: Design, ballots: Sequence[Ballot]
 ) -> tuple[float | None, float | None, float | None]:
-    """How far raters agree on the trials, would by chance, and do on the methods as a whole."""
+    """How far raters agree on the trials, what chance would give, and on the methods as a whole."""
     by_trial: dict[int, list[tuple[int, ...]]] = collections.defaultdict(list)
     for one in ballots:
         for trial, points in one.answers:
             by_trial[trial].append(points)
     if design.mode == "rank":
-        found = [(kendall_w(np.array(points)), 1 / len(points)) for points in by_trial.values()]
-        each = [(w, chance) for w, chance in found if w is not None]
+        found = [(kendall_w(np.array(points)), len(points)) for points in by_trial.values()]
+        each = [(w, 1 / m) for w, m in found if w is not None]
+        among, by_chance = np.mean(each, axis=0).tolist() if each else (None, None)
         orders = np.array([np.mean([p for _, p in one.answers], axis=0) for one in ballots])
-        overall = kendall_w(np.round(orders, 9))
-        if not each:
-            return None, None, overall
-        mean, chance = np.mean(each, axis=0).tolist()
-        return mean, chance, overall
+        return among, by_chance, kendall_w(np.round(orders, 9))
     table = np.full((len(ballots), len(design.trials), len(design.methods)), np.nan)
     for index, one in enumerate(ballots):
         for trial, points in one.answers:
@@ -340,9 +346,7 @@ def _agreement(
     return krippendorff_alpha(table.reshape(len(ballots), -1)), None, None
 
 
-def _by_place(
-    design: Design, people: Sequence[tuple[Participant, dict[int, Answer]]]
-) -> tuple[float | None, ...]:
+def _by_place(design: Design, people: People) -> tuple[float | None, ...]:
     seen: list[list[int]] = [[] for _ in design.methods]
     for person, answers in people:
         for trial, methods in person.shown:

@@ -128,12 +128,18 @@ class Reservation:
         """Made by `Budget.reserve`."""
         self._budget = budget
         self._amount = amount
+        self._charge = 0
         self._open = True
 
     @property
     def amount(self) -> float:
         """What was set aside."""
         return self._amount / PICO
+
+    @property
+    def charged(self) -> float:
+        """What was charged; nothing while it is open."""
+        return self._charge / PICO
 
     def settle(self, own: float, reported: float = 0.0) -> float:
         """Charges the request, and gives the rest back; only the first call counts.
@@ -153,6 +159,7 @@ class Reservation:
         with self._budget._lock:
             first, self._open = self._open, False
         if first:
+            self._charge = charge
             self._budget._settle(self._amount, charge)
         return charge / PICO
 

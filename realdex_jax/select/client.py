@@ -88,17 +88,10 @@ class GeminiConfig:
                 raise GeminiError(f"{name} {getattr(self, name)} s; it is more than 0 and finite")
         if self.max_output_tokens < 1:
             raise GeminiError(f"max_output_tokens {self.max_output_tokens}; it is at least 1")
-        try:
-            url = urllib.parse.urlsplit(self.base_url)
-        except ValueError as error:
-            raise GeminiError(f"base_url is no address: {error}") from None
-        own = url.hostname in ("127.0.0.1", "::1", "localhost")
-        if (
-            url.username
-            or not url.hostname
-            or not (url.scheme == "https" or (url.scheme == "http" and own))
-        ):
-            raise GeminiError("base_url is https://..., or http:// on this machine, without a user")
+        if not _allowed(self.base_url):  # not shown, since it may hold a password
+            raise GeminiError(
+                "base_url is https://HOST, or http:// on this machine, without a user or password"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,6 +230,17 @@ class Client:
         asked = timing.retry_after(headers.get("retry-after"), self._clock.wall())
         found = re.search(r"'retryDelay': '([0-9]{1,6})(?:\.[0-9]+)?s'", str(error.details))
         return max(asked, float(found[1]) if found else 0.0)
+
+
+def _allowed(base_url: str) -> bool:
+    try:
+        url = urllib.parse.urlsplit(base_url)
+        host, _ = url.hostname, url.port
+    except ValueError:  # brackets that do not close, or a port that is none
+        return False
+    own = host in ("127.0.0.1", "::1", "localhost")
+    secure = url.scheme == "https" or (url.scheme == "http" and own)
+    return bool(host) and "@" not in url.netloc and secure
 
 
 def _made(config: GeminiConfig) -> "tuple[genai.Client, Callable[[str], str]] | str":

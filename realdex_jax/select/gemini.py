@@ -14,10 +14,12 @@ What you should know before you use it:
 - Install with `pip install 'realdex_jax[gemini]'`.
 """
 
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Sequence
-from types import TracebackType
+import threading
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType, TracebackType
 
 from realdex_jax.select import budget, prompt, timing, transcript
 from realdex_jax.select.client import (
@@ -30,9 +32,36 @@ from realdex_jax.select.client import (
 from realdex_jax.select.scorer import Score, Scorer, Subject, Task
 from realdex_jax.select.transcript import Entry, Key, Transcript
 
-__all__ = ["GeminiConfig", "GeminiError", "GeminiScorer"]
+__all__ = ["GeminiConfig", "GeminiError", "GeminiScorer", "Usage"]
+
+MAX_REASONS = 10
+"""Reasons that `Usage.reasons` has at most."""
 
 _log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Usage:
+    """What all calls of a scorer came to so far; costs are in the currency of the prices."""
+
+    asked: int = 0
+    """Subjects that were to be scored."""
+    answered: int = 0
+    """Of them, those with a score of the model."""
+    kept: int = 0
+    """Of these, those that the transcript had before the call; nothing was sent for them."""
+    stood_in: int = 0
+    """Subjects that the stand-in scored; without one a call ends in an error, and none is."""
+    requests: int = 0
+    """Requests sent."""
+    charged: float = 0.0
+    """The most that they can have cost, by the count that the cap holds for."""
+    reported: float = 0.0
+    """What they cost by the usage that the replies report: likely the real cost."""
+    unreported: int = 0
+    """Requests that may have cost something, but whose usage never came."""
+    reasons: Mapping[str, int] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
+    """Why subjects got no score of the model, and how many; the last ones only, the latest last."""
 
 
 class _GaveUp(Exception):  # noqa: N818 - ends a call early, which then goes on with the stand-in
@@ -76,6 +105,9 @@ class GeminiScorer:
         self._clock = clock or timing.Timing()
         self._pace = timing.Pace(config.per_minute)
         self._client = Client(config, self._clock)
+        self._usage = Usage()
+        self._useless = ""  # why no request of this scorer makes sense any more
+        self._lock = threading.Lock()
 
     def __enter__(self) -> "GeminiScorer":
         """Itself."""
@@ -93,21 +125,17 @@ class GeminiScorer:
     def score(self, task: Task, subjects: Sequence[Subject]) -> list[Score]:
         """One score per subject, in their order, from Gemini or from the stand-in.
 
+        Once the key is refused or the model unknown, this scorer sends nothing more, and says so
+        in the log of that call alone.
+
         Raises:
             GeminiError: Gemini gave no score of a subject, and there is no stand-in.
         """
         deadline = self._clock.monotonic() + self.config.deadline
-        self.transcript.refresh()
+        level = logging.DEBUG if self._useless else logging.WARNING
         keys = transcript.keys(self.name, task, subjects)
-        reasons: dict[Key, str] = {}
-        wanted: dict[Key, Subject] = {}
-        for key, subject in zip(keys, subjects, strict=True):
-            if self.transcript.find(key) is None:
-                reasons[key] = self._unfit(subject.picture)
-                if not reasons[key]:
-                    wanted[key] = subject  # the same picture twice is asked about once
-        todo = list(wanted.items())
-        batches = [todo[i : i + self.config.batch] for i in range(0, len(todo), self.config.batch)]
+        batches, reasons = self._plan(keys, subjects)
+        kept = sum(key not in reasons for key in keys)
         gave_up = ""
         for batch in batches:
             try:
@@ -115,17 +143,84 @@ class GeminiScorer:
             except _GaveUp as error:
                 reason = gave_up = str(error)
             reasons.update((key, reason) for key, _ in batch)
-        return self._collect(task, subjects, keys, reasons)
+        found = [self.transcript.find(key) for key in keys]
+        missing = [keys[i] for i, score in enumerate(found) if score is None]
+        self._count(
+            [reasons[key] for key in missing],
+            asked=len(keys),
+            answered=len(keys) - len(missing),
+            kept=kept,
+        )
+        return self._collect(task, subjects, keys, found, reasons, level)
+
+    def report(self) -> Usage:
+        """What all calls came to so far."""
+        with self._lock:
+            return self._usage
+
+    def worst_case(
+        self, task: Task, pictures: Sequence[bytes], attempts: int | None = None
+    ) -> float:
+        """The most that scoring these pictures can cost, if it were not for the cap; sends nothing.
+
+        What the transcript has, and what cannot be sent, costs nothing.
+
+        Args:
+            task: The task.
+            pictures: PNGs, as `Subject.picture`.
+            attempts: Requests per batch; all that the config allows if not given. With 1 it is
+                what the scores cost at most if all goes well.
+        """
+        attempts = self.config.attempts if attempts is None else attempts
+        subjects = [Subject("", picture) for picture in pictures]
+        batches, _ = self._plan(transcript.keys(self.name, task, subjects), subjects)
+        costs = [
+            self._worst(task, {i: one.picture for i, (_, one) in enumerate(batch)})
+            for batch in batches
+        ]
+        return attempts * sum(costs)
+
+    def _plan(
+        self, keys: Sequence[Key], subjects: Sequence[Subject]
+    ) -> tuple[list[list[tuple[Key, Subject]]], dict[Key, str]]:
+        """Batches to be asked about, and why what is neither in them nor known is not."""
+        self.transcript.refresh()
+        reasons: dict[Key, str] = {}
+        wanted: dict[Key, Subject] = {}
+        for key, subject in zip(keys, subjects, strict=True):
+            if self.transcript.find(key) is None:
+                reasons[key] = self._unfit(subject.picture)
+                if not reasons[key]:
+                    wanted[key] = subject  # the same picture twice is asked about once
+        todo, size = list(wanted.items()), self.config.batch
+        return [todo[i : i + size] for i in range(0, len(todo), size)], reasons
+
+    def _worst(self, task: Task, pictures: dict[int, bytes]) -> float:
+        """The most that one request about labelled pictures can cost."""
+        sent = self._client.sent(task, pictures)
+        return self.config.prices.cost(sent, self.config.max_output_tokens)
+
+    def _count(self, reasons: Sequence[str] = (), **more: float) -> None:
+        """Adds to the report."""
+        with self._lock:
+            old = self._usage
+            told = dict(old.reasons)
+            for reason in reasons:
+                told[reason] = told.pop(reason, 0) + 1  # the latest last
+            latest = dict(list(told.items())[-MAX_REASONS:])
+            sums = {name: getattr(old, name) + value for name, value in more.items()}
+            self._usage = dataclasses.replace(old, reasons=MappingProxyType(latest), **sums)
 
     def _collect(
         self,
         task: Task,
         subjects: Sequence[Subject],
         keys: Sequence[Key],
+        found: Sequence[Score | None],
         reasons: dict[Key, str],
+        level: int,
     ) -> list[Score]:
-        """The scores of all subjects: those of the transcript, and the stand-in's for the rest."""
-        found = [self.transcript.find(key) for key in keys]
+        """The scores of all subjects: those found, and the stand-in's for the rest."""
         missing = [i for i, score in enumerate(found) if score is None]
         scores = {i: score for i, score in enumerate(found) if score is not None}
         if missing:
@@ -133,7 +228,7 @@ class GeminiScorer:
             for i in missing:
                 named.setdefault(reasons[keys[i]], []).append(repr(subjects[i].name))
             text = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in named.items())
-            _log.warning("%s gave no score of %d subjects: %s", self.name, len(missing), text)
+            _log.log(level, "%s gave no score of %d subjects: %s", self.name, len(missing), text)
             if self._fallback is None:
                 raise GeminiError(f"{self.name} gave no score, and nothing stands in: {text}")
             stand_ins = self._fallback.score(task, [subjects[i] for i in missing])
@@ -144,6 +239,7 @@ class GeminiScorer:
                 scores[i] = dataclasses.replace(score, explanation=told)
                 entries.append(Entry(keys[i], subjects[i].name, scores[i], reason))
             self.transcript.record(entries)
+            self._count(stood_in=len(missing))
         return [scores[i] for i in range(len(subjects))]
 
     def _ask(self, task: Task, batch: Sequence[tuple[Key, Subject]], deadline: float) -> str:
@@ -174,8 +270,10 @@ class GeminiScorer:
                 pause = timing.backoff(attempt, config.first_pause, config.longest_pause, jitter)
                 pause = max(pause, outcome.wait)
             tried = f"attempt {attempt + 1} of {self.config.attempts}"
-            _log.warning("%s, %s, %d pictures: %s", self.name, tried, len(left), reason)
+            end = "; nothing more is sent" if outcome.useless else ""
+            _log.warning("%s, %s, %d pictures: %s%s", self.name, tried, len(left), reason, end)
             if outcome.useless:
+                self._useless = reason
                 raise _GaveUp(reason)
             if not outcome.again:
                 break
@@ -184,28 +282,33 @@ class GeminiScorer:
     def _send(self, task: Task, pictures: dict[int, bytes], deadline: float) -> Outcome:
         """One request, if the budget allows its worst case, and not beyond the deadline."""
         limit = min(self.config.timeout, deadline - self._clock.monotonic())
-        worst = self.config.prices.cost(
-            self._client.sent(task, pictures), self.config.max_output_tokens
-        )
         try:
-            reservation = self.budget.reserve(worst)
+            reservation = self.budget.reserve(self._worst(task, pictures))
         except budget.BudgetError as error:
             raise _GaveUp(str(error)) from None
-        with reservation:
-            try:
+        outcome = Outcome(fault=f"no reply within {limit:.3g} s")  # charged in full
+        try:
+            with reservation, contextlib.suppress(timing.Late):
                 outcome = timing.within(limit, lambda: self._client.ask(task, pictures, limit))
-            except timing.Late:
-                return Outcome(fault=f"no reply within {limit:.3g} s")  # charged in full
-            if outcome.reported > reservation.amount:
-                _log.warning(
-                    "%s reports a cost of %.4g, above the worst case of %.4g that was reserved",
-                    *(self.name, outcome.reported, reservation.amount),
-                )
-            reservation.settle(outcome.cost, outcome.reported)
-            return outcome
+                if outcome.reported > reservation.amount:
+                    _log.warning(
+                        "%s reports a cost of %.4g, above the worst case of %.4g that was reserved",
+                        *(self.name, outcome.reported, reservation.amount),
+                    )
+                reservation.settle(outcome.cost, outcome.reported)
+        finally:
+            self._count(
+                requests=1,
+                charged=reservation.charged,
+                reported=outcome.reported,
+                unreported=int(reservation.charged > 0 and outcome.reported == 0),
+            )
+        return outcome
 
     def _wait(self, pause: float, deadline: float, reason: str) -> None:
-        """Waits before a request, or gives up if that would be too late."""
+        """Waits before a request, or gives up if that would be too late or of no use."""
+        if self._useless:
+            raise _GaveUp(self._useless)
         before = f"; before that: {reason}" if reason else ""
         now = self._clock.monotonic()
         if now + pause >= deadline:

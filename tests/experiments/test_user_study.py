@@ -4,9 +4,11 @@ import contextlib
 import csv
 import json
 import pathlib
+import re
 import signal
 import socket
 import sys
+from typing import Any
 
 import pytest
 import raters
@@ -15,7 +17,9 @@ from raters import Rater, make_items
 from experiments import user_study
 from realdex_jax.data import schema, store
 from realdex_jax.evaluation import results
-from study import ballots, plan
+from sim import render
+from study import ballots, plan, tally
+from study.design import Design
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
@@ -82,6 +86,8 @@ def test_mistakes_end_in_one_line(
     assert line.startswith(f"ConfigError: cannot listen at 127.0.0.1, port {port}: ")
     assert "port 70000; ports are 0" in mistake(monkeypatch, capsys, *serve, "--port", 70000)
     assert "seed is -1" in mistake(monkeypatch, capsys, *serve, "--seed", -1)
+    line = mistake(monkeypatch, capsys, *serve, "--host", "é" * 70)
+    assert line.endswith("no machine can have that name")
     for question in ("", " ", "a\nb", "x" * 301):
         assert "ConfigError: --question" in mistake(
             monkeypatch, capsys, *serve, "--question", question
@@ -90,6 +96,8 @@ def test_mistakes_end_in_one_line(
     (items / "mug" / "alpha" / "0.png").write_bytes(b"")
     line = mistake(monkeypatch, capsys, *serve)
     assert line.startswith(f"PlanError: {items}/mug/alpha/0.png: not a PNG picture")
+    line = mistake(monkeypatch, capsys, "tally", "--out", out, "--seed", -1)
+    assert line.startswith("TallyError: seed is -1")
     line = mistake(monkeypatch, capsys, "tally", "--out", tmp_path / "nowhere")
     assert line.startswith("StudyError: no study at ")
     line = mistake(monkeypatch, capsys, "tally", "--out", out)
@@ -147,13 +155,85 @@ def test_grasps_of_evaluations_are_drawn_as_items(
         ("cosmetics", "0"),
         ("cosmetics", "1"),
     ]
+    # The times of the files do not tell which method was drawn first.
+    assert len({path.stat().st_mtime_ns for path in items.rglob("*.png")}) == 1
+    assert items.stat().st_mode & 0o777 == (tmp_path / "a").stat().st_mode & 0o777
     assert "is not empty" in mistake(monkeypatch, capsys, *words)
-    for wrong, message in (
-        (("x",), "need NAME=FOLDER"),
-        ((f"a={tmp_path}",), "at least two"),
-        (("a=nowhere", "b=nowhere"), "no folder nowhere"),
+    # A mistake or an interruption leaves nothing that is in the way of the next try.
+    render_grasps = render.render_grasps
+    calls = []
+
+    def stop(*given: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return render_grasps(*given)
+
+    again = (*words[:-1], tmp_path / "again")
+    (tmp_path / "again").mkdir()
+    before = sorted(tmp_path.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(render, "render_grasps", stop)
+        with pytest.raises(SystemExit):
+            run(patch, *again)
+    (tmp_path / "b" / "cracker_box.npz").write_bytes(b"no grasps")
+    mistake(monkeypatch, capsys, *again)
+    assert sorted(tmp_path.iterdir()) == before
+    assert not any((tmp_path / "again").iterdir())
+    (tmp_path / "b" / "cracker_box.npz").unlink()
+    run(monkeypatch, *again)
+    assert plan.read(tmp_path / "again").methods == ("a", "b")
+
+
+def test_mistakes_of_drawing_end_in_one_line(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two = (f"a={tmp_path}", f"b={tmp_path}")
+    (tmp_path / "file").write_text("x")
+    for methods, more, message in (
+        (("x",), (), "need NAME=FOLDER"),
+        ((f"a={tmp_path}",), (), "at least two"),
+        ([f"m{i}={tmp_path}" for i in range(9)], (), "names 9 methods; .* at most 8"),
+        (("a=nowhere", "b=nowhere"), (), "no folder nowhere"),
+        *(((f"{name}={tmp_path}", two[1]), (), "need NAME") for name in BAD_NAMES),
+        (two, ("--width", 15), "--width 15"),
+        (two, ("--width", 10**6), "--width 1000000"),
+        (two, ("--samples", 0), "--samples 0"),
+        (two, ("--seed", -1), "--seed -1"),
+        (two, ("--items", tmp_path / "file"), "file is a file"),
+        (two, ("--items", tmp_path / "file" / "x"), "cannot draw into .*File exists"),
     ):
-        said = mistake(
-            monkeypatch, capsys, "draw", "--methods", *wrong, "--items", tmp_path / "new"
-        )
-        assert message in said
+        given = ("--methods", *methods, "--items", tmp_path / "new", *more)
+        said = mistake(monkeypatch, capsys, "draw", *given)
+        assert re.match(f"ConfigError: .*{message}", said), said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+BAD_NAMES = (".", "..", ".x", "a/b", "a b", "x" * 101)
+"""Of methods: paths, hidden folders, and what no table can hold."""
+
+
+def test_the_table_and_the_votes_are_of_one_moment(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody votes while the votes are counted."""
+    trials = tuple(("mug", str(sample)) for sample in range(9))
+    design = Design("score", ("a", "b"), trials, 0, "Which?", "digest")
+    with contextlib.closing(ballots.begin(tmp_path, design)) as opened:
+        number = opened.start("x").number
+        opened.vote(number, 0, 0, (1, 2))
+        for name in ("count", "votes_csv"):
+            counting = getattr(tally, name)
+
+            def vote_before(*given: Any, counting: Any = counting, **more: Any) -> Any:
+                opened.vote(number, len(opened.answers(number)), 0, (5, 5))
+                return counting(*given, **more)
+
+            monkeypatch.setattr(tally, name, vote_before)
+        run(monkeypatch, "tally", "--out", tmp_path)
+        assert len(opened.answers(number)) == 3
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    with (tmp_path / "votes.csv").open(newline="") as file:
+        votes = list(csv.DictReader(file))
+    assert [row["votes"] for row in rows] == [1, 1]
+    assert len(votes) == 2

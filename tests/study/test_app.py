@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import http.client
+import logging
+import os
 import re
 import socket
 from urllib.parse import urlsplit
@@ -57,10 +59,14 @@ def test_nothing_tells_methods_apart(serving, rater, tmp_path) -> None:
         tmp_path / "named", objects=("teapot", "hammer"), methods=("alpha", "beta"), samples=2
     )
     for path in sorted(items.rglob("*.png")):
+        # Methods are often made one after another.
+        seconds = {"alpha": 1e9, "beta": 1.5e9}[path.parent.name]
+        os.utime(path, (seconds, seconds))
         path.rename(path.with_name(f"sample-{path.stem}.png"))
     address, _ = serving(items=items)
     one = rater(address)
     addresses = []
+    headers = set()
     page = one.begin()
     while page.page.media:
         everything = page.text + repr(page.headers)
@@ -69,10 +75,14 @@ def test_nothing_tells_methods_apart(serving, rater, tmp_path) -> None:
             everything += media + repr(reply.headers)
             assert reply.headers["content-type"] == "image/png"
             addresses.append(media)
+            told = {name: value for name, value in reply.headers.items() if name != "date"}
+            del told["content-length"]  # a picture has a length; it is seen anyway
+            headers.add(tuple(sorted(told.items())))
         for secret in (*COLOURS, "teapot", "hammer", "sample-", str(tmp_path)):
             assert secret not in everything
         page = one.answer(page, {"alpha": 1, "beta": 2})
     assert len(set(addresses)) == 8
+    assert len(headers) == 1
     assert all(re.fullmatch(r"/s/[\w-]{22}/media/[0-9a-f]{32}", media) for media in addresses)
 
 
@@ -371,6 +381,38 @@ def test_a_part_of_a_video_can_be_asked_for(serving, rater) -> None:
     whole = one.get(media).body
     part = one.get(media, Range="bytes=2-5")
     assert (part.status, part.body) == (206, whole[2:6])
+    known = one.get(media).headers["etag"]
+    part = one.get(media, **{"Range": "bytes=2-5", "If-Range": known})
+    assert (part.status, part.body) == (206, whole[2:6])
+
+
+def test_a_file_that_is_gone_or_replaced_is_not_shown(serving, rater, tmp_path, caplog) -> None:
+    items = make_items(tmp_path / "own", ("mug",), samples=1)
+    address, _ = serving(items=items)
+    one = rater(address)
+    page = one.begin().page
+    shown = dict(zip(one.methods(page), page.media, strict=True))
+    files = {method: items / "mug" / method / "0.png" for method in shown}
+    kept = files["alpha"].read_bytes()
+    files["alpha"].unlink()
+    files["beta"].write_bytes(files["gamma"].read_bytes())
+    with caplog.at_level(logging.WARNING):
+        for method in ("alpha", "beta", "alpha", "beta"):
+            reply = one.get(shown[method])
+            assert reply.status == 404
+            assert "Not found" in reply.text
+            assert reply.headers["cache-control"] == "no-store"
+            assert str(tmp_path) not in reply.text
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        f"not shown: {files['alpha']}: cannot be read any more: No such file or directory",
+        f"not shown: {files['beta']}: another file than when the study was started",
+    ]
+    assert all(record.exc_info is None for record in caplog.records)
+    assert one.get(shown["gamma"]).status == 200
+    files["alpha"].write_bytes(kept)  # brought back
+    reply = one.get(shown["alpha"])
+    assert (reply.status, reply.body) == (200, kept)
 
 
 def test_large_requests_are_refused(serving, rater) -> None:

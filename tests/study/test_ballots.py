@@ -75,6 +75,29 @@ def test_a_changed_answer_stands_beside_the_old_one(opened: Ballots) -> None:
     assert rows == [(0, "[3, 2, 1]"), (1, "[1, 2, 3]")]
 
 
+def test_everybody_is_as_of_one_moment(opened: Ballots) -> None:
+    """People vote in turn, so that none is ever more than one answer ahead of the next."""
+    people = [opened.start(f"p{index}").number for index in range(12)]
+    done = threading.Event()
+
+    def vote() -> None:
+        for revision in range(40):
+            for number in people:
+                opened.vote(number, 0, revision, ((3, 2, 1), (1, 2, 3))[revision % 2])
+        done.set()
+
+    voting = threading.Thread(target=vote)
+    voting.start()
+    seen: list[list[int]] = []
+    while not done.is_set():
+        seen.append([a[0].revision if a else -1 for _, a in opened.everybody()])
+    voting.join()
+    assert len(seen) > 20
+    for given in seen:
+        assert given == sorted(given, reverse=True)
+        assert given[0] - given[-1] <= 1
+
+
 @pytest.mark.parametrize("revision", [0, 2, 5])
 def test_an_answer_to_what_has_changed_is_a_conflict(opened: Ballots, revision: int) -> None:
     number = opened.start("x").number

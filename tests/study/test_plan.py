@@ -3,6 +3,8 @@
 import collections
 import os
 import pathlib
+import random
+import shutil
 import zlib
 
 import pytest
@@ -61,6 +63,86 @@ def test_a_video_without_frames_is_refused(tmp_path: pathlib.Path) -> None:
     (tmp_path / "0.mp4").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(PlanError, match=r"0\.mp4: not a video"):
         plan.exhibit(tmp_path / "0.mp4")
+
+
+def mutated(whole: bytes, rng: random.Random) -> bytes:
+    """A file with a few bytes changed, lost, added or set to a number that may be a length."""
+    data = bytearray(whole)
+    at = rng.randrange(len(data))
+    match rng.randrange(6):
+        case 0:
+            data[at] = rng.randrange(256)
+        case 1:
+            for _ in range(rng.randint(5, 60)):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+        case 2:
+            del data[at:]
+        case 3:
+            data[at:at] = rng.randbytes(rng.randint(1, 9))
+        case 4:
+            data[at : at + 16] = bytes(len(data[at : at + 16]))
+        case _:
+            data[at : at + 4] = rng.choice([b"\xff" * 4, b"\x7f\xff\xff\xff", b"none", b"\0\0\0\1"])
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("mp4", "libx264"), ("webm", "libvpx"), ("webm", "libvpx-vp9")]
+)
+def test_broken_videos_are_refused_by_name_or_shown(
+    tmp_path: pathlib.Path, suffix: str, codec: str
+) -> None:
+    path = tmp_path / f"0.{suffix}"
+    make_film(path, codec)
+    whole, rng = path.read_bytes(), random.Random(0)
+    refused: list[str] = []
+    for _ in range(500):
+        path.write_bytes(mutated(whole, rng))
+        try:
+            assert min(plan.exhibit(path).size) > 0
+        except PlanError as error:
+            refused.append(str(error))
+    assert 50 < len(refused) < 450
+    for message in refused:
+        assert message.startswith(f"{path}: ")
+        assert not message.endswith(": ")
+
+
+def test_a_video_of_an_unknown_codec_is_refused(tmp_path: pathlib.Path) -> None:
+    make_film(tmp_path / "0.mp4")
+    whole = (tmp_path / "0.mp4").read_bytes()
+    (tmp_path / "0.mp4").write_bytes(whole.replace(b"avc1", b"none"))
+    with pytest.raises(PlanError, match=r"0\.mp4: codec unknown; browsers play h264, av1, vp9"):
+        plan.exhibit(tmp_path / "0.mp4")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: pathlib.Path) -> None:
+    os.mkfifo(tmp_path / "0.png")
+    with pytest.raises(PlanError, match=r"0\.png: not a file"):
+        plan.exhibit(tmp_path / "0.png")
+
+
+def test_a_file_is_the_same_by_its_bytes(tmp_path: pathlib.Path) -> None:
+    path, copy = tmp_path / "0.png", tmp_path / "copy"
+    Image.new("RGB", (64, 48), COLOURS["alpha"]).save(path)
+    shutil.copy2(path, copy)
+    seen = plan.exhibit(path)
+    assert plan.same(seen) is seen
+    os.replace(copy, path)
+    again = plan.same(seen)
+    assert again.stamp != seen.stamp
+    assert again.digest == seen.digest
+    assert plan.same(again) is again
+    # Another picture of the same length, whose file claims the same time.
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(0, seen.stamp[3]))
+    with pytest.raises(PlanError, match=r"0\.png: another file than when the study was started"):
+        plan.same(again)
+    path.unlink()
+    with pytest.raises(PlanError, match=r"0\.png: cannot be read any more: No such file"):
+        plan.same(again)
 
 
 def broken(change):

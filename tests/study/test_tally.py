@@ -59,7 +59,7 @@ def test_means_by_hand(opened: Ballots) -> None:
             {},
         ],
     )
-    found = tally.count(opened, resamples=1000)
+    found = tally.count(opened.design, opened.everybody(), resamples=1000)
     # alpha (4·3 + 4·2 + 2·2) / 10, beta (4·2 + 4·3 + 2·1) / 10, gamma (4 + 4 + 2·3) / 10
     assert [row.mean for row in found.rows] == [2.4, 2.2, 1.4]
     assert [(row.raters, row.votes) for row in found.rows] == [(3, 10)] * 3
@@ -68,22 +68,35 @@ def test_means_by_hand(opened: Ballots) -> None:
     # Trials 2 and 3: totals 5, 5, 2 of two raters: 12·6 / (4·24) = 3/4.
     assert found.agreement == pytest.approx((1 / 9 + 3 / 4) / 2, abs=ATOL)
     assert found.agreement_overall == pytest.approx(1 / 9, abs=ATOL)
+    # Two trials with three raters, two with two: not one over the three raters.
+    assert found.agreement_by_chance == pytest.approx((1 / 3 + 1 / 2) / 2, abs=ATOL)
+    assert "(by chance 0.42)" in tally.markdown(found, "x")
+    assert tally.described(found)["agreement"]["trials_by_chance"] == found.agreement_by_chance
     assert "1 of 3 raters have not answered every trial (yet)" in found.notes
-    whole = tally.count(opened, complete_only=True, resamples=1000)
+    whole = tally.count(opened.design, opened.everybody(), complete_only=True, resamples=1000)
     assert [row.mean for row in whole.rows] == [2.5, 2.5, 1.0]
     assert whole.agreement == pytest.approx(3 / 4, abs=ATOL)
-    assert "1 raters who have not answered every trial are not counted" in whole.notes
+    assert whole.agreement_by_chance == 1 / 2
+    assert "1 raters have not answered every trial (yet) and are not counted" in whole.notes
 
 
 def test_only_the_last_answer_counts(opened: Ballots) -> None:
     number = opened.start("x").number
     opened.vote(number, 0, 0, (3, 2, 1))
     opened.vote(number, 0, 1, (1, 2, 3))
-    found = tally.count(opened)
+    found = tally.count(opened.design, opened.everybody())
     assert [row.mean for row in found.rows] == [1.0, 2.0, 3.0]
     assert found.rows[0].low is None
     assert found.agreement is None
     assert "no interval with one rater" in found.notes[0]
+    assert found.agreement_by_chance is None
+    assert "chance" not in tally.markdown(found, "x")
+
+
+def test_trials_with_one_rater_are_not_in_what_chance_gives(opened: Ballots) -> None:
+    fill(opened, [{0: (3, 2, 1), 1: (3, 2, 1)}, {0: (1, 2, 3)}, {2: (1, 2, 3)}])
+    found = tally.count(opened.design, opened.everybody(), resamples=100)
+    assert (found.agreement, found.agreement_by_chance) == (0.0, 1 / 2)
 
 
 def test_means_by_place_tell_who_clicks_from_left_to_right(opened: Ballots) -> None:
@@ -94,18 +107,19 @@ def test_means_by_place_tell_who_clicks_from_left_to_right(opened: Ballots) -> N
             for place, method in enumerate(methods):
                 points[method] = 3 - place
             opened.vote(person.number, trial, 0, points)
-    assert tally.count(opened, resamples=100).by_place == (3.0, 2.0, 1.0)
+    assert tally.count(opened.design, opened.everybody(), resamples=100).by_place == (3.0, 2.0, 1.0)
 
 
 def test_scores(tmp_path: pathlib.Path, small: Design) -> None:
     scores = dataclasses.replace(small, mode="score")
     with contextlib.closing(ballots.begin(tmp_path, scores)) as store:
         fill(store, [{0: (5, 0, 2), 1: (4, 1, 2)}, {0: (5, 1, 3)}])
-        found = tally.count(store)
+        found = tally.count(store.design, store.everybody())
     assert [row.mean for row in found.rows] == pytest.approx([14 / 3, 2 / 3, 7 / 3], abs=ATOL)
     table = np.array([[5, 0, 2, 4, 1, 2], [5, 1, 3, _, _, _]])
     assert found.agreement == pytest.approx(coincidences(table), abs=ATOL)
     assert found.agreement_overall is None
+    assert found.agreement_by_chance is None
 
 
 def test_w_of_a_published_example() -> None:
@@ -222,8 +236,10 @@ def test_a_rater_with_few_answers_weighs_little() -> None:
 
 def test_the_same_seed_gives_the_same_interval(opened: Ballots) -> None:
     fill(opened, [{0: p} for p in itertools.permutations((1, 2, 3))])
-    assert tally.count(opened, seed=1) == tally.count(opened, seed=1)
-    row = tally.count(opened, seed=1).rows[0]
+    assert tally.count(opened.design, opened.everybody(), seed=1) == tally.count(
+        opened.design, opened.everybody(), seed=1
+    )
+    row = tally.count(opened.design, opened.everybody(), seed=1).rows[0]
     assert row.low is not None
     assert row.high is not None
     assert row.low < row.mean < row.high
@@ -232,14 +248,20 @@ def test_the_same_seed_gives_the_same_interval(opened: Ballots) -> None:
 def test_nothing_to_count(opened: Ballots) -> None:
     opened.start("x")
     with pytest.raises(TallyError, match="no answers yet, of 1 people who began"):
-        tally.count(opened)
-    with pytest.raises(TallyError, match="resamples is 5"):
-        tally.count(opened, resamples=5)
+        tally.count(opened.design, opened.everybody())
+    for resamples in (5, 10**15):
+        with pytest.raises(TallyError, match=f"resamples is {resamples}"):
+            tally.count(opened.design, opened.everybody(), resamples=resamples)
+    with pytest.raises(TallyError, match="seed is -1"):
+        tally.count(opened.design, opened.everybody(), seed=-1)
+    fill(opened, [{0: (3, 2, 1)}])
+    with pytest.raises(TallyError, match="nobody has answered every trial yet, of 2 people"):
+        tally.count(opened.design, opened.everybody(), complete_only=True)
 
 
 def test_the_table_in_all_its_forms(opened: Ballots) -> None:
     fill(opened, [dict.fromkeys(range(4), (3, 2, 1)), dict.fromkeys(range(4), (2, 3, 1)), {}])
-    found = tally.count(opened, resamples=500, seed=2)
+    found = tally.count(opened.design, opened.everybody(), resamples=500, seed=2)
     assert tally.grid(found)[1:] == [
         ["alpha", "2.50", "2.00 to 3.00", "2", "8"],
         ["beta", "2.50", "2.00 to 3.00", "2", "8"],
@@ -253,7 +275,7 @@ def test_the_table_in_all_its_forms(opened: Ballots) -> None:
     assert "| alpha | **2.50** | 2.00 to 3.00 | 2 | 8 |" in text
     assert "| gamma | 1.00 | 1.00 to 1.00 | 2 | 8 |" in text
     assert "places 1 to 3 give 3 to 1 points, 4 trials of 2 objects" in text
-    assert "agreement: Kendall's W 0.75, mean over trials (by chance about 0.50)" in text
+    assert "agreement: Kendall's W 0.75, mean over trials (by chance 0.50)" in text
     assert "- 1 more opened the study and answered nothing" in text
     raw = json.loads(json.dumps(tally.described(found), allow_nan=False))
     assert raw["rows"][0] == {
@@ -267,8 +289,8 @@ def test_names_do_nothing_in_tables_and_spreadsheets(tmp_path: pathlib.Path) -> 
     design = Design("score", methods, ((" =x", "-1"),), 0, "Which?", "digest")
     with contextlib.closing(ballots.begin(tmp_path, design)) as store:
         fill(store, [{0: (1, 2, 3, 4)}])
-        rows = list(csv.DictReader(io.StringIO(tally.votes_csv(store))))
-        text = tally.markdown(tally.count(store), "x")
+        rows = list(csv.DictReader(io.StringIO(tally.votes_csv(design, store.everybody()))))
+        text = tally.markdown(tally.count(store.design, store.everybody()), "x")
     assert [row["method"] for row in rows] == [f"'{name}" for name in methods]
     assert {(row["object"], row["sample"]) for row in rows} == {("' =x", "'-1")}
     for row in rows:
@@ -280,7 +302,7 @@ def test_the_file_of_votes(opened: Ballots, small: Design) -> None:
     fill(opened, [dict.fromkeys(range(4), (3, 2, 1)), {1: (1, 2, 3)}])
     opened.vote(2, 1, 1, (2, 1, 3))
     opened.finish(1)
-    rows = list(csv.DictReader(io.StringIO(tally.votes_csv(opened))))
+    rows = list(csv.DictReader(io.StringIO(tally.votes_csv(opened.design, opened.everybody()))))
     assert tuple(rows[0]) == tally.VOTES
     assert len(rows) == 12 + 3
     assert {(row["rater"], row["complete"], row["finished"]) for row in rows} == {

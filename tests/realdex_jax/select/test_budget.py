@@ -64,7 +64,11 @@ def test_a_request_that_ends_badly_is_charged_in_full_and_once():
     ],
 )
 def test_a_charge_is_the_greater_count_within_the_reservation(own, reported, charged):
-    assert Budget(1.0).reserve(0.5).settle(own, reported) == pytest.approx(charged)
+    reservation = Budget(1.0).reserve(0.5)
+    assert reservation.charged == 0.0
+    assert reservation.settle(own, reported) == pytest.approx(charged)
+    reservation.settle(0.5)  # only the first counts
+    assert reservation.charged == pytest.approx(charged)
 
 
 def test_sums_are_exact():

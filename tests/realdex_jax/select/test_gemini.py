@@ -20,7 +20,7 @@ from rich.traceback import Traceback
 
 from realdex_jax.select import prompt, timing
 from realdex_jax.select.budget import Budget, BudgetError, Prices
-from realdex_jax.select.gemini import GeminiConfig, GeminiError, GeminiScorer
+from realdex_jax.select.gemini import GeminiConfig, GeminiError, GeminiScorer, Usage
 from realdex_jax.select.scorer import Score, Subject, Task, best
 from realdex_jax.select.transcript import Replay, Transcript, TranscriptError
 from tests.realdex_jax.select import fake_gemini as fake
@@ -118,7 +118,7 @@ USELESS = {
     "403": fake.status(403, "not you"),
     "404": fake.status(404, "no such model"),
 }
-"""Faults after which nothing more is asked in this call."""
+"""Faults after which nothing more is asked by this scorer."""
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -152,6 +152,49 @@ def test_a_lasting_fault_ends_in_the_stand_in(name, key, caplog):
     assert len(gemini.transcript) == 0
     assert 0.0 <= gemini.budget.spent <= gemini.budget.cap
     assert gemini.budget.reserved == 0.0
+
+
+@pytest.mark.parametrize("name", USELESS)
+def test_after_a_useless_request_later_calls_send_and_warn_nothing(name, key, caplog):
+    with FakeGemini(USELESS[name]) as server, scorer(server) as gemini:
+        first = gemini.score(TASK, subjects(2))
+        assert "; nothing more is sent" in caplog.text
+        caplog.clear()
+        for start in (0, 50):
+            later = gemini.score(TASK, subjects(2, start))
+            assert [s.by for s in later] == ["local", "local"]
+            assert [s.explanation for s in later] == [s.explanation for s in first]
+        assert not caplog.records
+        assert len(server.requests) == 1
+        assert gemini.budget.spent == 0.0
+    with FakeGemini() as server, GeminiScorer(config(server)) as gemini:
+        server.script = [USELESS[name]]
+        for _ in range(2):
+            with pytest.raises(GeminiError, match="nothing stands in: 'grasp 0': status 40"):
+                gemini.score(TASK, subjects(1))
+        assert len(server.requests) == 1
+
+
+def test_a_useless_request_ends_the_calls_of_other_threads(key):
+    refused, asked_first = threading.Event(), threading.Event()
+
+    def busy(handler, asked):
+        asked_first.set()
+        refused.wait(10)
+        fake.status(503)(handler, asked)
+
+    patient = {"deadline": 30.0, "timeout": 20.0, "first_pause": 0.2, "longest_pause": 0.2}
+    with (
+        FakeGemini(busy, fake.status(401)) as server,
+        scorer(server, **patient) as gemini,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        waiting = pool.submit(gemini.score, TASK, subjects(6))
+        assert asked_first.wait(10)
+        gemini.score(TASK, subjects(1, start=50))
+        refused.set()
+        assert {s.by for s in waiting.result()} == {"local"}
+    assert len(server.requests) == 2
 
 
 def test_twice_500_then_good(key):
@@ -433,6 +476,108 @@ def test_a_cap_of_nothing_sends_nothing(key):
     assert "is left of the cap 0.001" in found[0].explanation
 
 
+def test_the_report_tells_who_scored_and_what_it_cost(key, tmp_path):
+    kept = Transcript(tmp_path / "t")
+    usage = {"promptTokenCount": 4000, "candidatesTokenCount": 300, "thoughtsTokenCount": 100}
+    told = fake.say(fake.scores, usage=usage)
+    with FakeGemini(told, told) as server, scorer(server, answers=kept) as gemini:
+        assert gemini.report() == Usage()
+        gemini.score(TASK, subjects(6))
+        found = gemini.report()
+        assert (found.asked, found.answered, found.kept, found.stood_in) == (6, 6, 0, 0)
+        assert (found.requests, found.unreported, found.reasons) == (2, 0, {})
+        assert found.reported == pytest.approx(2 * PRICES.cost(4000, 400))
+        assert found.charged == pytest.approx(gemini.budget.spent)
+        assert found.reported < found.charged
+    # Another run: six answers are kept; one picture is none, one request hangs, one tells nothing.
+    mute = fake.say(fake.scores, usage={})
+    with (
+        FakeGemini(fake.hang, mute) as server,
+        scorer(server, answers=kept, attempts=1, timeout=0.5) as gemini,
+    ):
+        gemini.score(TASK, [*subjects(12), Subject("none"), Subject("none too")])
+        found = gemini.report()
+    assert (found.asked, found.answered, found.kept, found.stood_in) == (14, 9, 6, 5)
+    assert (found.requests, found.unreported, found.reported) == (2, 2, 0.0)
+    assert found.charged == pytest.approx(gemini.budget.spent)
+    assert sorted(found.reasons.values()) == [2, 3]
+    assert next(iter(found.reasons)).startswith("no reply within 0.5 s")
+
+
+def test_the_report_of_a_scorer_whose_key_is_refused(key):
+    with FakeGemini(fake.status(403, "not you")) as server, scorer(server) as gemini:
+        for start in (0, 10, 20):
+            gemini.score(TASK, subjects(4, start))
+        found = gemini.report()
+    assert (found.asked, found.answered, found.stood_in, found.requests) == (12, 0, 12, 1)
+    assert (found.charged, found.reported, found.unreported) == (0.0, 0.0, 0)
+    assert dict(found.reasons) == {"status 403: not you": 12}
+
+
+def test_the_report_counts_its_own_requests_alone(key):
+    """Also when they come from many threads, and a budget is shared with others."""
+    money = Budget(10.0)
+    money.reserve(1.0).settle(1.0)
+    changing = [fake.status(500, f"fault {i}") for i in range(15)]
+    with FakeGemini() as server, scorer(server, money=money, attempts=1) as gemini:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda i: gemini.score(TASK, subjects(2, 10 * i)), range(40)))
+        server.script = changing
+        for i in range(15):
+            gemini.score(TASK, subjects(1, 1000 + i))
+        found = gemini.report()
+    assert (found.asked, found.answered, found.stood_in, found.requests) == (95, 80, 15, 55)
+    assert found.charged == pytest.approx(money.spent - 1.0)
+    last = [f"status 500: fault {i}" for i in range(5, 15)]
+    assert list(found.reasons.items()) == [(reason, 1) for reason in last]
+
+
+def test_an_interrupted_request_is_in_the_report(key, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with FakeGemini() as server, scorer(server) as gemini:
+        monkeypatch.setattr(timing, "within", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            gemini.score(TASK, subjects(1))
+        found = gemini.report()
+    assert (found.requests, found.unreported) == (1, 1)
+    assert found.charged == pytest.approx(gemini.budget.spent)
+    assert found.charged > 0.0
+
+
+def test_the_worst_case_is_known_before_and_is_what_is_charged_at_worst(key):
+    """Nothing is ever answered, and every request is charged in full."""
+    pictures = [png(i) for i in range(5)]
+    with (
+        FakeGemini(otherwise=fake.hang) as server,
+        scorer(server, timeout=0.1, attempts=2, deadline=30.0) as gemini,
+    ):
+        worst = gemini.worst_case(TASK, pictures)
+        assert not server.requests
+        assert gemini.report() == Usage()
+        assert gemini.worst_case(TASK, pictures, attempts=1) == pytest.approx(worst / 2)
+        # Twice the same picture is asked about once, and what is no picture is not sent.
+        assert gemini.worst_case(TASK, [*pictures, pictures[0], b"", b"x" * 99]) == worst
+        assert gemini.worst_case(TASK, []) == 0.0
+        gemini.score(TASK, subjects(5))
+        assert len(server.requests) == 4
+        assert gemini.budget.spent == pytest.approx(worst, rel=1e-9)
+
+
+def test_the_worst_case_holds_and_leaves_out_what_is_answered(key):
+    pictures = [png(i) for i in range(8)]
+    with FakeGemini() as server, scorer(server, thinking_budget=0) as gemini:
+        worst = gemini.worst_case(TASK, pictures, attempts=1)
+        gemini.score(TASK, subjects(6))
+        rest = gemini.worst_case(TASK, pictures, attempts=1)
+        assert gemini.budget.spent < worst - rest
+        gemini.score(TASK, subjects(8))
+        assert gemini.budget.spent < worst
+        assert gemini.worst_case(TASK, pictures) == 0.0
+        assert gemini.worst_case(Task("bottle"), pictures) > 0.0
+
+
 def test_thousand_runs_that_share_a_lying_budget(key):
     """What the server truly bills stays below what was charged, and that below the cap."""
     runs, threads, attempts = 1000, 250, 2
@@ -492,6 +637,7 @@ def told(gemini, pretty):
             with io.StringIO() as file:
                 Console(file=file, width=200).print(rich)
                 texts.append(file.getvalue())
+    texts.append(repr(gemini.report()))
     return texts
 
 
@@ -572,11 +718,19 @@ def test_a_missing_package_names_the_extra(key, monkeypatch):
         {"base_url": "http://example.org"},
         {"base_url": "https://user:word@example.org"},
         {"base_url": "ftp://127.0.0.1"},
+        {"base_url": "http://[bad"},
+        {"base_url": "https://"},
+        {"base_url": "https:///v1"},
+        {"base_url": "https://:443"},
+        {"base_url": "https://example.org:port"},
+        {"base_url": "https://example.org:99999"},
+        {"base_url": "https://:word@example.org"},
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes):
-    with pytest.raises(GeminiError, match=next(iter(changes))):
+    with pytest.raises(GeminiError, match=next(iter(changes))) as caught:
         dataclasses.replace(GeminiConfig("gemini-test", PRICES), **changes)
+    assert "word@" not in "".join(traceback.format_exception(caught.value))
 
 
 # Prompt injection
