@@ -42,19 +42,34 @@ def load_objects(path: Path | str) -> list[Any]:
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise DatasetError(f"{path}: {size} bytes, at most {MAX_BYTES} are read")
-        stream = io.BytesIO(path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
-    shape = _header(stream, path)
+    return parse_objects(content, path)
+
+
+def parse_objects(content: bytes, name: Path | str) -> list[Any]:
+    """`load_objects` of a file's content, for files that lie inside an archive.
+
+    Args:
+        content: Everything the file holds.
+        name: Shown in errors.
+
+    Raises:
+        UnsafePickleError: The pickle names anything but plain arrays, numbers and containers.
+        DatasetError: It is cut off, or not what its header claims.
+    """
+    stream = io.BytesIO(content)
+    shape = _header(stream, name)
     count = math.prod(shape)
-    left = size - stream.tell()
+    left = len(content) - stream.tell()
     if count > left:
-        raise DatasetError(f"{path}: header claims {count} objects, but only {left} bytes follow")
-    value = load(stream, path)
+        raise DatasetError(f"{name}: header claims {count} objects, but only {left} bytes follow")
+    value = load(stream, name)
     if not isinstance(value, np.ndarray) or value.dtype != object:
-        raise DatasetError(f"{path}: holds {type(value).__name__}, expected an array of objects")
+        raise DatasetError(f"{name}: holds {type(value).__name__}, expected an array of objects")
     if value.shape != shape:
-        raise DatasetError(f"{path}: header claims shape {shape}, the data has {value.shape}")
+        raise DatasetError(f"{name}: header claims shape {shape}, the data has {value.shape}")
     return list(value.ravel())
 
 
@@ -80,7 +95,7 @@ def load(stream: io.BytesIO, name: Path | str) -> object:
         raise DatasetError(f"{name}: damaged pickle ({type(error).__name__}: {error})") from error
 
 
-def _header(stream: io.BytesIO, path: Path) -> tuple[int, ...]:
+def _header(stream: io.BytesIO, path: Path | str) -> tuple[int, ...]:
     """Shape claimed by the `.npy` header; the stream then stands at the pickle."""
     try:
         version = np.lib.format.read_magic(stream)
