@@ -5,6 +5,7 @@ together on some disks; it may expand to more than the disk holds. Every member 
 and one that breaks a rule refuses the whole archive.
 """
 
+import collections
 import dataclasses
 import hashlib
 import os
@@ -302,8 +303,8 @@ def _check_names(names: list[str], path: Path) -> None:
         (folders if name.endswith("/") else files).add(plain)
         parts = plain.split("/")
         folders.update("/".join(parts[:k]) for k in range(1, len(parts)))
-    if len(set(names)) != len(names):
-        twice = next(n for n in names if names.count(n) > 1)
+    twice, count = collections.Counter(names).most_common(1)[0] if names else ("", 0)
+    if count > 1:
         raise DatasetError(f"{path}: member {twice!r} is there twice; nothing was unpacked")
     both = files & folders
     if both:

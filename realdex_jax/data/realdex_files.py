@@ -26,6 +26,7 @@ from realdex_jax.data.unpickle import MAX_BYTES, parse_objects
 from realdex_jax.errors import DatasetError
 
 _TEXT = 64 * 2**20
+_MIN_STEP, _MAX_TIME = 1e-3, 3600.0  # s between two frames, and of a recording of two minutes
 
 
 def read_recording(files: Files, folder: str, *, mjcf: bool = False) -> Frames:
@@ -158,8 +159,8 @@ def _time(
         notes.append(f"{len(stamps)} camera stamps for {scene[-1] + 1} frames: {RATE:g} Hz assumed")
         return even
     time = (stamps[scene] - stamps[scene[0]]) * 1e-9
-    if not (np.isfinite(time).all() and (np.diff(time) > 0).all()):
-        notes.append(f"camera stamps do not rise: {RATE:g} Hz assumed")
+    if not (np.isfinite(time).all() and (np.diff(time) > _MIN_STEP).all() and time[-1] < _MAX_TIME):
+        notes.append(f"camera stamps do not rise evenly: {RATE:g} Hz assumed")
         return even
     return time
 

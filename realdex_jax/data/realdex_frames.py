@@ -277,7 +277,7 @@ def _jumps(R: Float[np.ndarray, "t 3 3"], good: Bool[np.ndarray, " t"]) -> Bool[
 
 def _angle(R: Float[np.ndarray, "*t 3 3"], other: Float[np.ndarray, "*t 3 3"]) -> np.ndarray:
     """Angle (rad) between orientations."""
-    return np.arccos(np.clip(((R * other).sum(axis=(-2, -1)) - 1) / 2, -1, 1))
+    return np.asarray(np.arccos(np.clip(((R * other).sum(axis=(-2, -1)) - 1) / 2, -1, 1)))
 
 
 def tell(notes: list[str], rows: Bool[np.ndarray, " t"], what: str) -> None:

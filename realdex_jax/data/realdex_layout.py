@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -92,6 +92,7 @@ _RECORDING = re.compile(r"(?P<object>.+?)_\d+(_\d{8})?")
 _BULK = re.compile(r"cam\d+|merged_pcd|vis_meshes|srhand_ur_meshes|global_name_position")
 
 
+@runtime_checkable
 class Files(Protocol):
     """A folder or an archive: names, and the content of each."""
 
