@@ -37,8 +37,9 @@ from realdex_jax.errors import ConfigError, DatasetError, RealdexError
 
 P_WORLD_OBJECT = np.array([1.2, 0.0, 0.9])
 """Where objects of grasps without a motion lie (m): about where the real ones do."""
-CLOSING, HOLDING, LIFTING = 8, 2, 6
-"""Frames in which the hand closes, holds and lifts."""
+CLOSING, HOLDING, LIFTING = 8, 1, 6
+"""Frames in which the hand closes, holds and lifts. The reader takes the hand as opened half a
+second before contact, which is the first of these."""
 LIFT_STEP = 0.02
 """Metres a frame: 0.3 m/s, and more in the first frame than a tracker jitters."""
 BAGS = "storage/bags"

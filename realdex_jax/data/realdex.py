@@ -39,6 +39,14 @@ MARK = "realdex_sim.json"
 Kind = Literal["auto", "recordings", "sequences"]
 Signs = Literal["urdf", "mjcf"]
 
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "kind": get_args(Kind),
+    "root": grasping.ROOTS,
+    "signs": get_args(Signs),
+    "rule": grasping.RULES,
+    "split": ("auto", *layout.RULES),
+}
+
 MAX_POINTS = 4096
 """Points handed on for an object without a mesh."""
 _CLOUDS = 8  # sequences whose clouds are put together for it
@@ -282,16 +290,14 @@ def open_source(path: Path, **options: Any) -> RealDex:
             raise DatasetError(
                 f"no option {name!r} for {FORMAT}; known: {', '.join(sorted(known))}"
             )
+    for name, choices in _CHOICES.items():
+        if name in options and options[name] not in choices:
+            raise DatasetError(
+                f"{name} is {options[name]!r}; it must be one of {', '.join(choices)}"
+            )
     chosen = Options(**options)
-    for name, value, choices in (
-        ("kind", chosen.kind, get_args(Kind)),
-        ("root", chosen.root, grasping.ROOTS),
-        ("signs", chosen.signs, get_args(Signs)),
-        ("rule", chosen.rule, grasping.RULES),
-        ("split", chosen.split, ("auto", *layout.RULES)),
-    ):
-        if value not in choices:
-            raise DatasetError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+    if chosen.most < 0:
+        raise DatasetError(f"most is {chosen.most}; it must be at least zero, which keeps all")
     if path.is_file() and path.suffix == ".zip":
         return _checked(
             RealDex(

@@ -106,7 +106,7 @@ def _header(stream: io.BytesIO, path: Path | str) -> tuple[int, ...]:
         if read is None:
             raise ValueError(f"version {version}")
         shape, _, dtype = read(stream)
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # NumPy tokenizes a header it cannot parse; that raises other kinds
         raise DatasetError(f"{path}: not a .npy file ({error})") from error
     if dtype.kind != "O":
         raise DatasetError(f"{path}: dtype {dtype}, expected an array of objects")
