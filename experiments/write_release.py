@@ -29,7 +29,7 @@ from rich.progress import track
 
 from experiments import motion_data, protocol
 from experiments.protocol import Entry
-from realdex_jax.data import realdex, schema, store
+from realdex_jax.data import realdex, realdex_objects, schema, store
 from realdex_jax.data import realdex_writer as writer
 from realdex_jax.data.motion import RATE, Motion
 from realdex_jax.data.motion_set import MotionSet
@@ -242,7 +242,7 @@ def _write_object(
 ) -> None:
     name = entry.shape.name
     files: dict[str, bytes] = {
-        f"models/{name}.obj": realdex.obj_text(entry.shape.vertices, entry.shape.faces)
+        f"models/{name}.obj": realdex_objects.obj_text(entry.shape.vertices, entry.shape.faces)
     }
     if config.what != "sequences":
         first = [len(m) - LIFTING - 1 for m in sequences]  # the last frame before the lift

@@ -15,22 +15,20 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 import numpy as np
-import trimesh
 from jaxtyping import Float
 
 from realdex_jax.data import archive, motion_set, realdex_files, schema
 from realdex_jax.data import realdex_grasps as grasping
 from realdex_jax.data import realdex_layout as layout
+from realdex_jax.data import realdex_objects as surfaces
 from realdex_jax.data.motion import Motion
 from realdex_jax.data.realdex_frames import Frames
-from realdex_jax.data.realdex_grasps import Posed, Root, Rule
+from realdex_jax.data.realdex_grasps import Root, Rule
 from realdex_jax.data.realdex_layout import Files, Found
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.data.source import Unit
 from realdex_jax.data.splits import PARTS
 from realdex_jax.errors import DatasetError, MeshError
-from realdex_jax.geometry import mesh as meshes
-from realdex_jax.geometry import obj
 
 FORMAT = "realdex"
 MARK = "realdex_sim.json"
@@ -50,7 +48,6 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 MAX_POINTS = 4096
 """Points handed on for an object without a mesh."""
 _CLOUDS = 8  # sequences whose clouds are put together for it
-_SURFACE_POINTS = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,14 +131,23 @@ class RealDex:
                 read.append(self._frames(files, item))
             except DatasetError as error:
                 refused.append(str(error))
-        if not read:
-            raise DatasetError(f"no file of {unit} can be used; first: {refused[0]}")
-        notes += [f"left out: {reason}" for reason in refused]
         if points is None:
             points = self._cloud(files, found, read, notes)
-        grasps, motions = self._taken([grasping.pose(f, self.options.root) for f in read], points)
+        sets: list[GraspSet] = []
+        motions: list[Motion] = []
         for frames in read:
-            notes += [f"{frames.name}: {note}" for note in frames.notes]
+            try:
+                grasps, reaches = self._taken(frames, points)
+            except DatasetError as error:
+                refused.append(str(error))
+            else:
+                sets.append(grasps)
+                motions += reaches
+                notes += [f"{frames.name}: {note}" for note in frames.notes]
+        if not sets:
+            raise DatasetError(f"no file of {unit} can be used; first: {refused[0]}")
+        notes += [f"left out: {reason}" for reason in refused]
+        grasps = schema.concatenate(sets)
         straight = sum(frames.wrist is None for frames in read)
         if straight and self.options.root == "forearm":
             notes.append(f"wrist assumed zero in {straight} of {len(read)} files: not recorded")
@@ -149,7 +155,7 @@ class RealDex:
             notes.append(f'no grasps by the rule "{self.options.rule}"')
         return Unit(
             name=unit,
-            grasps=schema.validate(grasps, f"{files.where}: {unit}") if len(grasps) else None,
+            grasps=grasps if len(grasps) else None,
             motions=_collected(motions, unit),
             mesh=mesh,
             points=points if mesh is None else None,
@@ -210,7 +216,7 @@ class RealDex:
             if names:
                 name = min(names, key=lambda n: (n.count("/"), n))
                 try:
-                    return read_model(place, name, self.options.model_scale)
+                    return surfaces.read_model(place, name, self.options.model_scale)
                 except MeshError as error:
                     notes.append(f"model left out: {error}")
                     return None, None
@@ -221,11 +227,11 @@ class RealDex:
         self, files: Files, found: Sequence[Found], read: Sequence[Frames], notes: list[str]
     ) -> Float[np.ndarray, "n 3"] | None:
         """Points of the object out of the clouds that sequences carry, in its frame."""
-        clouds = list(islice((c for f in read if (c := cloud(f)) is not None), _CLOUDS))
+        clouds = list(islice((c for f in read if (c := surfaces.cloud(f)) is not None), _CLOUDS))
         if not clouds:
             for item in islice((i for i in found if i.kind == "sequence"), _CLOUDS):
                 try:
-                    points = cloud(self._frames(files, item))
+                    points = surfaces.cloud(self._frames(files, item))
                 except DatasetError as error:
                     notes.append(f"cloud left out: {error}")
                 else:
@@ -242,20 +248,18 @@ class RealDex:
         return points.astype(np.float32)
 
     def _taken(
-        self, read: Sequence[Posed], points: Float[np.ndarray, "n 3"] | None
+        self, frames: Frames, points: Float[np.ndarray, "n 3"] | None
     ) -> tuple[GraspSet, list[Motion]]:
-        """Grasps and reaches of all files."""
-        sets: list[GraspSet] = []
-        found: list[Motion] = []
-        for posed in read:
-            touching = grasping.contact(posed, points)
-            for segment in grasping.segments(posed.frames):
-                sets.append(
-                    grasping.grasps(posed, segment, touching, self.options.rule, self.options.most)
-                )
-                motion = grasping.reach(posed, segment)
-                found += [] if motion is None else [motion]
-        return schema.concatenate(sets), found
+        """Grasps and reaches of one file."""
+        posed = grasping.pose(frames, self.options.root)
+        touching = grasping.contact(posed, points)
+        sets, found = [grasping.none()], []
+        for segment in grasping.segments(frames):
+            rule, most = self.options.rule, self.options.most
+            sets.append(grasping.grasps(posed, segment, touching, rule, most))
+            motion = grasping.reach(posed, segment)
+            found += [] if motion is None else [motion]
+        return schema.validate(schema.concatenate(sets), frames.name), found
 
 
 def recognise(path: Path) -> bool:
@@ -312,44 +316,6 @@ def open_source(path: Path, **options: Any) -> RealDex:
     own = _own(path / MARK) if (path / MARK).is_file() else None
     every = {name: tuple(items) for name, items in found.items()}
     return _checked(RealDex(path, chosen, files, every, closed, own))
-
-
-def read_model(
-    files: Files, name: str, scale: float | None = None
-) -> tuple[bytes, Float[np.ndarray, "n 3"]]:
-    """An object's model as plain OBJ text in metres, and points spread over it.
-
-    Vertices keep the frame of the file: object poses of the release apply to them as they are.
-
-    Raises:
-        MeshError: It is no mesh, or of a size that no hand-held object has.
-        DatasetError: The file cannot be read.
-    """
-    where = f"{files.where}/{name}"
-    text = files.read(name, meshes.MAX_BYTES).decode("utf-8", errors="replace")
-    parsed = obj.parse(text, where, meshes.MAX_COUNT)
-    mesh = meshes.check_raw(parsed.vertices, parsed.faces, where, scale=scale)
-    points = trimesh.sample.sample_surface(mesh, _SURFACE_POINTS, seed=0)[0]
-    return obj_text(mesh.vertices, mesh.faces), np.asarray(points, np.float32)
-
-
-def obj_text(vertices: Float[np.ndarray, "v 3"], faces: np.ndarray) -> bytes:
-    """Plain OBJ text; nine digits keep float32 whole."""
-    lines = [f"v {x:.9g} {y:.9g} {z:.9g}" for x, y, z in np.asarray(vertices).tolist()]
-    lines += [f"f {a} {b} {c}" for a, b, c in (np.asarray(faces) + 1).tolist()]
-    return ("\n".join(lines) + "\n").encode()
-
-
-def cloud(frames: Frames, row: int = 0) -> Float[np.ndarray, "n 3"] | None:
-    """A sequence's cloud in the object's frame, or None; it was taken in its first row.
-
-    Args:
-        frames: The sequence.
-        row: Another row, if the cloud was taken there.
-    """
-    if frames.points is None or not len(frames.points) or not frames.usable[row]:
-        return None
-    return (frames.points - frames.p_world_object[row]) @ frames.R_world_object[row]
 
 
 def _checked(source: RealDex) -> RealDex:

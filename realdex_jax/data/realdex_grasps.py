@@ -167,7 +167,7 @@ def grasps(
     if most and len(rows) > most:
         rows = rows[np.round(np.linspace(0, len(rows) - 1, most)).astype(int)]
     if not len(rows):
-        return _none()
+        return none()
     # The hand is open a while before it first touches, or before the first grasp.
     first = int(rows[0]) if touching is None else start + int(np.argmax(usable & near))
     time = posed.frames.time[start:end]
@@ -221,7 +221,8 @@ def reach(posed: Posed, segment: tuple[int, int]) -> Motion | None:
     return motions.validate(found, frames.name)
 
 
-def _none() -> GraspSet:
+def none() -> GraspSet:
+    """No grasps, with the columns that `grasps` gives."""
     columns = {name: np.zeros(0, np.float32) for name in ("beyond_limits", "wrist_measured")}
     empty = np.zeros((0, 28), np.float32)
     return GraspSet(empty, empty[:, :22], empty[:, :22], columns)

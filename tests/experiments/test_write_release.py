@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from experiments import write_release
 from experiments.write_release import WriteRelease
-from realdex_jax.data import archive, motion_set, realdex, schema, store
+from realdex_jax.data import archive, motion_set, realdex, realdex_objects, schema, store
 from realdex_jax.data import realdex_layout as layout
 from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.errors import ConfigError, DatasetError
@@ -60,10 +60,10 @@ def test_clouds_come_back(written: pathlib.Path) -> None:
         source = realdex.open_source(written, kind="sequences")
         for item in source.found[name]:
             if item.kind == "sequence":
-                cloud = realdex.cloud(source._frames(source.files, item))
+                cloud = realdex_objects.cloud(source._frames(source.files, item))
                 points = objects.make(name).surface(2048).points
                 np.testing.assert_allclose(cloud, points, rtol=0, atol=1e-5)
-        found, _ = realdex.read_model(layout.files(written), f"models/{name}.obj")
+        found, _ = realdex_objects.read_model(layout.files(written), f"models/{name}.obj")
         text = [line.split() for line in found.decode().splitlines() if line.startswith("v ")]
         vertices = np.array([words[1:] for words in text], float)
         np.testing.assert_allclose(vertices, objects.make(name).vertices, rtol=0, atol=1e-8)

@@ -10,7 +10,7 @@ import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from realdex_jax.data import realdex, realdex_grasps, realdex_writer
+from realdex_jax.data import realdex, realdex_grasps, realdex_objects, realdex_writer
 from realdex_jax.data.motion import RATE
 from realdex_jax.data.source import Source
 from realdex_jax.errors import DatasetError
@@ -42,7 +42,7 @@ def release(tmp_path_factory, capture, ball, bent, put):
     for k in (0, 2, 10):
         put(root / "npz" / "soba", {f"{k}.npz": realdex_writer.sequence_bytes(capture(k), ball)})
     solid = trimesh.creation.icosphere(subdivisions=2, radius=0.03)
-    put(root / "models", {"box.obj": realdex.obj_text(solid.vertices, solid.faces)})
+    put(root / "models", {"box.obj": realdex_objects.obj_text(solid.vertices, solid.faces)})
     return root
 
 
@@ -79,8 +79,10 @@ def test_recordings_become_grasps_motions_and_a_mesh(release, capture):
         R = Rotation.from_rotvec(unit.motions.poses(i)[:, 25:])
         assert (R * Rotation.from_rotvec(motion.phi[:24, 25:]).inv()).magnitude().max() < 1e-6
     assert unit.motions.names == ("box",)
-    vertices = np.array([line.split()[1:] for line in unit.mesh.decode().splitlines()
-                         if line.startswith("v ")], float)
+    vertices = np.array(
+        [line.split()[1:] for line in unit.mesh.decode().splitlines() if line.startswith("v ")],
+        float,
+    )
     np.testing.assert_allclose(np.linalg.norm(vertices, axis=1), 0.03, atol=1e-9)
     assert unit.points is None
     assert not unit.notes
@@ -150,7 +152,9 @@ def test_recordings_go_before_sequences_cut_from_them(tmp_path, capture, ball, p
 
 def test_root_as_stored_is_a_quarter_metre_off(release):
     palm, stored = (
-        realdex.open_source(release, root=root, rule="all", most=0).read("soba").grasps.phi[:, 22:25]
+        realdex.open_source(release, root=root, rule="all", most=0)
+        .read("soba")
+        .grasps.phi[:, 22:25]
         for root in ("forearm", "as-stored")
     )
     # Length of the way from forearm to palm over a straight wrist.
@@ -234,7 +238,7 @@ def test_units_of_another_scale_are_refused(tmp_path, capture, ball, put, change
 def test_models_in_millimetres_are_named_and_can_be_scaled(tmp_path, capture, put):
     solid = trimesh.creation.icosphere(subdivisions=1, radius=30.0)
     put(tmp_path / "bags" / "box_1", realdex_writer.recording_files([capture()]))
-    put(tmp_path, {"box.obj": realdex.obj_text(solid.vertices, solid.faces)})
+    put(tmp_path, {"box.obj": realdex_objects.obj_text(solid.vertices, solid.faces)})
     unit = realdex.open_source(tmp_path).read("box")
     assert unit.mesh is None
     assert any("model left out" in note and "mm" in note for note in unit.notes)
@@ -280,14 +284,14 @@ def test_a_release_is_recognised_by_names(release, zipped, tmp_path):
 
 
 def test_mistakes_in_options_are_named(release):
-    with pytest.raises(DatasetError, match="no option 'roots' for realdex; known: .*root"):
+    with pytest.raises(DatasetError, match=r"no option 'roots' for realdex; known: .*root"):
         realdex.open_source(release, roots="palm")
     for name in ("kind", "root", "signs", "rule", "split"):
         with pytest.raises(DatasetError, match=f"{name} is 'x'; it must be one of"):
             realdex.open_source(release, **{name: "x"})
     with pytest.raises(DatasetError, match="most is -1"):
         realdex.open_source(release, most=-1)
-    with pytest.raises(DatasetError, match="no object 'mug'.*it has box, soba"):
+    with pytest.raises(DatasetError, match=r"no object 'mug'.*it has box, soba"):
         realdex.open_source(release).read("mug")
 
 

@@ -301,9 +301,7 @@ def test_segments_and_contact_beyond_the_recording_are_cut(recorded):
         read(folder)
 
 
-def test_grasps_end_with_the_motions_of_the_object_where_none_are_listed(
-    tmp_path, capture, put
-):
+def test_grasps_end_with_the_motions_of_the_object_where_none_are_listed(tmp_path, capture, put):
     # Two reaches with lifts, an object that is put down in between.
     one = capture(0)
     down = capture(0)
