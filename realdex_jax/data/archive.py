@@ -325,7 +325,9 @@ def _write_member(archive: zipfile.ZipFile, name: str, target: Path, size: int) 
         while chunk := source.read(_CHUNK):
             written += len(chunk)
             if written > size:  # the header lied
-                raise DatasetError(f"{name} is longer than the {size} bytes it claims")
+                raise DatasetError(
+                    f"{archive.filename}: {name} is longer than the {size} bytes it claims"
+                )
             sink.write(chunk)
     if written != size:
-        raise DatasetError(f"{name} has {written} bytes; it claims {size}")
+        raise DatasetError(f"{archive.filename}: {name} has {written} bytes; it claims {size}")
