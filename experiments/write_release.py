@@ -30,7 +30,7 @@ from rich.progress import track
 from experiments import motion_data, protocol
 from experiments.protocol import Entry
 from realdex_jax.data import realdex, realdex_objects, schema, store
-from realdex_jax.data import realdex_writer as writer
+from realdex_jax.data import realdex_export as export
 from realdex_jax.data.motion import RATE, Motion
 from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.errors import ConfigError, DatasetError, RealdexError
@@ -247,7 +247,7 @@ def _write_object(
     if config.what != "sequences":
         first = [len(m) - LIFTING - 1 for m in sequences]  # the last frame before the lift
         touching = [np.arange(at, len(m)) for at, m in zip(first, sequences, strict=True)]
-        recording = writer.recording_files(sequences, touching)
+        recording = export.recording_files(sequences, touching)
         if config.archives:
             files[f"{name}.zip"] = _zipped(f"{BAGS}/{name}/{name}_1", recording)
         else:
@@ -255,7 +255,7 @@ def _write_object(
     if config.what != "recordings":
         points = entry.shape.surface(config.points).points
         for number, motion in enumerate(sequences):
-            files[f"sequences/{name}/{number}.npz"] = writer.sequence_bytes(motion, points)
+            files[f"sequences/{name}/{number}.npz"] = export.sequence_bytes(motion, points)
     for relative, content in files.items():
         path = root / relative
         path.parent.mkdir(parents=True, exist_ok=True)

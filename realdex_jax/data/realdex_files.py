@@ -258,7 +258,7 @@ def _numbers(files: Files, name: str, width: int) -> Float[np.ndarray, "n w"]:
     if not sane.all():
         row = int(np.argmin(sane.all(axis=1)))
         raise DatasetError(
-            f"{files.where}/{name}, row {row + 1}: {' '.join(lines[row])[:200]!r} has a number that "
-            "is not finite or no time, place or frame"
+            f"{files.where}/{name}, row {row + 1}: {' '.join(lines[row])[:200]!r} has a number "
+            "that is not finite or no time, place or frame"
         )
     return table

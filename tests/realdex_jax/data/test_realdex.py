@@ -10,7 +10,7 @@ import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from realdex_jax.data import realdex, realdex_grasps, realdex_objects, realdex_writer
+from realdex_jax.data import realdex, realdex_export, realdex_grasps, realdex_objects
 from realdex_jax.data.motion import RATE
 from realdex_jax.data.source import Source
 from realdex_jax.errors import DatasetError
@@ -37,10 +37,10 @@ def release(tmp_path_factory, capture, ball, bent, put):
     for n in (1, 2):
         motions = [capture(10 * n), capture(10 * n + 1)]
         rows = [np.arange(20, 36)] * 2
-        files = realdex_writer.recording_files(motions, rows, [bent(m) for m in motions])
+        files = realdex_export.recording_files(motions, rows, [bent(m) for m in motions])
         put(root / "box" / "storage" / "group" / "bags" / "box" / f"box_{n}_20231207", files)
     for k in (0, 2, 10):
-        put(root / "npz" / "soba", {f"{k}.npz": realdex_writer.sequence_bytes(capture(k), ball)})
+        put(root / "npz" / "soba", {f"{k}.npz": realdex_export.sequence_bytes(capture(k), ball)})
     solid = trimesh.creation.icosphere(subdivisions=2, radius=0.03)
     put(root / "models", {"box.obj": realdex_objects.obj_text(solid.vertices, solid.faces)})
     return root
@@ -123,7 +123,7 @@ def test_a_download_with_another_sum_is_refused(zipped):
 
 def test_a_damaged_file_is_left_out_by_name_and_the_rest_is_read(tmp_path, capture, ball, put):
     for k in range(3):
-        put(tmp_path / "box", {f"{k}.npz": realdex_writer.sequence_bytes(capture(k), ball)})
+        put(tmp_path / "box", {f"{k}.npz": realdex_export.sequence_bytes(capture(k), ball)})
     (tmp_path / "box" / "1.npz").write_bytes(b"PK\3\4 broken")
     unit = realdex.open_source(tmp_path).read("box")
     assert len(unit.grasps) == 2
@@ -135,10 +135,10 @@ def test_a_damaged_file_is_left_out_by_name_and_the_rest_is_read(tmp_path, captu
 
 
 def test_recordings_go_before_sequences_cut_from_them(tmp_path, capture, ball, put):
-    files = realdex_writer.recording_files([capture(0), capture(1)])
+    files = realdex_export.recording_files([capture(0), capture(1)])
     put(tmp_path / "bags" / "box_1", files)
     put(tmp_path / "copy" / "box_1", files)
-    put(tmp_path / "npz" / "box", {"0.npz": realdex_writer.sequence_bytes(capture(5), ball)})
+    put(tmp_path / "npz" / "box", {"0.npz": realdex_export.sequence_bytes(capture(5), ball)})
     both = realdex.open_source(tmp_path).read("box")
     assert len(both.grasps) == 2
     assert any("1 sequences are left out" in note for note in both.notes)
@@ -229,7 +229,7 @@ def test_units_of_another_scale_are_refused(tmp_path, capture, ball, put, change
     motion = capture()
     phi = np.array(motion.phi)
     phi[:, 22:25] *= 100  # centimetres
-    content = realdex_writer.sequence_bytes(changed(motion, phi=phi), ball)
+    content = realdex_export.sequence_bytes(changed(motion, phi=phi), ball)
     put(tmp_path / "box", {"0.npz": content})
     with pytest.raises(DatasetError, match="wrong units or a wrong frame"):
         realdex.open_source(tmp_path, rule="all").read("box")
@@ -237,7 +237,7 @@ def test_units_of_another_scale_are_refused(tmp_path, capture, ball, put, change
 
 def test_models_in_millimetres_are_named_and_can_be_scaled(tmp_path, capture, put):
     solid = trimesh.creation.icosphere(subdivisions=1, radius=30.0)
-    put(tmp_path / "bags" / "box_1", realdex_writer.recording_files([capture()]))
+    put(tmp_path / "bags" / "box_1", realdex_export.recording_files([capture()]))
     put(tmp_path, {"box.obj": realdex_objects.obj_text(solid.vertices, solid.faces)})
     unit = realdex.open_source(tmp_path).read("box")
     assert unit.mesh is None
@@ -299,7 +299,7 @@ def _frames(motion, contact=None):
     """The motion as the reader would have it, without going over a file."""
     from realdex_jax.data.realdex_frames import Frames
 
-    raw = realdex_writer.to_release(motion, np.zeros((len(motion), 2)))
+    raw = realdex_export.to_release(motion, np.zeros((len(motion), 2)))
     touching = None
     if contact is not None:
         touching = np.zeros(len(motion), bool)

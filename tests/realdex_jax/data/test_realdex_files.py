@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from realdex_jax.data import realdex_files, realdex_grasps, realdex_layout, realdex_writer
+from realdex_jax.data import realdex_export, realdex_files, realdex_grasps, realdex_layout
 from realdex_jax.errors import DatasetError, UnsafePickleError
 from realdex_jax.hand import joints
 
@@ -28,7 +28,7 @@ def npz(**arrays):
 def final(motion, wrist=None, **changes):
     """Content of `final_data.npy`, with changed arrays."""
     wrist = np.zeros((len(motion), 2)) if wrist is None else wrist
-    arrays = realdex_writer.to_release(motion, wrist)
+    arrays = realdex_export.to_release(motion, wrist)
     return npy({**arrays, **{k: change(arrays[k]) for k, change in changes.items()}})
 
 
@@ -42,7 +42,7 @@ def angles_as_released(R):
 
 
 def sequence(motion, **changes):
-    raw = realdex_writer.to_release(motion, np.zeros((len(motion), 2)))
+    raw = realdex_export.to_release(motion, np.zeros((len(motion), 2)))
     arrays = {
         "qpos": raw["qpos"],
         "hand_transl": raw["global_transl"],
@@ -76,7 +76,7 @@ def spoilt(rows, value):
 def recorded(tmp_path, capture, bent, put):
     """A folder with one recording `r`, its motion and its wrist angles."""
     motion = capture()
-    files = realdex_writer.recording_files([motion], [np.arange(20, 36)], [bent(motion)])
+    files = realdex_export.recording_files([motion], [np.arange(20, 36)], [bent(motion)])
     return put(tmp_path, {f"r/{name}": content for name, content in files.items()}), motion
 
 
@@ -90,11 +90,11 @@ def check_pose(posed, motion, atol=1e-9):
 def test_conversion_and_back(capture, bent):
     motion = capture()
     wrist = bent(motion)
-    arrays = realdex_writer.to_release(motion, wrist)
+    arrays = realdex_export.to_release(motion, wrist)
     assert np.array_equal(arrays["qpos"], motion.phi[:, :22])  # the URDF's order and signs are ours
     shift = np.linalg.norm(arrays["global_transl"] - motion.phi[:, 22:25], axis=1)
     assert (shift > 0.21).all()  # the forearm, not the palm
-    back = realdex_writer.from_release(arrays, motion.time, wrist)
+    back = realdex_export.from_release(arrays, motion.time, wrist)
     np.testing.assert_allclose(back.phi, motion.phi, atol=1e-12)
     same = np.sign((back.wxyz_xyz_world_object * motion.wxyz_xyz_world_object)[:, :4].sum(1))
     back.wxyz_xyz_world_object[:, :4] *= same[:, None]  # a quaternion and its negative are one turn
@@ -245,7 +245,7 @@ def test_wrap_around_is_no_jump(tmp_path, capture, changed):
         np.linspace(2.9, 3.4, len(phi))[:, None] * [0, 0.6, 0.8]
     ).as_rotvec()
     motion = changed(motion, phi=phi)
-    stored = realdex_writer.to_release(motion, np.zeros((len(phi), 2)))["global_orient"]
+    stored = realdex_export.to_release(motion, np.zeros((len(phi), 2)))["global_orient"]
     assert np.abs(np.diff(angles_as_released(stored), axis=0)).max() > 4
     frames = read_k(tmp_path, sequence(motion))
     assert frames.usable.all()
@@ -305,14 +305,14 @@ def test_grasps_end_with_the_motions_of_the_object_where_none_are_listed(tmp_pat
     # Two reaches with lifts, an object that is put down in between.
     one = capture(0)
     down = capture(0)
-    files = realdex_writer.recording_files([one, down])
+    files = realdex_export.recording_files([one, down])
     del files["segment.txt"]
     frames = read(put(tmp_path, {f"r/{name}": content for name, content in files.items()}))
     (a, b), (c, d) = realdex_grasps.segments(frames)
     assert (a, c) == (0, b)
     assert 36 <= b <= 42
     assert d <= len(frames.q)
-    still = realdex_writer.recording_files([capture(0, lift=0)])
+    still = realdex_export.recording_files([capture(0, lift=0)])
     del still["segment.txt"]
     folder = put(tmp_path / "s", {f"r/{name}": content for name, content in still.items()})
     assert realdex_grasps.segments(read(folder)) == ((0, 24),)
@@ -395,7 +395,7 @@ def test_code_in_a_recording_is_refused_and_not_run(tmp_path):
 
 def test_a_sequence_comes_back_with_its_cloud(tmp_path, capture, ball):
     motion = capture()
-    frames = read_k(tmp_path, realdex_writer.sequence_bytes(motion, ball))
+    frames = read_k(tmp_path, realdex_export.sequence_bytes(motion, ball))
     check_pose(realdex_grasps.pose(frames), motion)
     assert frames.segments == ((0, 36),)
     world = np.asarray(motion.wxyz_xyz_world_object)[0]

@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from realdex_jax.data import archive, realdex, realdex_writer
+from realdex_jax.data import archive, realdex, realdex_export
 from realdex_jax.errors import DatasetError
 
 WORDS = (
@@ -55,10 +55,10 @@ def mutated(content, rng):
 def kinds(tmp_path, capture, ball, bent, put):
     """A whole file of each kind, and how a folder with a mutated one is opened."""
     motion = capture(0, reach=8, lift=4)
-    files = realdex_writer.recording_files([motion], [np.arange(7, 12)], [bent(motion)])
+    files = realdex_export.recording_files([motion], [np.arange(7, 12)], [bent(motion)])
     recording = put(tmp_path / "r" / "box_1", files)
     sequence = put(
-        tmp_path / "s" / "box", {"0.npz": realdex_writer.sequence_bytes(motion, ball[:50])}
+        tmp_path / "s" / "box", {"0.npz": realdex_export.sequence_bytes(motion, ball[:50])}
     )
     path = tmp_path / "z" / "box.zip"
     path.parent.mkdir()
