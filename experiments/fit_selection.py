@@ -72,8 +72,15 @@ def main() -> None:
 
 def run(config: FitSelection, console: Console) -> None:
     """Makes grasps, fits, prints and writes."""
-    if min(config.every, config.count) < 1:
-        raise ConfigError(f"--every {config.every}, --count {config.count}; both at least one")
+    if min(config.every, config.count) < 1 or config.seed < 0:
+        raise ConfigError(
+            f"--every {config.every}, --count {config.count}, --seed {config.seed}; the first two "
+            "are at least one, the seed is not negative"
+        )
+    try:  # not after minutes of work
+        config.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {config.out}: {error.strerror}; choose a folder") from error
     _, entries, _ = protocol.entries_of_data("realdex-sim", "train")
     entries = entries[:: config.every]
     hand, model = load(), grasp_model.load_model(config.model)
@@ -90,7 +97,7 @@ def run(config: FitSelection, console: Console) -> None:
     if not answers:
         raise ConfigError("no object has a part to take it by; nothing to fit to")
     x, y = np.concatenate(answers), np.concatenate(good)
-    weights, accuracy = fit(x, y)
+    weights, ordered = fit(x, y)
     table = Table(title=f"{len(y)} grasps of {len(answers)} objects, {y.mean():.2f} of them good")
     for column in ("question", "weight", "mean answer, good", "mean answer, others"):
         table.add_column(column)
@@ -98,9 +105,9 @@ def run(config: FitSelection, console: Console) -> None:
         means = (np.nanmean(x[y, i]), np.nanmean(x[~y, i]))
         table.add_row(name, f"{weights[name]:.3f}", *(f"{m:.2f}" for m in means))
     console.print(table)
-    console.print(f"area under the curve: {accuracy:.3f}", highlight=False)
+    console.print(f"area under the curve: {ordered:.3f}", highlight=False)
     path = config.out / "weights.json"
-    said = {"weights": weights, "auc": accuracy, "command": eval_sim.command_line()}
+    said = {"weights": weights, "auc": ordered, "command": eval_sim.command_line()}
     results.write_whole(path, json.dumps(said, indent=1))
     console.print(f"weights: {path}", highlight=False)
 
@@ -115,7 +122,7 @@ def _graded(
     phi = np.asarray(made.refined.phi, np.float32)
     physics = Physics()
     moved = displacement.displacement(hand, entry.shape, phi, physics, directions=6)
-    found = selection.measure(hand, entry.shape, phi, moved, physics)
+    found = selection.measure(hand, entry.shape, phi, moved.d_1s_cm, physics)
     if features.HOLD not in found:
         return None
     strict = robustness.robustness(hand, entry.shape, made.refined, StrictPhysics())

@@ -91,7 +91,7 @@ def open_motions(
         DatasetError: No such source.
     """
     if data in SIZES:
-        return _simulated(data, cache or _cache(), tell)
+        return _simulated(data, cache, tell)
     if not Path(data).is_file():
         raise DatasetError(f"no motions {data!r}; known: {', '.join(SIZES)}, or a file")
     return _recorded(Path(data))
@@ -102,16 +102,9 @@ def _cache() -> Path:
     return Path(base) / "realdex_jax" / "motions"
 
 
-def _simulated(data: str, cache: Path, tell: Callable[[str], object]) -> MotionData:
+def _simulated(data: str, cache: Path | None, tell: Callable[[str], object]) -> MotionData:
     dataset = store.open_dataset("realdex-sim")
-    decisive = {
-        "version": _VERSION,
-        "grasps": dataset.digest,
-        "attempts": dataclasses.asdict(DemonstrationConfig()),
-        "lift": LiftPhysics().describe(),
-    }
-    key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
-    hand = load("shadow")
+    hand, folder = load("shadow"), folder_of(dataset, cache)
     jobs = [
         (part, name, count)
         for part in PARTS
@@ -120,7 +113,7 @@ def _simulated(data: str, cache: Path, tell: Callable[[str], object]) -> MotionD
     found: dict[str, list[MotionSet]] = {part: [] for part in PARTS}
     tally = Tally()
     for part, name, count in track(jobs, description="demonstrations", transient=True):
-        motions, counts = _object(hand, dataset, name, count, cache / key, tell)
+        motions, counts = demonstrations(hand, dataset, name, count, folder, tell)
         found[part].append(motions)
         tally += counts
     parts = {part: motion_set.join(sets) for part, sets in found.items()}
@@ -137,16 +130,31 @@ def _shares(names: Sequence[str], total: int) -> list[tuple[str, int]]:
     return [(name, each + (i < more)) for i, name in enumerate(names)]
 
 
-def _object(
+def folder_of(dataset: store.Dataset, cache: Path | None = None) -> Path:
+    """Where demonstrations with a dataset's grasps are kept; None is the user's cache folder."""
+    decisive = {
+        "version": _VERSION,
+        "grasps": dataset.digest,
+        "attempts": dataclasses.asdict(DemonstrationConfig()),
+        "lift": LiftPhysics().describe(),
+    }
+    key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+    return (cache or _cache()) / key
+
+
+def demonstrations(
     hand: HandModel,
     dataset: store.Dataset,
     name: str,
     count: int,
-    cache: Path,
+    folder: Path,
     tell: Callable[[str], object],
 ) -> tuple[MotionSet, Tally]:
-    """Demonstrations of one object, from the cache if they are there."""
-    path, note = cache / f"{name}-{count}.npz", cache / f"{name}-{count}.json"
+    """Demonstrations of one object, from a folder of `folder_of` if they are there.
+
+    The first ones are the same whatever the count.
+    """
+    path, note = folder / f"{name}-{count}.npz", folder / f"{name}-{count}.json"
     if path.is_file() and note.is_file():
         # A damaged entry is made again.
         with contextlib.suppress(DatasetError, ValueError, TypeError):

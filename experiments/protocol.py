@@ -21,7 +21,7 @@ from sim import displacement, intersection, meshes, objects, robustness, validat
 from sim.physics import Physics, StrictPhysics
 
 CONTACT_POINTS = 4096
-"""Surface points of the contact metrics: at most 3.5 mm apart on the objects at hand."""
+"""Surface points of the contact metrics: up to 7 mm apart on the objects at hand."""
 _HALF_PRECISION = 2e-3
 """Radians by which angles differ that were the same before they were stored as float16."""
 
@@ -161,7 +161,7 @@ def measure(
     if functional.any():
         near = grasp.touched(hand, phi, surface.points)
         values["functional_share"] = grasp.functional_share(near, functional)
-    found_by_eye = selection.measure(hand, shape, phi, moved, physics or Physics())
+    found_by_eye = selection.measure(hand, shape, phi, moved.d_1s_cm, physics or Physics())
     by_part = selection.by_part(found_by_eye)
     if by_part is not None:
         values["part_held"] = by_part.astype(float)

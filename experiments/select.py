@@ -5,22 +5,29 @@
     python -m experiments.select --objects FOLDER_OR_FILE   # your meshes
     python -m experiments.select --scorer gemini --model-name MODEL --input-price PRICE
         --output-price PRICE --cap 0.50 --requirement "hand it over"
-    python -m experiments.select --replay runs/select/transcript.jsonl --model-name MODEL
+    python -m experiments.select --replay runs/select --model-name MODEL --out runs/again
+        --requirement "hand it over"
 
 Grasps are generated, refined and tested in physics; those that hold are scored from 0 to 5 and
 explained. `--scorer local` measures them (see docs/selection.md); `--scorer gemini` sends their
 pictures to Google, costs money, and needs GEMINI_API_KEY and `pip install 'realdex_jax[gemini]'`;
-what it does not answer, the local scorer does. Every answer is kept in `out/transcript.jsonl`: an
-interrupted run goes on from there, and `--replay` repeats one without key or network.
+what it does not answer, the local scorer does, and those come after Gemini's. Every answer is kept
+in `out/transcript.jsonl`, so an interrupted run pays for nothing twice; with the grasps in
+`out/pools` and their pictures in `out/pictures`, `--replay` repeats a run anywhere, without key or
+network.
 
 Writes `out/<object>.npz` (the chosen grasps, best first), `out/selection.json` (every score with
 its explanation), `out/sheets/<object>.jpg` (all pictures, best first, the chosen framed) and
 `out/report.html`.
 """
 
+if __name__ == "select":  # found in place of the standard library's module of that name
+    raise ImportError("run scripts as modules, from the folder above: python -m experiments.NAME")
+
 import collections
 import contextlib
 import dataclasses
+import io
 import json
 import sys
 import time
@@ -101,13 +108,19 @@ class Select:
     output_price: float | None = None
     """Its price of a million tokens received, thoughts included."""
     cap: float = 1.0
-    """Most that the run may cost, in the currency of the prices."""
+    """Most that the run may cost, in the currency of the prices, by the worst case of every request
+    (all of `--max-output-tokens`); what a run really costs is some fifth of it."""
+    max_output_tokens: int = 4096
+    """Longest reply to eight pictures, thoughts included."""
+    thinking_budget: int | None = None
+    """Tokens that Gemini may think; 0: none, where the model allows that; as it likes if not
+    given."""
     deadline: float = 300.0
     """Seconds to wait for Gemini per object; what it has not scored then, the local scorer does."""
     url: str = "https://generativelanguage.googleapis.com"
     """Where Gemini is asked, for a gateway of your own."""
     replay: Path | None = None
-    """A transcript to answer from, instead of asking."""
+    """Folder of an earlier run whose grasps and answers are taken, instead of making and asking."""
     sheet: bool = True
     """Draw all grasps of each object on one sheet."""
     out: Path = Path("runs/select")
@@ -144,6 +157,14 @@ def run(config: Select, console: Console) -> None:
     """Chooses, prints, writes."""
     if min(config.count, config.top) < 1:
         raise ConfigError(f"--count {config.count}, --top {config.top}; both at least one")
+    if config.seed < 0:
+        raise ConfigError(f"--seed {config.seed}; a seed is not negative")
+    if config.object is not None and config.objects is not None:
+        raise ConfigError("--object and --objects: give one of them")
+    if config.scale is not None and config.objects is None:
+        raise ConfigError("--scale is for meshes of your own; add --objects")
+    if config.replay is not None and config.scorer == "local" and config.model_name is None:
+        raise ConfigError("--replay needs --model-name: whose answers are wanted")
     if config.requirement and config.scorer == "local" and config.replay is None:
         raise ConfigError(
             f"--requirement {config.requirement!r} is for a scorer that reads; add --scorer gemini"
@@ -166,16 +187,40 @@ def run(config: Select, console: Console) -> None:
             if stop.signal is not None:
                 notes.append(f"stopped after {len(done)} of {len(entries)} objects")
                 break
-            bar.update(task, description=entry.shape.name)
-            one = _select(hand, model, entry, scorer, config, seconds)
-            if one is None:
-                notes.append(f"{entry.shape.name}: no grasp held the object; nothing to choose")
+            bar.update(task, description=escape(entry.shape.name))
+            try:
+                one = _select(hand, model, entry, scorer, config, seconds)
+            except RealdexError as error:
+                notes.append(f"left out: {entry.shape.name}: {type(error).__name__}: {error}")
             else:
-                done.append(one)
+                if one is None:
+                    notes.append(f"{entry.shape.name}: no grasp held the object; nothing to choose")
+                else:
+                    done.append(one)
             bar.advance(task)
+        if isinstance(scorer, GeminiScorer):
+            notes.append(
+                f"{scorer.name}: charged {scorer.budget.spent:.4f} of --cap {scorer.budget.cap:g}, "
+                "by the worst case of what was sent and the length of what came back"
+            )
+    notes += _stand_ins(scorer.name, done)
     if not done:
         raise ConfigError("; ".join(notes) or "nothing was chosen")
     _publish(config, data, model, done, notes, seconds, console)
+
+
+def _stand_ins(name: str, done: Sequence[Done]) -> list[str]:
+    """A note for each object that not all scores of are the asked scorer's."""
+    notes = []
+    for one in done:
+        others = [score for score in one.chosen.scores if score.by != name]
+        if others:
+            notes.append(
+                f"{one.entry.shape.name}: {len(one.chosen.scores) - len(others)} of "
+                f"{len(one.chosen.scores)} grasps scored by {name}, the others by {others[0].by}; "
+                "those come last"
+            )
+    return notes
 
 
 def _entries(config: Select) -> tuple[str, list[Entry], list[str]]:
@@ -194,10 +239,9 @@ def _scorer(config: Select) -> Iterator[Scorer]:
     Raises:
         ConfigError: Gemini without its model or prices.
     """
-    if config.replay is not None:
-        if config.model_name is None:
-            raise ConfigError("--replay needs --model-name: whose answers are wanted")
-        yield Replay(config.model_name, Transcript(config.replay, read_only=True))
+    if config.replay is not None and config.model_name is not None:
+        answers = Transcript(config.replay / "transcript.jsonl", read_only=True)
+        yield Replay(config.model_name, answers)
     elif config.scorer == "local":
         yield LocalScorer()
     else:
@@ -211,6 +255,8 @@ def _scorer(config: Select) -> Iterator[Scorer]:
             Prices(config.input_price, config.output_price),
             cap=config.cap,
             deadline=config.deadline,
+            max_output_tokens=config.max_output_tokens,
+            thinking_budget=config.thinking_budget,
             base_url=config.url,
         )
         answers = Transcript(config.out / "transcript.jsonl")
@@ -234,30 +280,32 @@ def _select(
         seconds[name] += clock[-1] - clock[-2]
 
     shape = entry.shape
-    cloud, p_view = chain.seen(shape, config.camera, config.seed)
-    key = jax.random.key(config.seed)
-    made = generate.generate(model, cloud, config.count, key, view=p_view, hand=hand)
-    spent("generate")
-    pool = selection.pool(hand, shape, made.refined)
+    if config.replay is not None:
+        pool = selection.load(config.replay / "pools" / f"{shape.name}.npz", shape)
+    else:
+        cloud, p_view = chain.seen(shape, config.camera, config.seed)
+        key = jax.random.key(config.seed)
+        made = generate.generate(model, cloud, config.count, key, view=p_view, hand=hand)
+        spent("generate")
+        pool = selection.pool(hand, shape, made.refined)
     spent("physics")
     if not len(pool):
         return None
+    selection.save(config.out / "pools" / f"{shape.name}.npz", pool)
     looks = not isinstance(scorer, LocalScorer)
-    phi = np.asarray(pool.grasps.phi, np.float32)
-    images = (
-        render.render_grasps(hand, shape, phi, SEEN if looks else SMALL)
-        if (looks or config.sheet)
-        else []
-    )
+    pngs = _pictures(hand, pool, config) if looks else []
     spent("pictures")
     task = Task(shape.name.replace("_", " "), config.requirement)
-    pngs = [selection.png(image) for image in images] if looks else []
     chosen = selection.choose(scorer, task, pool, config.top, pngs)
     spent("score")
     best = list(chosen.best)
-    large = (
-        [images[i] for i in best] if looks else render.render_grasps(hand, shape, phi[best], SEEN)
-    )
+    phi = np.asarray(pool.grasps.phi, np.float32)
+    if looks:
+        images = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in pngs]
+        large = [images[i] for i in best]
+    else:
+        images = render.render_grasps(hand, shape, phi, SMALL) if config.sheet else []
+        large = render.render_grasps(hand, shape, phi[best], SEEN)
     if config.sheet:
         _sheet(config.out / "sheets" / f"{shape.name}.jpg", images, chosen)
     pictures = [
@@ -266,7 +314,6 @@ def _select(
     ]
     spent("pictures")
     columns = {
-        **pool.grasps.columns,
         "score": np.array([score.value for score in chosen.scores], np.float32),
     }
     grasps = dataclasses.replace(pool.grasps, columns=columns)
@@ -283,6 +330,33 @@ def _select(
         values["part_held"] = by_part.astype(float)
     spent("measure")
     return Done(entry, pool, chosen, values, pictures)
+
+
+def _pictures(hand: HandModel, pool: Pool, config: Select) -> list[bytes]:
+    """A PNG of each grasp: drawn and kept, or those of an earlier run, to the byte.
+
+    Drawn anew on another processor a pixel may differ, and a transcript knows pictures by their
+    bytes.
+
+    Raises:
+        ConfigError: A picture of the earlier run is missing.
+    """
+    name = pool.shape.name
+    if config.replay is None:
+        phi = np.asarray(pool.grasps.phi, np.float32)
+        pngs = [selection.png(image) for image in render.render_grasps(hand, pool.shape, phi, SEEN)]
+    else:
+        try:
+            pngs = [
+                (config.replay / "pictures" / name / f"{i}.png").read_bytes() for i in pool.index
+            ]
+        except OSError as error:
+            raise ConfigError(f"--replay: {error.filename}: {error.strerror}") from error
+    folder = config.out / "pictures" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, data in zip(pool.index, pngs, strict=True):
+        (folder / f"{i}.png").write_bytes(data)
+    return pngs
 
 
 def _line(chosen: Chosen, i: int) -> str:
@@ -337,7 +411,7 @@ def _publish(
         table.add_column(name, justify="left" if name == "object" else "right")
     for before, after in zip(measured[::2], measured[1::2], strict=True):
         table.add_row(
-            before.taken.entry.shape.name,
+            escape(before.taken.entry.shape.name),
             str(len(before.taken.grasps)),
             *(
                 f"{np.mean(m.values[name]):.2f}" if name in m.values else "–"
@@ -346,6 +420,8 @@ def _publish(
             ),
         )
     console.print(table)
+    for note in notes:
+        console.print(note, style="yellow", highlight=False, markup=False)
     page = report.html_report(
         found,
         title="Grasps a person would make",

@@ -3,24 +3,26 @@
 import dataclasses
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 
-from realdex_jax.data import schema
+from realdex_jax.data import schema, store
 from realdex_jax.data.schema import GraspSet
+from realdex_jax.errors import DatasetError
 from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand.load import HandModel
 from realdex_jax.select import features, scorer
 from realdex_jax.select.local import LocalScorer
 from realdex_jax.select.scorer import Score, Scorer, Subject, Task
 from sim import displacement, objects, validation
-from sim.displacement import Displacement
 from sim.physics import Physics
 
 SURFACE_POINTS = 4096
-"""Surface points that features are measured on: at most 3.5 mm apart on the objects at hand."""
+"""Surface points that features are measured on: up to 7 mm apart on the objects at hand. With ten
+times as many a grasp touches with a tenth of a link more."""
 HELD = 0.5
 """A grasp has the object by the part for it from this value of `features.HOLD` on."""
 
@@ -60,28 +62,48 @@ def pool(
     physics = physics or Physics()
     moved = displacement.displacement(hand, shape, phi, physics, directions=6)
     index = np.flatnonzero(moved.held_six)
-    found = measure(hand, shape, phi, moved, physics)
-    return Pool(
-        shape,
-        schema.take(grasps, index),
-        index,
-        {name: values[index] for name, values in found.items()},
-    )
+    found = measure(hand, shape, phi[index], moved.d_1s_cm[index], physics)
+    return Pool(shape, schema.take(grasps, index), index, found)
+
+
+def save(path: Path, pool_: Pool) -> Path:
+    """Writes a pool, for `load`."""
+    columns = {f"feature.{name}": values for name, values in pool_.features.items()}
+    columns |= {"index": pool_.index}
+    return store.save_grasps(path, dataclasses.replace(pool_.grasps, columns=columns))
+
+
+def load(path: Path, shape: ObjectShape) -> Pool:
+    """Reads the pool of an object.
+
+    Raises:
+        DatasetError: No such file, or it holds something else.
+    """
+    grasps = store.load_grasps(path)
+    columns = grasps.columns or {}
+    found = {
+        name.removeprefix("feature."): np.asarray(values, float)
+        for name, values in columns.items()
+        if name.startswith("feature.")
+    }
+    if not found or "index" not in columns:
+        raise DatasetError(f"{path}: grasps without features; it is no pool that a selection left")
+    return Pool(shape, grasps, np.asarray(columns["index"], int), found)
 
 
 def measure(
     hand: HandModel,
     shape: ObjectShape,
     phi: Float[np.ndarray, "b 28"],
-    moved: Displacement,
+    d_1s_cm: Float[np.ndarray, "b 6"],
     physics: Physics,
 ) -> dict[str, Float[np.ndarray, " b"]]:
-    """Features of grasps, with the margin that physics left them."""
+    """Features of grasps, with the margin that physics left them: displacements in six ways."""
     surface = shape.surface(SURFACE_POINTS)
     part = objects.held_part(shape, surface)
     where, enough = part or (None, HELD)
     found = features.measure(hand, phi, surface.points, surface.normals, where, enough)
-    worst = moved.d_1s_cm.max(axis=1) / (100.0 * physics.held)
+    worst = d_1s_cm.max(axis=1) / (100.0 * physics.held)
     return {**found, features.STABILITY: np.clip(1.0 - worst, 0.0, 1.0)}
 
 
@@ -126,7 +148,17 @@ def choose(
         for k, (i, found) in enumerate(zip(pool_.index, each(pool_.features), strict=True))
     ]
     scores = scorer_.score(task, subjects)
-    ranked = np.array(scorer.best(scores, len(scores)), int)
+    # What another scorer stood in for is on another scale: it comes after the scorer's own.
+    own = [i for i, score in enumerate(scores) if score.by == scorer_.name]
+    others = [i for i, score in enumerate(scores) if score.by != scorer_.name]
+    ranked = np.array(
+        [
+            part[k]
+            for part in (own, others)
+            for k in scorer.best([scores[i] for i in part], len(part))
+        ],
+        int,
+    )
     phi = np.asarray(pool_.grasps.phi)[ranked]
     new = validation.distinct(phi, pool_.shape.symmetry)
     again = np.setdiff1d(np.arange(len(ranked)), new)

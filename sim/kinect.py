@@ -187,22 +187,45 @@ def cloud_from_view(
     pixels = _grid(left, top, columns, rows)
     astray = noise.lateral * np.array([camera.fx, camera.fy]) * rng.normal(size=pixels.shape)
     distance, slant = _cast(shape, T_object_camera, camera.rays(pixels + astray))
+    shape_of = (rows, columns)
+    measured = readings(distance.reshape(shape_of), slant.reshape(shape_of), rng, noise).ravel()
+    p_camera = measured[:, None] * camera.rays(pixels)
+    kept = (measured > 0.0) & (p_camera[:, 2] >= camera.near) & (p_camera[:, 2] <= camera.far)
+    p_camera = p_camera[kept]
+    R, p = _pose(T_object_camera)
+    return without_outliers(p_camera) @ R.T + p
+
+
+def readings(
+    distance: Float[np.ndarray, "h w"],
+    incidence: Float[np.ndarray, "h w"],
+    rng: np.random.Generator,
+    noise: DepthNoise,
+) -> Float[np.ndarray, "h w"]:
+    """What the sensor reports of true distances, along the rays that its pixels measure.
+
+    Args:
+        distance: Along each pixel's ray, metres; infinite where nothing is met.
+        incidence: Angle between ray and normal, radians.
+        rng: random numbers.
+        noise: the camera's faults.
+
+    Returns:
+        Distances (m), 0 where there is no reading.
+    """
     hit = np.isfinite(distance)
-    gap = _gap(distance.reshape(rows, columns), noise.backdrop).ravel()
-    fate, share, luck = rng.random((3, len(distance)))
+    gap = _gap(distance, noise.backdrop)
+    fate, share, luck = rng.random((3, *distance.shape))
     edge = gap > noise.step
     lost = edge & (fate < noise.edge_lost)
     flying = edge & ~lost & (fate < noise.edge_lost + noise.edge_flying)
     # What is behind lends a flying pixel its light, so no slant costs it.
-    kept = hit & ~lost & (flying | (luck >= noise.lost(slant)))
+    kept = hit & ~lost & (flying | (luck >= noise.lost(incidence.ravel()).reshape(luck.shape)))
     share *= flying
     measured = np.where(hit, distance, 0.0)
-    measured = measured + share * gap + noise.spread(measured) * rng.normal(size=len(measured))
-    p_camera = measured[:, None] * camera.rays(pixels)
-    kept &= (p_camera[:, 2] >= camera.near) & (p_camera[:, 2] <= camera.far)
-    p_camera = p_camera[kept]
-    R, p = _pose(T_object_camera)
-    return without_outliers(p_camera) @ R.T + p
+    spread = noise.spread(measured.ravel()).reshape(measured.shape)
+    measured = measured + share * gap + spread * rng.normal(size=measured.shape)
+    return np.where(kept, measured, 0.0)
 
 
 def without_outliers(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "k 3"]:

@@ -126,18 +126,30 @@ def _draw(
 
 
 def take(
-    stage: Stage, camera: Camera, size: tuple[int, int], smooth: bool = True
+    stage: Stage,
+    camera: Camera,
+    size: tuple[int, int],
+    smooth: bool = True,
+    touched: bool = True,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture of a stage as it is placed; `smooth` samples edges finely, at twice the time."""
+    """The picture of a stage as it is placed.
+
+    Args:
+        stage: The stage.
+        camera: Where to look from.
+        size: Width and height, pixels.
+        smooth: Sample edges finely, at twice the time.
+        touched: Tint the object where the hand touches it.
+    """
     width, height = size
     grid = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), axis=-1)
     hits = _first_hits(stage, camera, grid, size)
-    image = _shade(stage, camera, hits, grid.reshape(-1, 2), size)
+    image = _shade(stage, camera, hits, grid.reshape(-1, 2), size, touched)
     edge = np.flatnonzero(_edges(hits, size)) if smooth else []
     if len(edge):
         fine = (grid.reshape(-1, 2)[edge, None] + _EDGE_SAMPLES).reshape(-1, 2)
         hits = stage.cast(camera.p_world, camera.rays(fine, size))
-        shaded = _shade(stage, camera, hits, fine, size)
+        shaded = _shade(stage, camera, hits, fine, size, touched)
         finer = shaded.reshape(len(edge), len(_EDGE_SAMPLES), 3)
         image[edge] = (image[edge] + finer.sum(axis=1)) / (1 + len(_EDGE_SAMPLES))
     pixels = 255.0 * np.clip(image, 0.0, 1.0) ** (1 / 1.1)
@@ -259,6 +271,7 @@ def _shade(
     hits: Hits,
     pixels: Float[np.ndarray, "r 2"],
     size: tuple[int, int],
+    touched: bool,
 ) -> Float[np.ndarray, "r 3"]:
     """Colour of each ray: sky, or a lit and tinted surface."""
     height = size[1]
@@ -273,7 +286,7 @@ def _shade(
     normal = np.where((normal * rays).sum(1, keepdims=True) > 0, -normal, normal)
     base = stage.colour[hits.geom[hit]].copy()
     mine = hits.geom[hit] == stage.object_geom
-    if mine.any():
+    if touched and mine.any():
         near = 2.0 - np.abs(stage.hand_distance(p[mine])) / TOUCH
         tint = np.clip(near, 0.0, 1.0)[:, None]
         base[mine] = (1.0 - tint) * base[mine] + tint * _TOUCHED

@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 
 def test_a_missing_python_is_named(repository: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -37,3 +38,16 @@ def module(target: str) -> str:
     return {"demo": "experiments.demo", "bench": "benchmarks.run"}.get(
         target, "experiments.make_dataset"
     )
+
+
+def test_a_script_run_by_its_path_says_how_to_run_it(repository: pathlib.Path) -> None:
+    """Beside it lies a file named as a module of the standard library, which Python finds first."""
+    done = subprocess.run(
+        [sys.executable, "experiments/doctor.py"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("python -m experiments.NAME")

@@ -44,19 +44,19 @@ STABILITY = "stability"
 # and standard deviations (radians) of the 25 door demonstrations by glove that `data.teleop` reads
 # (6,729 frames; a test measures them again).
 _HABITS: tuple[tuple[str, float, float], ...] = (
-    ("FFJ3-MFJ3", 0.071, 0.294),
-    ("MFJ3-RFJ3", 0.200, 0.176),
+    ("FFJ3-MFJ3", 0.071, 0.295),
+    ("MFJ3-RFJ3", 0.201, 0.175),
     ("RFJ3-LFJ3", -0.014, 0.154),
-    ("FFJ2-MFJ2", -0.120, 0.113),
-    ("MFJ2-RFJ2", -0.105, 0.117),
-    ("RFJ2-LFJ2", 0.084, 0.151),
-    ("FFJ1-MFJ1", -0.102, 0.112),
-    ("MFJ1-RFJ1", -0.181, 0.135),
-    ("RFJ1-LFJ1", 0.124, 0.178),
+    ("FFJ2-MFJ2", -0.121, 0.113),
+    ("MFJ2-RFJ2", -0.106, 0.117),
+    ("RFJ2-LFJ2", 0.085, 0.151),
+    ("FFJ1-MFJ1", -0.103, 0.113),
+    ("MFJ1-RFJ1", -0.182, 0.135),
+    ("RFJ1-LFJ1", 0.125, 0.179),
     ("FFJ4", 0.012, 0.096),
-    ("MFJ4", -0.067, 0.094),
-    ("RFJ4", -0.045, 0.107),
-    ("LFJ4", -0.163, 0.113),
+    ("MFJ4", -0.068, 0.094),
+    ("RFJ4", -0.046, 0.107),
+    ("LFJ4", -0.165, 0.112),
 )
 HABIT_MEAN = np.array([mean for _, mean, _ in _HABITS])
 HABIT_DEVIATION = np.array([deviation for _, _, deviation in _HABITS])
@@ -87,7 +87,7 @@ def measure(
     Args:
         hand: The hand.
         phi: Poses in the object frame, +z up.
-        points: Points of the object's surface, metres, object frame, 3 mm apart or denser.
+        points: Points of the object's surface, metres, object frame; some millimetres apart.
         normals: Outward unit normals there.
         held_part: Which points belong to the part that people hold, if that is known.
         enough: Share of the touched surface on that part from which on it is held.

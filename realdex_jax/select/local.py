@@ -1,8 +1,9 @@
 """Scores grasps from measured features: no key, no network, the same answer every time.
 
-Each question of the rubric (`realdex_jax.select.prompt.ASPECTS`) is answered from 0 to 1 by a line
-through what people do, the score is their weighted mean. Where a feature is unknown its question is
-left out, and the other weights count more. The weights are fitted by `experiments.fit_selection`.
+Each question of the rubric (`realdex_jax.select.prompt.ASPECTS`) is answered by features, each made
+a number from 0 to 1 by broken lines that were set by hand; the score is the answers' weighted mean.
+Where a feature is unknown its question is left out, and the other weights count more. The weights
+are fitted by `experiments.fit_selection`.
 """
 
 import dataclasses
@@ -55,16 +56,45 @@ _ASPECTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 _PRAISE: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "place": ("the forearm comes from a comfortable side", "the forearm comes from below"),
-        "part": ("it holds the part made for that", "it does not hold the part made for that"),
-        "opposition": ("thumb and fingers press against each other", "the thumb does not oppose"),
-        "contact": ("enough fingers touch", "too few fingers touch"),
-        "posture": ("the fingers bend as people's do", "the fingers bend as people's hardly do"),
-        "use": ("it is steady enough for use", "it is not steady enough for use"),
+        features.WRIST: (
+            "the forearm comes from a comfortable side",
+            "the forearm comes from an uncomfortable side",
+        ),
+        features.HOLD: (
+            "it holds the part made for that",
+            "it does not hold the part made for that",
+        ),
+        features.OPPOSITION: (
+            "thumb and fingers press against each other",
+            "thumb and fingers do not press against each other",
+        ),
+        features.FINGERS: ("enough fingers touch", "too few fingers touch"),
+        features.LINKS: ("much of the hand touches", "little of the hand touches"),
+        features.DEPTH: ("no finger sinks in", "the hand sinks into the object"),
+        features.POSTURE: (
+            "the fingers bend as people's do",
+            "the fingers bend as people's hardly do",
+        ),
+        features.STABILITY: ("it stays put in physics", "it shifts in physics"),
     }
 )
+"""What is said of a feature that is good, and of one that is not."""
 _GOOD = 0.6
-"""An answer from here on is praised, one below is blamed."""
+"""A feature this good or better is praised, one below is blamed."""
+
+
+def goodness(found: Mapping[str, float]) -> dict[str, float]:
+    """How good each known feature is, from 0 to 1.
+
+    Raises:
+        ScoreError: A feature that is not a finite number.
+    """
+    bad = {name: value for name, value in found.items() if not np.isfinite(value)}
+    if bad:
+        raise ScoreError(f"features {bad} are not finite; leave out what is unknown")
+    return {
+        name: float(np.interp(found[name], *line)) for name, line in _LINES.items() if name in found
+    }
 
 
 def aspects(found: Mapping[str, float]) -> dict[str, float]:
@@ -73,15 +103,9 @@ def aspects(found: Mapping[str, float]) -> dict[str, float]:
     Raises:
         ScoreError: A feature that is not a finite number.
     """
-    bad = {name: value for name, value in found.items() if not np.isfinite(value)}
-    if bad:
-        raise ScoreError(f"features {bad} are not finite; leave out what is unknown")
-    out = {}
-    for aspect, names in _ASPECTS.items():
-        known = [float(np.interp(found[n], *_LINES[n])) for n in names if n in found]
-        if known:
-            out[aspect] = float(np.mean(known))
-    return out
+    good = goodness(found)
+    known = {aspect: [good[n] for n in names if n in good] for aspect, names in _ASPECTS.items()}
+    return {aspect: float(np.mean(values)) for aspect, values in known.items() if values}
 
 
 def table(subjects: Sequence[Mapping[str, float]]) -> Float[np.ndarray, "b 6"]:
@@ -132,23 +156,22 @@ class LocalScorer:
         mean = sum(weights[name] * answers[name] for name in answers) / total
         return Score(
             value=LOWEST + (HIGHEST - LOWEST) * mean,
-            explanation=_sentence(answers, weights, subject.features),
+            explanation=_sentence(subject.features, self.weights),
             by=self.name,
             aspects={k: LOWEST + (HIGHEST - LOWEST) * v for k, v in answers.items()},
         )
 
 
-def _sentence(
-    answers: Mapping[str, float], weights: Mapping[str, float], found: Mapping[str, float]
-) -> str:
+def _sentence(found: Mapping[str, float], weights: Mapping[str, float]) -> str:
     """What speaks most for the grasp, and what most against it."""
-    loss = {name: weights[name] * (1 - value) for name, value in answers.items()}
-    good = sorted((n for n in answers if answers[n] >= _GOOD), key=lambda n: -weights[n])
-    bad = sorted((n for n in answers if answers[n] < _GOOD), key=lambda n: -loss[n])
-    said = [_PRAISE[name][0] for name in good[:2]]
-    if features.FINGERS in found:
-        said.append(f"{found[features.FINGERS]:.0f} of 5 fingers touch")
-    text = ", ".join(said) if said else "nothing speaks for it"
-    if bad:
-        text += "; but " + " and ".join(_PRAISE[name][1] for name in bad[:2])
+    good = goodness(found)
+    weight = {
+        name: sum(weights[aspect] / len(of) for aspect, of in _ASPECTS.items() if name in of)
+        for name in good
+    }
+    praised = sorted((n for n in good if good[n] >= _GOOD), key=lambda n: -weight[n])
+    blamed = sorted((n for n in good if good[n] < _GOOD), key=lambda n: -weight[n] * (1 - good[n]))
+    text = ", ".join(_PRAISE[name][0] for name in praised[:3]) or "nothing speaks for it"
+    if blamed:
+        text += "; but " + " and ".join(_PRAISE[name][1] for name in blamed[:2])
     return text[0].upper() + text[1:] + "."

@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(dataset, folder):
     """Demonstrations with one object, made anew."""
-    return motion_data._object(HAND, dataset, "yogurt", COUNT, folder, print)
+    return motion_data.demonstrations(HAND, dataset, "yogurt", COUNT, folder, print)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,9 @@ def test_demonstrations_are_kept_and_made_again_if_their_files_are_damaged(made,
 
     def again():
         told.clear()
-        found, counts = motion_data._object(HAND, dataset, "yogurt", COUNT, folder, told.append)
+        found, counts = motion_data.demonstrations(
+            HAND, dataset, "yogurt", COUNT, folder, told.append
+        )
         same(found, motions)
         assert counts == tally
 

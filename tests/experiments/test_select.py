@@ -89,7 +89,7 @@ def test_gemini_scores_over_http_and_a_transcript_replays_it(
     lines = said(out)
     assert {x["by"] for x in lines} == {"m-1"}
     monkeypatch.delenv("GEMINI_API_KEY")
-    words = ("--replay", out / "transcript.jsonl", "--model-name", "m-1")
+    words = ("--replay", out, "--model-name", "m-1")
     run(monkeypatch, *words, "--requirement", "hand it over", "--out", again)
     assert said(again) == lines
     for path in tmp_path.rglob("*"):
@@ -105,8 +105,11 @@ def test_gemini_scores_over_http_and_a_transcript_replays_it(
             "GEMINI_API_KEY",
         ),
         (("--requirement", "hand it over"), "add --scorer gemini"),
-        (("--replay", "nowhere.jsonl", "--model-name", "m"), "no transcript at nowhere.jsonl"),
-        (("--replay", "nowhere.jsonl"), "needs --model-name"),
+        (("--replay", "nowhere", "--model-name", "m"), "no transcript at nowhere/transcript"),
+        (("--replay", "nowhere"), "needs --model-name"),
+        (("--seed", -1), "a seed is not negative"),
+        (("--scale", 0.1), "add --objects"),
+        (("--objects", "folder"), "--object and --objects: give one of them"),
         (("--top", 0), "both at least one"),
         (("--object", "teapot"), "no parametric object 'teapot'"),
     ],

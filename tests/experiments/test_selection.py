@@ -1,16 +1,22 @@
 """Choosing among grasps that hold: what is left out, in which order, and never the same twice."""
 
+import pathlib
+
 import numpy as np
 import pytest
 
-from experiments import selection
+from experiments import chain, protocol, selection
 from realdex_jax.data import schema, store
 from realdex_jax.data.schema import GraspSet
+from realdex_jax.errors import DatasetError
+from realdex_jax.generate import Candidates
 from realdex_jax.hand.load import HandModel, load
+from realdex_jax.models import grasp_model
 from realdex_jax.select import features
 from realdex_jax.select.local import LocalScorer
 from realdex_jax.select.scorer import Score, Task
 from sim import objects
+from sim.physics import Physics
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +95,32 @@ def test_the_part_is_the_first_that_people_take_an_object_by() -> None:
     assert objects.held_part(shape, shape.surface(64)) is None
 
 
+def test_what_another_scorer_stood_in_for_comes_last(pool: selection.Pool) -> None:
+    """Scores of two scorers are on two scales; 3 from the one asked beats 5 from another."""
+
+    class Half(Fixed):
+        def score(self, task, subjects):
+            own = super().score(task, subjects)
+            return [Score(5.0, "", "local") if i % 2 else one for i, one in enumerate(own)]
+
+    scorer = Half(*np.linspace(1.0, 3.0, 10))
+    assert selection.choose(scorer, Task("jar"), pool, 5).best == (8, 6, 4, 2, 0)
+
+
+def test_a_pool_comes_back(pool: selection.Pool, tmp_path: pathlib.Path) -> None:
+    again = selection.load(selection.save(tmp_path / "pool.npz", pool), pool.shape)
+    np.testing.assert_array_equal(again.index, pool.index)
+    np.testing.assert_array_equal(again.grasps.phi, pool.grasps.phi)
+    assert again.features.keys() == pool.features.keys()
+    for name, values in pool.features.items():
+        np.testing.assert_array_equal(again.features[name], values)
+    chosen = selection.choose(LocalScorer(), Task("jar"), pool, 3)
+    assert selection.choose(LocalScorer(), Task("jar"), again, 3) == chosen
+    plain = store.save_grasps(tmp_path / "grasps.npz", schema.take(pool.grasps, slice(2)))
+    with pytest.raises(DatasetError, match="no pool"):
+        selection.load(plain, pool.shape)
+
+
 def test_without_parts_no_grasp_is_by_the_part(pool: selection.Pool) -> None:
     by_part = selection.by_part(pool.features)
     assert by_part is not None
@@ -96,3 +128,32 @@ def test_without_parts_no_grasp_is_by_the_part(pool: selection.Pool) -> None:
     others = {k: v for k, v in pool.features.items() if k != features.HOLD}
     assert selection.by_part(others) is None
     assert np.isfinite(selection.local_scores(others)).all()
+
+
+def test_the_chain_hands_out_what_the_scorer_likes_of_what_holds(
+    hand: HandModel, stored: GraspSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stored grasps stand in for generated ones; the lost one must not come out."""
+
+    def generate(model, cloud, count, key, config, *, view, hand):
+        seconds = dict.fromkeys(("surface", "sample", "refine", "judge"), 0.1)
+        every = np.ones(len(stored), bool)
+        return Candidates(stored, stored, np.arange(len(stored)), every, seconds)
+
+    monkeypatch.setattr(chain.generate, "generate", generate)
+    (taken,), seconds = chain.propose(
+        hand,
+        grasp_model.load_model("realdex-sim-cvae"),
+        protocol.Entry(objects.make("cosmetics"), None),
+        ["selected"],
+        seed=0,
+        latents=len(stored),
+        grasps=10,
+        physics=Physics(),
+    )
+    assert taken.stage == "selected"
+    assert len(taken.grasps) == 10
+    assert np.abs(np.asarray(taken.grasps.phi)[:, 22:25]).max() < 0.2
+    assert seconds["selection"] > 0
+    assert taken.ms_per_grasp is not None
+    assert taken.ms_per_grasp > 1e3 * 0.4 / 10

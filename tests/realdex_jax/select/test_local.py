@@ -69,11 +69,18 @@ def test_an_unknown_feature_is_left_out() -> None:
 
 
 def test_the_explanation_names_what_decided() -> None:
-    assert "thumb does not oppose" in one({**GOOD, features.OPPOSITION: 0.0}).explanation
+    assert "do not press against" in one({**GOOD, features.OPPOSITION: 0.0}).explanation
     text = one(WORSE).explanation
-    assert "2 of 5 fingers touch" in text
     assert "does not hold the part" in text
     assert text.endswith(".")
+
+
+def test_no_explanation_blames_a_feature_that_is_good() -> None:
+    """A steady grasp beside the handle is not unsteady; five fingers too deep are not too few."""
+    text = one({**GOOD, features.HOLD: 0.0}).explanation
+    assert "but it does not hold the part made for that." in text
+    text = one({**GOOD, features.DEPTH: 0.009}).explanation
+    assert "but the hand sinks into the object." in text
 
 
 def test_best_takes_the_highest_first_and_keeps_the_order_of_equals() -> None:
