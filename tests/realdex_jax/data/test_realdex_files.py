@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from realdex_jax.data import realdex_export, realdex_files, realdex_grasps, realdex_layout
+from realdex_jax.data import (
+    realdex_export,
+    realdex_files,
+    realdex_grasps,
+    realdex_layout,
+    realdex_write,
+    tf_series,
+)
 from realdex_jax.errors import DatasetError, UnsafePickleError
 from realdex_jax.hand import joints
+from realdex_jax.hand.load import load
 
 
 def npy(value):
@@ -113,6 +121,30 @@ def test_a_recording_comes_back_with_its_wrist(recorded, bent):
     posed = realdex_grasps.pose(frames)
     assert posed.wrist_measured
     check_pose(posed, motion)
+
+
+def test_palm_agrees_with_the_robot_series_of_all_links(recorded, bent):
+    # Another reader takes the palm and the joints from the whole tree of links.
+    folder, motion = recorded
+    phi = np.asarray(motion.phi)
+    wxyz = Rotation.from_rotvec(phi[:, 25:]).as_quat(scalar_first=True)
+    palm = np.concatenate([wxyz, phi[:, 22:25]], axis=1)
+    stamps = realdex_export.FIRST_STAMP + np.round(np.arange(36) * 1e9 / 15).astype(np.int64)
+    links = realdex_write.hand_links(load("shadow"), phi[:, :22], palm, bent(motion))
+    for (parent, link), poses in links.items():
+        rows = np.concatenate([poses[:, 4:], np.roll(poses[:, :4], -1, axis=1)], axis=1)
+        lines = [
+            f"{t} {' '.join(map(repr, row))}\n"
+            for t, row in zip(stamps, rows.tolist(), strict=True)
+        ]
+        (folder / "r" / "TF" / f"{parent}-{link}.txt").write_text("".join(lines))
+    track = tf_series.hand_track(load("shadow"), folder / "r" / "TF", stamps)
+    posed = realdex_grasps.pose(read(folder))
+    np.testing.assert_allclose(posed.frames.wrist, track.q_wrist, atol=1e-7)
+    np.testing.assert_allclose(posed.q, track.q, atol=1e-6)
+    np.testing.assert_allclose(posed.p_world_palm, track.wxyz_xyz_world_palm[:, 4:], atol=1e-7)
+    R = Rotation.from_quat(track.wxyz_xyz_world_palm[:, :4], scalar_first=True)
+    assert (posed.R_world_palm * R.inv()).magnitude().max() < 1e-6
 
 
 def test_without_the_wrist_it_is_taken_as_straight(recorded):
