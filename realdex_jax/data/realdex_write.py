@@ -20,6 +20,7 @@ from scipy.spatial.transform import Rotation
 from realdex_jax.data import calibration, rigid
 from realdex_jax.data.calibration import Calibration
 from realdex_jax.data.pictures import COLOUR, DEPTH
+from realdex_jax.data.realdex_layout import P_FOREARM_WRIST, P_WRIST_PALM
 from realdex_jax.data.realdex_raw import STAMPS
 from realdex_jax.data.tf_series import PALM, WORLD, WRIST
 from realdex_jax.errors import DatasetError
@@ -27,9 +28,6 @@ from realdex_jax.hand.load import HandModel
 
 Links = Mapping[tuple[str, str], Float[np.ndarray, "_ 7"]]
 """Pose of a link in its parent, by (parent, link): one row, or one for each stamp."""
-
-P_FOREARM_WRIST, P_WRIST_PALM = (0.0, -0.010, 0.21301), (0.0, 0.0, 0.034)
-"""Offsets (m) between the hand's forearm, wrist and palm. Facts: Shadow's published URDF."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

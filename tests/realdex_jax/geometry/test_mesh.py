@@ -50,6 +50,7 @@ PLY = box().export(file_type="ply", encoding="binary")
         ("a.obj", BOX.encode() + b"f 1 2 99\n", "refers to vertex 99, there are 8"),
         ("a.obj", BOX.encode() + b"f 1 2 -99\n", "line 21: a face refers to vertex -99"),
         ("a.obj", BOX.encode() + b"f 0 1 2\n", "vertex numbers start at 1"),
+        ("a.obj", BOX.encode() + b"f 1 2 " + b"9" * 400, "line 21: a face refers to vertex 9{20};"),
         ("a.obj", BOX.encode() + b"f 1 2\n", "at least 3 corners"),
         ("a.obj", BOX.encode() + b"v 1 2\n", "cannot read 'v 1 2'"),
         ("a.obj", BOX.encode()[:-3], "line 20: a face needs at least 3 corners, has 2"),

@@ -1,0 +1,372 @@
+"""Reader of the RealDex release, as downloaded or as its own scripts leave it.
+
+Opens a folder that holds recordings (`final_data.npy`, however deep they lie), training sequences
+(`<object>/<k>.npz`), the downloads themselves (`<object>.zip`, read in place), object models
+(`<object>.obj`), or any of these together. Everything is handed on in this project's terms: our
+joint order, the palm's pose in the object's frame for grasps and in the world for motions, metres,
+radians. `docs/realdex.md` says how, trap by trap.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, get_args
+
+import numpy as np
+from jaxtyping import Float
+
+from realdex_jax.data import archive, motion_set, realdex_files, schema
+from realdex_jax.data import realdex_grasps as grasping
+from realdex_jax.data import realdex_layout as layout
+from realdex_jax.data import realdex_objects as surfaces
+from realdex_jax.data.motion import Motion
+from realdex_jax.data.realdex_frames import Frames
+from realdex_jax.data.realdex_grasps import Root, Rule
+from realdex_jax.data.realdex_layout import Files, Found
+from realdex_jax.data.schema import GraspSet
+from realdex_jax.data.source import Unit
+from realdex_jax.data.splits import PARTS
+from realdex_jax.errors import DatasetError, MeshError
+
+FORMAT = "realdex"
+MARK = "realdex_sim.json"
+"""File that our writer adds to the layout: which objects are held out."""
+
+Kind = Literal["auto", "recordings", "sequences"]
+Signs = Literal["urdf", "mjcf"]
+
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "kind": get_args(Kind),
+    "root": grasping.ROOTS,
+    "signs": get_args(Signs),
+    "rule": grasping.RULES,
+    "split": ("auto", *layout.RULES),
+}
+
+MAX_POINTS = 4096
+"""Points handed on for an object without a mesh."""
+_CLOUDS = 8  # sequences whose clouds are put together for it
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a release is read."""
+
+    models: Path | None = None
+    """Folder or zip of `<object>.obj`; those beside the data if not given."""
+    model_scale: float | None = None
+    """Factor from the models' unit to metres; they are in metres if not given."""
+    kind: Kind = "auto"
+    """Recordings or sequences where an object has both; auto: recordings, whose orientations are
+    exact."""
+    root: Root = "forearm"
+    """What the stored hand pose is of; as-stored: of the palm."""
+    signs: Signs = "urdf"
+    """Joint signs; mjcf: those of the release's hand model (DexGraspNet's)."""
+    rule: Rule = "held"
+    """Which frames are grasps."""
+    most: int = grasping.MOST
+    """Grasps kept of each sequence; 0 for all."""
+    split: str = "auto"
+    """release, release-training, paper; auto: the data's own if it names one, or release."""
+    check_md5: bool = True
+    """Whether a download is compared with `md5.txt`, if that is there; minutes for a large one."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RealDex:
+    """An opened release."""
+
+    path: Path
+    """Folder, or one download."""
+    options: Options
+    """How it is read."""
+    files: Files
+    """What lies there."""
+    found: Mapping[str, tuple[Found, ...]]
+    """Recordings and sequences that lie open, by object."""
+    downloads: Mapping[str, Path]
+    """Archives of objects without any."""
+    own: Mapping[str, tuple[str, ...]] | None = None
+    """Splits that the data names itself."""
+
+    @property
+    def format(self) -> str:
+        """Name of the layout."""
+        return FORMAT
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Objects, sorted; under "release-training" only those it names."""
+        every = tuple(sorted({*self.found, *self.downloads}))
+        if self.options.split != "release-training":
+            return every
+        parts = layout.splits(every, self.options.split)
+        return tuple(sorted(name for part in parts.values() for name in part))
+
+    def read(self, unit: str) -> Unit:
+        """Reads all recordings or sequences of one object; a file that is refused is noted.
+
+        Raises:
+            DatasetError: No such object, or none of its files can be used.
+        """
+        if unit not in self.units:
+            raise DatasetError(f"no object {unit!r} in {self.path}; it has {', '.join(self.units)}")
+        notes: list[str] = []
+        if unit in self.downloads:
+            files = self._opened(self.downloads[unit], notes)
+            found = layout.find(files.names, unit)
+        else:
+            files, found = self.files, self.found[unit]
+        mesh, points = self._model(unit, files, notes)
+        chosen = _chosen(found, self.options.kind, notes)
+        if not chosen:
+            raise DatasetError(f"{files.where} holds no recording of {unit}")
+        refused: list[str] = []
+        read: list[Frames] = []
+        for item in chosen:
+            try:
+                read.append(self._frames(files, item))
+            except DatasetError as error:
+                refused.append(str(error))
+        if points is None:
+            points = self._cloud(files, found, read, notes)
+        sets: list[GraspSet] = []
+        motions: list[Motion] = []
+        for frames in read:
+            try:
+                grasps, reaches = self._taken(frames, points)
+            except DatasetError as error:
+                refused.append(str(error))
+            else:
+                sets.append(grasps)
+                motions += reaches
+                notes += [f"{frames.name}: {note}" for note in frames.notes]
+        if not sets:
+            raise DatasetError(f"no file of {unit} can be used; first: {refused[0]}")
+        notes += [f"left out: {reason}" for reason in refused]
+        grasps = schema.concatenate(sets)
+        straight = sum(frames.wrist is None for frames in read)
+        if straight and self.options.root == "forearm":
+            notes.append(f"wrist assumed zero in {straight} of {len(read)} files: not recorded")
+        if not len(grasps):
+            notes.append(f'no grasps by the rule "{self.options.rule}"')
+        return Unit(
+            name=unit,
+            grasps=grasps if len(grasps) else None,
+            motions=_collected(motions, unit),
+            mesh=mesh,
+            points=points if mesh is None else None,
+            notes=tuple(notes),
+        )
+
+    def splits(self, units: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Parts by the rule of the options."""
+        if self.options.split != "auto":
+            return layout.splits(units, self.options.split)
+        if self.own is None:
+            return layout.splits(units, "release")
+        return {part: tuple(n for n in self.own[part] if n in units) for part in PARTS}
+
+    def schemes(self, units: Sequence[str]) -> dict[str, dict[str, tuple[str, ...]]]:
+        """Parts by every rule that has a name, for a store's further schemes."""
+        return {rule: layout.splits(units, rule) for rule in layout.RULES}
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Layout, folder and options, as JSON."""
+        options = {
+            k: v if v is None or isinstance(v, (int, float)) else str(v)
+            for k, v in dataclasses.asdict(self.options).items()
+        }
+        return {"layout": FORMAT, "source": self.path.name, "options": options}
+
+    def _frames(self, files: Files, item: Found) -> Frames:
+        read = (
+            realdex_files.read_recording
+            if item.kind == "recording"
+            else realdex_files.read_sequence
+        )
+        return read(files, item.name, mjcf=self.options.signs == "mjcf")
+
+    def _opened(self, path: Path, notes: list[str]) -> Files:
+        sums = path.parent / "md5.txt"
+        wanted = self.options.check_md5 and sums.is_file()
+        if wanted and not archive.check_md5(path, archive.read_md5(sums)):
+            notes.append(f"md5.txt has no sum for {path.name}")
+        return archive.open_archive(path)
+
+    def _model(
+        self, unit: str, files: Files, notes: list[str]
+    ) -> tuple[bytes | None, Float[np.ndarray, "n 3"] | None]:
+        """The object's model as OBJ text, and points on it; neither if there is none."""
+        places = (
+            [files, self.files]
+            if self.options.models is None
+            else [layout.files(self.options.models)]
+        )
+        for place in places:
+            names = [
+                n
+                for n in place.names
+                if n.endswith(".obj") and layout.spelt(PurePosixPath(n).stem) == unit
+            ]
+            if names:
+                name = min(names, key=lambda n: (n.count("/"), n))
+                try:
+                    return surfaces.read_model(place, name, self.options.model_scale)
+                except MeshError as error:
+                    notes.append(f"model left out: {error}")
+                    return None, None
+        notes.append("no model")
+        return None, None
+
+    def _cloud(
+        self, files: Files, found: Sequence[Found], read: Sequence[Frames], notes: list[str]
+    ) -> Float[np.ndarray, "n 3"] | None:
+        """Points of the object out of the clouds that sequences carry, in its frame."""
+        clouds = list(islice((c for f in read if (c := surfaces.cloud(f)) is not None), _CLOUDS))
+        if not clouds:
+            for item in islice((i for i in found if i.kind == "sequence"), _CLOUDS):
+                try:
+                    points = surfaces.cloud(self._frames(files, item))
+                except DatasetError as error:
+                    notes.append(f"cloud left out: {error}")
+                else:
+                    clouds += [] if points is None else [points]
+        if not clouds:
+            return None
+        points = np.concatenate(clouds)
+        notes.append(
+            f"surface from {len(clouds)} captured clouds; what of table and hand lay in the "
+            "object's bounding box is among them"
+        )
+        if len(points) > MAX_POINTS:
+            points = points[np.sort(np.random.default_rng(0).permutation(len(points))[:MAX_POINTS])]
+        return points.astype(np.float32)
+
+    def _taken(
+        self, frames: Frames, points: Float[np.ndarray, "n 3"] | None
+    ) -> tuple[GraspSet, list[Motion]]:
+        """Grasps and reaches of one file."""
+        posed = grasping.pose(frames, self.options.root)
+        touching = grasping.contact(posed, points)
+        sets, found = [grasping.none()], []
+        for segment in grasping.segments(frames):
+            rule, most = self.options.rule, self.options.most
+            sets.append(grasping.grasps(posed, segment, touching, rule, most))
+            motion = grasping.reach(posed, segment)
+            found += [] if motion is None else [motion]
+        return schema.validate(schema.concatenate(sets), frames.name), found
+
+
+def recognise(path: Path) -> bool:
+    """Whether a folder or download looks like the release, by its names."""
+    if path.is_file():
+        return path.suffix == ".zip" and layout.spelt(path.stem) in layout.OBJECTS
+    if not path.is_dir() or (path / "dataset.json").is_file():
+        return False
+    try:
+        if (path / MARK).is_file():
+            return True
+        files = layout.files(path)
+    except (DatasetError, OSError):
+        return False
+    return bool(layout.find(files.names, path.resolve().name) or _downloads(files.names))
+
+
+def open_source(path: Path, **options: Any) -> RealDex:
+    """Opens a folder or a download.
+
+    Args:
+        path: The folder, or one `<object>.zip`.
+        **options: Fields of `Options`.
+
+    Raises:
+        DatasetError: No such option, or no part of the release at `path`.
+    """
+    path = Path(path)
+    known = {field.name for field in dataclasses.fields(Options)}
+    for name in options:
+        if name not in known:
+            raise DatasetError(
+                f"no option {name!r} for {FORMAT}; known: {', '.join(sorted(known))}"
+            )
+    for name, choices in _CHOICES.items():
+        if name in options and options[name] not in choices:
+            raise DatasetError(
+                f"{name} is {options[name]!r}; it must be one of {', '.join(choices)}"
+            )
+    chosen = Options(**options)
+    if chosen.most < 0:
+        raise DatasetError(f"most is {chosen.most}; it must be at least zero, which keeps all")
+    if path.is_file() and path.suffix == ".zip":
+        return _checked(
+            RealDex(
+                path, chosen, layout.Folder(path.parent, ()), {}, {layout.spelt(path.stem): path}
+            )
+        )
+    files = layout.files(path)
+    found: dict[str, list[Found]] = {}
+    for item in layout.find(files.names, path.resolve().name):
+        found.setdefault(item.object, []).append(item)
+    closed = {k: path / v for k, v in _downloads(files.names).items() if k not in found}
+    own = _own(path / MARK) if (path / MARK).is_file() else None
+    every = {name: tuple(items) for name, items in found.items()}
+    return _checked(RealDex(path, chosen, files, every, closed, own))
+
+
+def _checked(source: RealDex) -> RealDex:
+    if not source.units:
+        raise DatasetError(
+            f"{source.path} holds nothing of the RealDex release: no {layout.FINAL}, no "
+            "<object>/<number>.npz, no <object>.zip"
+        )
+    return source
+
+
+def _downloads(names: Sequence[str]) -> dict[str, str]:
+    """Archives named after an object of the release, by object."""
+    stems = {layout.spelt(PurePosixPath(n).stem): n for n in names if n.endswith(".zip")}
+    return {stem: name for stem, name in stems.items() if stem in layout.OBJECTS}
+
+
+def _chosen(found: Sequence[Found], kind: Kind, notes: list[str]) -> list[Found]:
+    """Files to read: of one kind, each recording once."""
+    kinds = {"recordings": "recording", "sequences": "sequence"}
+    if kind == "auto":
+        recorded = any(item.kind == "recording" for item in found)
+        wanted = "recording" if recorded else "sequence"
+        left = sum(item.kind != wanted for item in found)
+        if left:
+            notes.append(f"{left} sequences are left out: they are cut from the recordings")
+    else:
+        wanted = kinds[kind]
+    chosen: dict[str, Found] = {}
+    for item in found:
+        if item.kind == wanted:
+            key = PurePosixPath(item.name).name if wanted == "recording" else item.name
+            if key in chosen:
+                notes.append(f"{item.name} is left out: {chosen[key].name} has the same name")
+            else:
+                chosen[key] = item
+    return list(chosen.values())
+
+
+def _collected(motions: Sequence[Motion], name: str) -> motion_set.MotionSet | None:
+    if not motions:
+        return None
+    last = np.stack([np.asarray(m.phi)[-1, :22] for m in motions])
+    return motion_set.collect(motions, [name] * len(motions), last)
+
+
+def _own(path: Path) -> dict[str, tuple[str, ...]]:
+    """Splits of our own writer's mark."""
+    try:
+        parts = dict(json.loads(path.read_text(encoding="utf-8"))["splits"])
+        own = {part: tuple(map(str, parts.get(part, ()))) for part in PARTS}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DatasetError(f"{path} is not a mark of RealDex-Sim: {error!r}") from error
+    return own

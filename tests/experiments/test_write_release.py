@@ -1,0 +1,157 @@
+"""RealDex-Sim in the release's layout: written, and read back by the reader of the release."""
+
+import dataclasses
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy.spatial.transform import Rotation
+
+from experiments import write_release
+from experiments.write_release import WriteRelease
+from realdex_jax.data import archive, motion_set, realdex, realdex_objects, schema, store
+from realdex_jax.data import realdex_layout as layout
+from realdex_jax.data.motion_set import MotionSet
+from realdex_jax.errors import ConfigError, DatasetError
+from sim import objects
+
+
+def same_poses(found: np.ndarray, stored: np.ndarray) -> None:
+    """Poses equal to 1e-6 m and rad; orientations compared as rotations."""
+    np.testing.assert_allclose(found[:, :25], stored[:, :25], rtol=0, atol=1e-6)
+    turn = Rotation.from_rotvec(found[:, 25:]) * Rotation.from_rotvec(stored[:, 25:]).inv()
+    assert turn.magnitude().max() < 1e-6
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Two grasps of each of the 52 objects."""
+    out = tmp_path_factory.mktemp("release") / "sim"
+    done = write_release.write(WriteRelease(limit=2, out=out), Console(quiet=True))
+    assert (len(done.objects), done.sequences, done.notes) == (52, 104, ())
+    return out
+
+
+@pytest.mark.parametrize("kind", ["recordings", "sequences"])
+def test_realdex_sim_comes_back(written: pathlib.Path, kind: str) -> None:
+    dataset = store.open_dataset("realdex-sim")
+    assert realdex.recognise(written)
+    source = realdex.open_source(written, kind=kind)
+    assert source.units == tuple(sorted(dataset.objects))
+    splits = source.splits(source.units)
+    assert {k: sorted(v) for k, v in splits.items()} == {
+        k: sorted(v) for k, v in dataset.splits.items()
+    }
+    for name in source.units:
+        unit = source.read(name)
+        stored = schema.take(dataset.grasps(name), slice(0, 2))
+        assert unit.grasps is not None
+        same_poses(np.asarray(unit.grasps.phi), np.asarray(stored.phi))
+        # Stored as float16, so as exact as they were.
+        np.testing.assert_allclose(unit.grasps.q_pregrasp, stored.q_pregrasp, rtol=0, atol=1e-6)
+        assert unit.motions is None  # a hand that closes on the spot reaches for nothing
+        assert unit.mesh is not None
+
+
+def test_clouds_come_back(written: pathlib.Path) -> None:
+    for name in ("duck_toy", "tea_cup"):
+        source = realdex.open_source(written, kind="sequences")
+        for item in source.found[name]:
+            if item.kind == "sequence":
+                cloud = realdex_objects.cloud(source._frames(source.files, item))
+                points = objects.make(name).surface(2048).points
+                np.testing.assert_allclose(cloud, points, rtol=0, atol=1e-5)
+        found, _ = realdex_objects.read_model(layout.files(written), f"models/{name}.obj")
+        text = [line.split() for line in found.decode().splitlines() if line.startswith("v ")]
+        vertices = np.array([words[1:] for words in text], float)
+        np.testing.assert_allclose(vertices, objects.make(name).vertices, rtol=0, atol=1e-8)
+
+
+def test_archives_are_like_the_downloads(
+    tmp_path: pathlib.Path, tiny_dataset: pathlib.Path
+) -> None:
+    config = WriteRelease(data=str(tiny_dataset), archives=True, out=tmp_path / "a")
+    write_release.write(config, Console(quiet=True))
+    sums = archive.read_md5(config.out / "md5.txt")
+    assert sorted(sums) == ["block.zip", "brick.zip"]
+    assert all(archive.check_md5(config.out / name, sums) for name in sums)
+    names = archive.open_archive(config.out / "block.zip").names
+    assert "storage/bags/block/block_1/final_data.npy" in names
+    again = dataclasses.replace(config, out=tmp_path / "b")
+    write_release.write(again, Console(quiet=True))
+    for name in sums:
+        assert (config.out / name).read_bytes() == (again.out / name).read_bytes()
+
+
+def _motions(names: tuple[str, ...]) -> MotionSet:
+    """A reach of 20 frames to each object."""
+    dataset = store.open_dataset("realdex-sim")
+    phi = []
+    for name in names:
+        goal = np.asarray(dataset.grasps(name).phi[0], np.float64)
+        poses = np.repeat(goal[None], 20, axis=0)
+        poses[:, 22:25] += np.linspace(1, 0, 20)[:, None] * np.array([0.0, -0.2, 0.2])
+        phi.append(poses.astype(np.float32))
+    at_rest = np.tile([1.0, 0, 0, 0, 0, 0, 0], (len(names), 1))
+    return motion_set.of_poses(
+        names, range(len(names)), phi, at_rest, np.stack([p[-1, :22] for p in phi])
+    )
+
+
+def test_motions_come_back(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = _motions(("duck_toy", "tea_cup"))
+    monkeypatch.setattr(write_release, "_motions", lambda config, console: [made])
+    out = tmp_path / "sim"
+    write_release.write(WriteRelease(limit=0, out=out), Console(quiet=True))
+    source = realdex.open_source(out)
+    assert source.units == ("duck_toy", "tea_cup")
+    for index, name in enumerate(source.units):
+        unit = source.read(name)
+        assert unit.motions is not None
+        assert len(unit.motions) == 1
+        same_poses(unit.motions.poses(0), made.poses(index))
+        assert unit.grasps is not None
+        same_poses(np.asarray(unit.grasps.phi), made.poses(index)[-1:])
+
+
+def test_only_its_own_folder_is_replaced(
+    tmp_path: pathlib.Path,
+    tiny_dataset: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(*words: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["write_release", *map(str, words)])
+        monkeypatch.setenv("COLUMNS", "300")
+        write_release.main()
+
+    out = tmp_path / "out"
+    words = ("--data", tiny_dataset, "--out", out)
+    run(*words, "--what", "sequences")
+    assert "9 sequences of 2 objects" in capsys.readouterr().out
+    assert not (out / "bags").exists()
+    run(*words, "--what", "recordings", "--limit", 1)
+    assert "2 sequences of 2 objects" in capsys.readouterr().out
+    assert not (out / "sequences").exists()
+    (out / realdex.MARK).unlink()
+    with pytest.raises(SystemExit) as stop:
+        run(*words)
+    assert stop.value.code == 2
+    assert "neither an empty folder nor a release" in capsys.readouterr().out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+
+
+def test_mistakes_are_named(tmp_path: pathlib.Path, tiny_dataset: pathlib.Path) -> None:
+    config = WriteRelease(data=str(tiny_dataset), out=tmp_path / "out")
+    for change, error, match in (
+        ({"limit": -1}, ConfigError, "limit is -1"),
+        ({"limit": 0}, ConfigError, "nothing to write"),
+        ({"points": 3}, ConfigError, "points is 3"),
+        ({"motions": "mine"}, ConfigError, "known: realdex-sim"),
+        ({"data": "absent"}, DatasetError, "absent"),
+    ):
+        with pytest.raises(error, match=match):
+            write_release.write(dataclasses.replace(config, **change), Console(quiet=True))
+    assert not list(tmp_path.iterdir())
