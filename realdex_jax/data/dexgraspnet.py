@@ -11,29 +11,23 @@ One file holds the grasps of one object at five sizes; a size with its mesh mult
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import trimesh
 from jaxtyping import Float
-from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.transform import Rotation
 
+from realdex_jax.data import pieces
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.data.unpickle import load_objects
-from realdex_jax.errors import DatasetError, MeshError
-from realdex_jax.geometry import obj
-from realdex_jax.geometry.mesh import MAX_COUNT
-from realdex_jax.geometry.shape import MAX_PIECE_VERTICES, ObjectShape
+from realdex_jax.errors import DatasetError
+from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand import joints
 
 EULER = ("WRJRx", "WRJRy", "WRJRz")
 """Angles (rad) about the fixed x, y, z axes, in this order."""
 TRANSLATION = ("WRJTx", "WRJTy", "WRJTz")
 """Palm position in the object frame, metres."""
-
-MASS = 0.1
-"""kg; the dataset gives none. Physics sets its own."""
 
 LIMIT_TOLERANCE = 1e-3
 """Radians beyond a joint limit that still count as rounding; more is reported."""
@@ -86,17 +80,35 @@ def read(root: Path | str, code: str) -> tuple[ScaledGrasps, ...]:
     if not path.is_file():
         raise DatasetError(f"{path}: no such file; known codes: {', '.join(codes(root)[:8])}")
     scale, phi = parse(load_objects(path), str(path))
-    pieces = read_pieces(root / "meshdata" / code / "coacd" / "decomposed.obj")
+    found = pieces.read(mesh_path(root, code))
     out = []
     for size in np.unique(scale):
-        rows = scale == size
-        q = phi[rows, :22]
-        beyond = np.maximum(joints.LOWER - q, q - joints.UPPER).max(axis=1)
-        beyond = np.where(beyond > LIMIT_TOLERANCE, beyond, 0.0).astype(np.float32)
-        columns = {"beyond_limits": beyond}
-        shape = _shape(f"{code}@{size:.3f}", pieces, float(size), code.split("-")[1:2])
-        out.append(ScaledGrasps(code, float(size), shape, GraspSet(phi[rows], q, q, columns)))
+        shape = pieces.shape(unit_name(code, size), found, float(size), category(code))
+        out.append(ScaledGrasps(code, float(size), shape, grasp_set(phi[scale == size])))
     return tuple(out)
+
+
+def mesh_path(root: Path, code: str) -> Path:
+    """Where an object's mesh lies."""
+    return root / "meshdata" / code / "coacd" / "decomposed.obj"
+
+
+def unit_name(code: str, scale: float) -> str:
+    """Name of an object at one size."""
+    return f"{code}@{scale:.3f}"
+
+
+def category(code: str) -> str:
+    """Kind of object, the second part of its code."""
+    return "".join(code.split("-")[1:2]).lower() or "object"
+
+
+def grasp_set(phi: Float[np.ndarray, "n 28"]) -> GraspSet:
+    """Poses as a set: the grasp itself is pre-grasp and squeeze; column `beyond_limits`."""
+    q = phi[:, :22]
+    beyond = np.maximum(joints.LOWER - q, q - joints.UPPER).max(axis=1)
+    beyond = np.where(beyond > LIMIT_TOLERANCE, beyond, 0.0).astype(np.float32)
+    return GraspSet(phi, q, q, {"beyond_limits": beyond})
 
 
 def parse(
@@ -142,80 +154,6 @@ def parse(
     q = joints.from_dexgraspnet(raw[:, :22])
     phi = np.concatenate([q, raw[:, 25:28], rotvec], axis=1).astype(np.float32)
     return np.round(scale, 3), phi
-
-
-class Piece(NamedTuple):
-    """A convex piece in mesh units."""
-
-    vertices: np.ndarray
-    faces: np.ndarray
-
-
-def read_pieces(path: Path) -> tuple[Piece, ...]:
-    """Convex pieces of a decomposed mesh, the hull of each `o` or `g` group.
-
-    Raises:
-        MeshError: The file is missing or unreadable, or a piece encloses no volume.
-    """
-    if not path.is_file():
-        raise MeshError(f"{path}: no such mesh")
-    pieces = []
-    for name, vertices in _groups(path).items():
-        try:
-            pieces.append(_hull(vertices))
-        except (QhullError, ValueError, IndexError) as error:
-            raise MeshError(f"{path}: piece {name!r} encloses no volume") from error
-    if not pieces:
-        raise MeshError(f"{path}: no pieces")
-    return tuple(pieces)
-
-
-def _groups(path: Path) -> dict[str, np.ndarray]:
-    """Vertices that the faces of each `o` or `g` group of an OBJ file use."""
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise MeshError(f"{path}: not a readable OBJ file ({error})") from error
-    found = obj.parse(text, str(path), MAX_COUNT)
-    if not np.isfinite(found.vertices).all():
-        raise MeshError(f"{path}: has vertices that are not finite")
-    return {
-        name or "unnamed": found.vertices[np.unique(found.faces[found.face_group == index])]
-        for index, name in enumerate(found.groups)
-    }
-
-
-def _hull(vertices: np.ndarray) -> Piece:
-    """Convex hull; beyond `MAX_PIECE_VERTICES` corners the most spread ones are kept."""
-    corner = vertices[ConvexHull(vertices).vertices]
-    if len(corner) > MAX_PIECE_VERTICES:
-        corner = corner[_spread(corner, MAX_PIECE_VERTICES)]
-    hull = trimesh.convex.convex_hull(corner)
-    return Piece(np.asarray(hull.vertices), np.asarray(hull.faces))
-
-
-def _spread(p: np.ndarray, count: int) -> np.ndarray:
-    """Indices of `count` points, each the farthest from those before it."""
-    chosen = [int(np.linalg.norm(p - p.mean(axis=0), axis=1).argmax())]
-    nearest = np.linalg.norm(p - p[chosen[0]], axis=1)
-    while len(chosen) < count:
-        chosen.append(int(nearest.argmax()))
-        nearest = np.minimum(nearest, np.linalg.norm(p - p[chosen[-1]], axis=1))
-    return np.array(chosen)
-
-
-def _shape(name: str, pieces: tuple[Piece, ...], scale: float, category: list[str]) -> ObjectShape:
-    start = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
-    faces = [piece.faces + at for piece, at in zip(pieces, start, strict=False)]
-    return ObjectShape(
-        name=name,
-        vertices=np.concatenate([piece.vertices for piece in pieces]) * scale,
-        faces=np.concatenate(faces),
-        pieces=tuple(piece.vertices * scale for piece in pieces),
-        piece_labels=("body",) * len(pieces),
-        mass=MASS,
-        category=category[0].lower() if category else "object",
-    )
 
 
 def _number(value: object, where: str) -> float:

@@ -17,6 +17,9 @@ from realdex_jax.errors import MeshError
 _LINE_LIMIT = 100_000
 """Longest line (characters) that is read; longer ones only occur in broken or hostile files."""
 
+_INDEX_LIMIT = 2**31
+"""Largest vertex number that is read; larger ones do not fit an array of integers."""
+
 
 @dataclass(frozen=True, eq=False)
 class ObjText:
@@ -95,4 +98,6 @@ def _index(word: str, count: int) -> int:
         raise MeshError("vertex numbers start at 1, found 0")
     if number < -count:
         raise MeshError(f"a face refers to vertex {number}, but only {count} came before it")
+    if number > _INDEX_LIMIT:
+        raise MeshError(f"a face refers to vertex {word[:20]}; no file has so many")
     return number - 1 if number > 0 else count + number
