@@ -8,6 +8,7 @@ One file holds the grasps of one object at five sizes; a size with its mesh mult
 `hand.load("dexgraspnet")`, whose links have that hand's lengths. The data is CC BY-NC 4.0.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,10 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from realdex_jax.data import pieces
+from realdex_jax.data import pieces, schema, splits
+from realdex_jax.data.pieces import Piece
 from realdex_jax.data.schema import GraspSet
+from realdex_jax.data.source import Unit
 from realdex_jax.data.unpickle import load_objects
 from realdex_jax.errors import DatasetError
 from realdex_jax.geometry.shape import ObjectShape
@@ -31,6 +34,14 @@ TRANSLATION = ("WRJTx", "WRJTy", "WRJTz")
 
 LIMIT_TOLERANCE = 1e-3
 """Radians beyond a joint limit that still count as rounding; more is reported."""
+
+FORMAT = "dexgraspnet"
+
+SCALES = (0.06, 0.08, 0.1, 0.12, 0.15)
+"""The sizes of the release, metres per mesh unit."""
+
+REPLAY_HAND = "dexgraspnet"
+"""The hand model whose links have this data's lengths; joints and frames are ours."""
 
 _KEYS = (*joints.DEXGRASPNET_NAMES, *EULER, *TRANSLATION)
 _SCALE_RANGE = (0.01, 1.0)  # released scales are 0.06 to 0.15; beyond is another unit
@@ -165,3 +176,169 @@ def _number(value: object, where: str) -> float:
     if not np.isfinite(number):
         raise DatasetError(f"{where} is {number}")
     return number
+
+
+@dataclass(frozen=True)
+class DexGraspNet:
+    """The release as a source of units; each object at each size is one."""
+
+    root: Path
+    """Folder with `dataset/` and `meshdata/`."""
+    codes: tuple[str, ...]
+    """Its objects."""
+    scales: tuple[float, ...] = SCALES
+    """Sizes that are read."""
+
+    @property
+    def format(self) -> str:
+        """Name of the layout."""
+        return FORMAT
+
+    @property
+    def units(self) -> Sequence[str]:
+        """Objects at sizes; one without grasps reads as a unit without anything."""
+        return tuple(unit_name(code, scale) for code in self.codes for scale in self.scales)
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """Where it came from."""
+        return {
+            "layout": "DexGraspNet",
+            "scales": list(self.scales),
+            "replay_hand": REPLAY_HAND,
+            "licence": "CC BY-NC 4.0",
+        }
+
+    def splits(self, units: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """By object in the paper's shares, all sizes together: the release has no split."""
+        return by_code(self.codes, units)
+
+    def read(self, unit: str) -> Unit:
+        """Reads one object at one size.
+
+        Raises:
+            DatasetError: As `read`; or the file has grasps at a size that is not read.
+            UnsafePickleError: The file asks for more than plain data.
+            MeshError: The mesh is missing or has a piece that encloses no volume.
+        """
+        code, size = parse_name(unit, self.codes, self.scales)
+        path = self.root / "dataset" / f"{code}.npy"
+        scale, phi = _poses(path)
+        check_scales(scale, self.scales, str(path))
+        rows = np.flatnonzero(scale == size)
+        if not len(rows):
+            return Unit(unit, notes=("no grasps at this size",))
+        found = _pieces(mesh_path(self.root, code))
+        return make_unit(unit, size, found, phi[rows], {"source_row": rows.astype(np.int32)})
+
+
+def recognise(path: Path) -> bool:
+    """Whether a folder has the release's layout, by its names."""
+    dataset = path / "dataset"
+    return dataset.is_dir() and next(dataset.glob("*.npy"), None) is not None
+
+
+def open_source(path: Path | str, scales: Sequence[float] = SCALES) -> DexGraspNet:
+    """Opens a folder in DexGraspNet's layout.
+
+    Args:
+        path: Folder with `dataset/` and `meshdata/`.
+        scales: Sizes that its files have.
+
+    Raises:
+        DatasetError: There is no grasp file.
+    """
+    return DexGraspNet(Path(path), codes(path), tuple(float(scale) for scale in scales))
+
+
+def parse_name(unit: str, codes: Sequence[str], scales: Sequence[float]) -> tuple[str, float]:
+    """Code and size of a unit.
+
+    Raises:
+        DatasetError: No such unit.
+    """
+    code = unit.rpartition("@")[0]
+    for scale in scales:
+        if unit == unit_name(code, scale) and code in codes:
+            return code, scale
+    raise DatasetError(
+        f"no object {unit!r}; names are <code>@<size>, sizes "
+        f"{', '.join(f'{scale:.3f}' for scale in scales)}, codes {', '.join(codes[:8])} ..."
+    )
+
+
+def check_scales(found: Float[np.ndarray, " n"], scales: Sequence[float], where: str) -> None:
+    """Refuses sizes that are not read: their grasps would be lost.
+
+    Raises:
+        DatasetError: There is one.
+    """
+    other = sorted(set(found.tolist()) - set(scales))
+    if other:
+        raise DatasetError(
+            f"{where}: has grasps at sizes {', '.join(f'{x:g}' for x in other)}; read are "
+            f"{', '.join(f'{x:g}' for x in scales)} (option scales)"
+        )
+
+
+def by_code(codes: Sequence[str], units: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """The paper's rule over all codes, so that an object's sizes stay together.
+
+    It is of those that could be read, and does not depend on which could not.
+    """
+    parts = splits.by_object(codes, seed=0)
+    part_of = {code: part for part, names in parts.items() for code in names}
+    return {
+        part: [name for name in units if part_of[name.rpartition("@")[0]] == part]
+        for part in splits.PARTS
+    }
+
+
+def make_unit(
+    unit: str,
+    size: float,
+    found: Sequence[Piece] | None,
+    phi: Float[np.ndarray, "n 28"],
+    columns: Mapping[str, np.ndarray],
+    notes: Sequence[str] = (),
+) -> Unit:
+    """An object at one size.
+
+    Poses that no Shadow Hand can take are left out: their joints lie more than
+    `schema.LIMIT_TOLERANCE` beyond its limits.
+
+    Args:
+        unit: Its name.
+        size: Metres per mesh unit.
+        found: Its pieces, in mesh units.
+        phi: Its poses.
+        columns: Further values of each.
+        notes: What else there is to say.
+    """
+    grasps = grasp_set(phi)
+    grasps = GraspSet(
+        grasps.phi, grasps.q_pregrasp, grasps.q_squeeze, {**grasps.columns, **columns}
+    )
+    possible = np.asarray(grasps.columns["beyond_limits"]) <= schema.LIMIT_TOLERANCE
+    if not possible.all():
+        notes = (
+            *notes,
+            f"{(~possible).sum()} of {len(phi)} grasps bend a joint more than "
+            f"{schema.LIMIT_TOLERANCE:g} rad beyond its limits and are not kept",
+        )
+    return Unit(
+        name=unit,
+        grasps=schema.take(grasps, possible) if possible.any() else None,
+        mesh=None if found is None else pieces.text(found, size),
+        notes=tuple(notes),
+    )
+
+
+@functools.lru_cache(maxsize=2)  # the sizes of an object follow each other
+def _poses(path: Path) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n 28"]]:
+    return parse(load_objects(path), str(path))
+
+
+@functools.lru_cache(maxsize=2)
+def _pieces(path: Path) -> tuple[Piece, ...]:
+    return pieces.read(path)

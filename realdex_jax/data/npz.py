@@ -128,6 +128,24 @@ def read(path: Path | str, *, objects: bool = False, mapped: bool = False) -> di
     return found
 
 
+def read_npy(path: Path | str) -> np.ndarray:
+    """Reads a plain `.npy`.
+
+    Raises:
+        DatasetError: The file is missing, larger than `MAX_EXPANDED_BYTES`, damaged, or holds
+            objects.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > MAX_EXPANDED_BYTES:
+            raise DatasetError(f"{path} has {size} bytes; the limit is {MAX_EXPANDED_BYTES}")
+        content = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
+    return _parse(content, str(path), objects=False)
+
+
 def _check(members: list[zipfile.ZipInfo], size: int, path: Path) -> None:
     total = sum(m.file_size for m in members)
     if total > MAX_EXPANDED_BYTES:

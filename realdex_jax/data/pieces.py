@@ -102,20 +102,56 @@ def read_shape(path: Path, name: str, category: str = "object") -> ObjectShape |
         MeshError: The file is unreadable, or a piece is none.
     """
     found = _parse(path)
-    if not marked(found):
-        return None
+    return shape_of(found, name, str(path), category) if marked(found) else None
+
+
+def shape_of(found: obj.ObjText, name: str, where: str, category: str = "object") -> ObjectShape:
+    """The object in a mesh of marked pieces, as it stands there.
+
+    Raises:
+        MeshError: A piece has too few corners or too many.
+    """
     pieces = []
     for index, group in enumerate(found.groups):
         faces = found.faces[found.face_group == index]
         used = np.unique(faces)
-        vertices = found.vertices[used]
-        if not 4 <= len(vertices) <= MAX_PIECE_VERTICES:
+        if not 4 <= len(used) <= MAX_PIECE_VERTICES:
             raise MeshError(
-                f"{path}: {group} has {len(vertices)} corners; a piece has 4 to "
-                f"{MAX_PIECE_VERTICES}"
+                f"{where}: {group} has {len(used)} corners; a piece has 4 to {MAX_PIECE_VERTICES}"
             )
-        pieces.append(Piece(vertices, np.searchsorted(used, faces)))
+        pieces.append(Piece(found.vertices[used], np.searchsorted(used, faces)))
     return shape(name, pieces, 1.0, category)
+
+
+def for_pictures(
+    name: str, mesh: bytes | None, points: Float[np.ndarray, "n 3"] | None
+) -> ObjectShape:
+    """An object to look at, not to simulate: its mesh with its hull for a piece, or a hull alone.
+
+    Args:
+        name: Its name.
+        mesh: OBJ text.
+        points: Points of its surface, where there is no mesh.
+
+    Raises:
+        MeshError: Neither is there, or it encloses no volume.
+    """
+    if mesh is None and points is None:
+        raise MeshError(f"{name}: neither mesh nor points")
+    try:
+        if mesh is not None:
+            found = obj.parse(mesh.decode(), name, MAX_COUNT)
+            vertices, faces = found.vertices, found.faces
+            if marked(found):
+                return shape_of(found, name, name)
+            corners = hull(vertices[np.unique(faces)]).vertices
+        else:
+            solid = hull(np.asarray(points, np.float64))
+            vertices, faces = solid
+            corners = vertices
+    except (QhullError, ValueError, IndexError) as error:
+        raise MeshError(f"{name}: encloses no volume: {str(error)[:80]}") from error
+    return ObjectShape(name, vertices, faces, (corners,), ("body",), MASS, "object")
 
 
 def outer_surface(

@@ -78,7 +78,11 @@ class Surface:
     """Outward unit normals."""
 
 
-NO_GRASPS = GraspSet(*(np.zeros((0, width), np.float32) for width in (28, 22, 22)))
+NO_GRASPS = GraspSet(
+    phi=np.zeros((0, 28), np.float32),
+    q_pregrasp=np.zeros((0, 22), np.float32),
+    q_squeeze=np.zeros((0, 22), np.float32),
+)
 """Of an object that has none, but motions or only a shape."""
 
 

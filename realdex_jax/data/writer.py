@@ -79,7 +79,9 @@ class Writer:
             raise DatasetError(f"object {name!r} is added twice")
         try:
             for relative, content in files.items():
-                folder.write_synced(self._fresh / relative, content)
+                target = self._fresh / relative
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content)
         except OSError as error:
             raise DatasetError(f"cannot write {name} beside {self.path}: {error}") from error
         self._digests |= {k: store.digest(v) for k, v in files.items()}
@@ -155,22 +157,11 @@ def finish(
         schemes=schemes,
     )
     try:
-        folder.write_synced(fresh / store.INDEX, content)
-        for place in sorted({(fresh / k).parent for k in digests} | {fresh}):
-            _sync(place)
+        (fresh / store.INDEX).write_bytes(content)
+        os.sync()  # once for all files, before the first rename
         folder.exchange(fresh, path)
-        _sync(path.parent)
     except OSError as error:
         raise DatasetError(
             f"could not write {path}: {error}; what was there before is unchanged"
         ) from error
     return store.open_dataset(path)
-
-
-def _sync(place: Path) -> None:
-    """Waits until the names in a folder are on the disk."""
-    handle = os.open(place, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
