@@ -248,6 +248,8 @@ def open_source(path: Path | str, scales: Sequence[float] = SCALES) -> DexGraspN
     Raises:
         DatasetError: There is no grasp file.
     """
+    _poses.cache_clear()  # files may have changed since
+    _pieces.cache_clear()
     return DexGraspNet(Path(path), codes(path), tuple(float(scale) for scale in scales))
 
 

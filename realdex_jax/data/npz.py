@@ -7,13 +7,14 @@ them: `numpy.load` reads them.
 
 import io
 import math
+import mmap
 import re
 import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -109,11 +110,12 @@ def read(path: Path | str, *, objects: bool = False, mapped: bool = False) -> di
         with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
             members = archive.infolist()
             _check(members, size, path)
+            # One map for all: a map of each array would take longer than reading small ones.
+            memory = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if mapped else None
             for member in members:
                 name = member.filename.removesuffix(".npy")
-                if mapped and member.compress_type == zipfile.ZIP_STORED:
-                    start = _content_start(stream, member)
-                    found[name] = _mapped(path, stream, start, member)
+                if memory is not None and member.compress_type == zipfile.ZIP_STORED:
+                    found[name] = _mapped(path, memory, member)
                 else:
                     where = f"{path}: member {member.filename!r}"
                     found[name] = _parse(archive.read(member), where, objects)
@@ -251,27 +253,24 @@ def _objects(content: bytes, header: _Header, where: str) -> Any:
     return array.reshape(header.shape)
 
 
-def _content_start(stream: BinaryIO, member: zipfile.ZipInfo) -> int:
-    """Where the content of a member begins in the file; the local header has its own lengths."""
-    stream.seek(member.header_offset)
-    fields = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
+def _mapped(path: Path, memory: mmap.mmap, member: zipfile.ZipInfo) -> np.ndarray:
+    """A member that is not compressed, where it stands in the file."""
+    at = member.header_offset
+    fields = _LOCAL_HEADER.unpack(memory[at : at + _LOCAL_HEADER.size])
     if fields[0] != b"PK\3\4" or member.flag_bits & 0x1:
         raise zipfile.BadZipFile(f"no plain member {member.filename!r} where the index says")
-    return member.header_offset + _LOCAL_HEADER.size + fields[-2] + fields[-1]
-
-
-def _mapped(path: Path, stream: BinaryIO, start: int, member: zipfile.ZipInfo) -> np.ndarray:
+    # The local header has lengths of its own.
+    start = at + _LOCAL_HEADER.size + fields[-2] + fields[-1]
     try:
-        stream.seek(start)
-        header = _header(stream.read(min(member.file_size, 12 + _MAX_HEADER)))
-        header = _checked(header, member.file_size - header.size)
-        if stream.seek(0, 2) < start + member.file_size:
+        if len(memory) < start + member.file_size:
             raise ValueError("it is cut off")
+        header = _header(memory[start : start + min(member.file_size, 12 + _MAX_HEADER)])
+        header = _checked(header, member.file_size - header.size)
         if 0 in header.shape:
             return np.zeros(header.shape, header.dtype)
-        return np.asarray(
-            np.memmap(path, header.dtype, "r", start + header.size, header.shape, header.order)
-        )
+        count = math.prod(header.shape)
+        flat = np.frombuffer(memory, header.dtype, count, start + header.size)
+        return flat.reshape(header.shape, order=header.order)
     except (ValueError, TypeError, OverflowError) as error:
         raise DatasetError(
             f"{path}: member {member.filename!r} is not a plain array: {error}"

@@ -8,6 +8,7 @@ what was drawn last, for datasets of any size.
 
 import collections
 import dataclasses
+import functools
 import logging
 import threading
 from collections.abc import Mapping, Sequence
@@ -201,23 +202,27 @@ class Stored(Sequence[Item]):
 
 def batches(source: Sequence[Item], sampling: Sampling, seed: int) -> grain.MapDataset:
     """An endless dataset of `Batch`; `dataset[i]` is batch `i`, the same in every run."""
-
-    def sample(index: int, rng: np.random.Generator) -> dict[str, Any]:
-        points, phi = draw(source[index], sampling, rng)
-        return {"points": points, "phi": phi, "item": np.int32(index)}
-
-    def to_batch(arrays: dict[str, np.ndarray]) -> Batch:
-        return Batch(**arrays)
-
     return (
         grain.MapDataset.source(range(len(source)))
         .seed(seed)
         .shuffle()
         .repeat()
-        .random_map(sample)
+        .random_map(functools.partial(_sampled, source, sampling))
         .batch(sampling.objects, drop_remainder=True)
-        .map(to_batch)
+        .map(_to_batch)
     )
+
+
+# Functions of the module, not of `batches`: other processes find them by name.
+def _sampled(
+    source: Sequence[Item], sampling: Sampling, index: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    points, phi = draw(source[index], sampling, rng)
+    return {"points": points, "phi": phi, "item": np.int32(index)}
+
+
+def _to_batch(arrays: dict[str, np.ndarray]) -> Batch:
+    return Batch(**arrays)
 
 
 def in_processes(data: grain.MapDataset, processes: int) -> grain.IterDataset:

@@ -496,7 +496,7 @@ def _reordered(phi: Float[np.ndarray, "n any"], names: tuple[str, ...]) -> np.nd
 
 
 def _read_surface(path: Path) -> Surface:
-    arrays = npz.read(path)
+    arrays = npz.read(path, mapped=True)
     try:
         points, normals = (np.asarray(arrays[k], np.float32) for k in ("points", "normals"))
         points = points + np.asarray(arrays.get("centre", np.zeros(3)), np.float32)

@@ -158,6 +158,8 @@ def open_source(path: Path | str, scales: Sequence[float] = SCALES) -> UniDexGra
     for folder in folders:
         if by_code.setdefault(folder.name, folder) != folder:
             raise DatasetError(f"{folder} and {by_code[folder.name]} have the same code")
+    read_poses.cache_clear()  # files may have changed since
+    _pieces.cache_clear()
     return UniDexGrasp(root, by_code, tuple(float(scale) for scale in scales))
 
 

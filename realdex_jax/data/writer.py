@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from realdex_jax.data import folder, store
 from realdex_jax.data import splits as split_rules
@@ -39,7 +39,7 @@ class Writer:
         except OSError as error:
             raise DatasetError(f"cannot write beside {path}: {error.strerror}") from error
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Writer":
         """Itself."""
         return self
 
