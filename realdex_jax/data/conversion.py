@@ -83,7 +83,8 @@ def convert(source: Source, unit: str, work: Path, points: int) -> Record:
         if relative.startswith("objects/"):
             target.parent.mkdir(exist_ok=True)
         _put(work, target, content)
-    _put(work, place, json.dumps(dataclasses.asdict(record)).encode())
+    text = json.dumps(dataclasses.asdict(record)).encode()
+    _put(work, place, store.digest(text).encode() + b"\n" + text)
     return record
 
 
@@ -153,12 +154,15 @@ def _surface(points: np.ndarray, normals: np.ndarray) -> Surface:
 
 
 def _read(place: Path, unit: str) -> Record | None:
-    """A record, if it is one and of this unit."""
+    """A record, if it is whole and of this unit."""
     try:
-        raw: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-        record = Record(**{**raw, "notes": tuple(raw["notes"])})
-    except (OSError, ValueError, TypeError, KeyError):
+        digest, _, text = place.read_bytes().partition(b"\n")
+    except OSError:
         return None
+    if digest.decode("ascii", "replace") != store.digest(text):
+        return None
+    raw: dict[str, Any] = json.loads(text)
+    record = Record(**{**raw, "notes": tuple(raw["notes"])})
     return record if record.unit == unit else None
 
 

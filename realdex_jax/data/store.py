@@ -21,7 +21,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from realdex_jax.data import splits as split_rules
 from realdex_jax.data.folder import INDEX
 from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.data.schema import GraspSet
-from realdex_jax.errors import DatasetError
+from realdex_jax.errors import DatasetError, JointError
 from realdex_jax.hand import joints
 
 FORMAT = 1
@@ -224,22 +224,15 @@ def open_dataset(source: str | Path, scheme: str = SCHEME) -> Dataset:
     for what, unit in UNITS.items():
         if units.get(what) != unit:
             raise DatasetError(f"{index} has {what} in {units.get(what)!r}; it must be {unit!r}")
-    joints.reorder(
-        np.zeros(len(names)), names
-    )  # names every joint of ours, or says which is missing
     listed = [object_name for group in splits.values() for object_name in group]
-    for object_name in listed:
-        check_file_name(object_name)
-    unknown = moving - set(listed)
-    if unknown:
-        raise DatasetError(f"{index}: motions of {min(unknown)!r}, which is in no split")
-    for relative in digests:
-        if Path(relative).is_absolute() or ".." in Path(relative).parts:
-            raise DatasetError(f"{index}: a digest of {relative!r}, which lies elsewhere")
     try:
+        joints.reorder(np.zeros(len(names)), names)  # names every joint of ours, or says which not
+        for object_name in listed:
+            check_file_name(object_name)
+        _check_files(digests, moving - set(listed))
         split_rules.check_schemes(schemes, listed)
-    except DatasetError as error:
-        raise DatasetError(f"{index}: {error}") from error
+    except (DatasetError, JointError) as error:
+        raise type(error)(f"{index}: {error}") from error
     known = (SCHEME, *schemes)
     if scheme not in known:
         raise DatasetError(f"no split scheme {scheme!r} in {name}; known: {', '.join(known)}")
@@ -258,6 +251,14 @@ def open_dataset(source: str | Path, scheme: str = SCHEME) -> Dataset:
         schemes=known,
         moving=moving,
     )
+
+
+def _check_files(digests: Mapping[str, str], unlisted: Collection[str]) -> None:
+    for relative in digests:
+        if Path(relative).is_absolute() or ".." in Path(relative).parts:
+            raise DatasetError(f"a digest of {relative!r}, which lies elsewhere")
+    if unlisted:
+        raise DatasetError(f"motions of {min(unlisted)!r}, which is in no split")
 
 
 def verify(dataset: Dataset) -> None:
@@ -497,26 +498,30 @@ def _reordered(phi: Float[np.ndarray, "n any"], names: tuple[str, ...]) -> np.nd
 
 def _read_surface(path: Path) -> Surface:
     arrays = npz.read(path, mapped=True)
-    try:
-        points, normals = (np.asarray(arrays[k], np.float32) for k in ("points", "normals"))
-        points = points + np.asarray(arrays.get("centre", np.zeros(3)), np.float32)
-    except KeyError as error:
-        raise DatasetError(f"{path} lacks {error}; it has {', '.join(arrays)}") from error
-    except ValueError as error:
-        raise DatasetError(f"{path} does not hold points and normals: {error}") from error
+    missing = {"points", "normals"} - set(arrays)
+    if missing:
+        raise DatasetError(f"{path} lacks {', '.join(sorted(missing))}; it has {', '.join(arrays)}")
+    points, normals, centre = (
+        np.asarray(arrays.get(name, np.zeros(3, np.float32)))
+        for name in ("points", "normals", "centre")
+    )
     if (
         points.ndim != 2
-        or points.shape[1:] != (3,)
-        or points.shape != normals.shape
-        or len(points) < 16
+        or points.shape != (max(len(points), 16), 3)
+        or (normals.shape != points.shape or centre.shape != (3,))
     ):
         raise DatasetError(
-            f"{path}: points {points.shape}, normals {normals.shape}; both must be (n >= 16, 3)"
+            f"{path}: points {points.shape}, normals {normals.shape}, centre {centre.shape}; they "
+            "must be (n >= 16, 3) twice and (3,)"
         )
-    if not (np.isfinite(points).all() and np.isfinite(normals).all()):
-        raise DatasetError(f"{path}: points or normals are not finite")
-    length = np.linalg.norm(normals, axis=1, keepdims=True)
-    return Surface(points, normals / np.maximum(length, 1e-6))
+    if any(a.dtype.kind != "f" or not np.isfinite(a).all() for a in (points, normals, centre)):
+        raise DatasetError(f"{path}: points or normals are not finite numbers")
+    # Doubles: the square of a damaged number may be more than a float holds.
+    length = np.linalg.norm(normals.astype(np.float64), axis=1, keepdims=True)
+    return Surface(
+        points.astype(np.float32) + centre.astype(np.float32),
+        (normals / np.maximum(length, 1e-6)).astype(np.float32),
+    )
 
 
 def _embedded_path(name: str) -> Path:
