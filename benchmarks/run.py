@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import kinematics, physics, refinement, retarget, rollout
+from benchmarks import kinematics, physics, refinement, retarget, rollout, store
 from benchmarks.refinement import Gain
 from benchmarks.timing import Timing
 from realdex_jax.evaluation import results
@@ -25,7 +25,9 @@ from realdex_jax.evaluation import results
 class Bench:
     """What to measure."""
 
-    only: Literal["all", "kinematics", "physics", "refinement", "retarget", "rollout"] = "all"
+    only: Literal["all", "kinematics", "physics", "refinement", "retarget", "rollout", "store"] = (
+        "all"
+    )
     json: Path = Path("runs/bench/bench.json")
     """Where the numbers go."""
     repeats: int = 30
@@ -95,6 +97,16 @@ def main() -> None:
         ours = ", ".join(f"{t.name} {t.median_s:.2f} s" for t in timings[:2])
         console.print(f"{ours}; the target is {rollout.TARGET:.0f} s on 4 cores")
         report["rollout"] = _plain(timings)
+    if bench.only in ("all", "store"):
+        loaded = store.measure()
+        console.print(
+            f"{loaded.grasps:,} grasps of {loaded.units:,} objects, {cores} cores: converted in "
+            f"{loaded.convert_s:.0f} s with {loaded.convert_peak_bytes / 2**30:.2f} GiB (at most "
+            f"{store.TARGET_BYTES / 2**30:.0f}), {loaded.dataset_bytes / 2**30:.2f} GiB on disk; "
+            f"{loaded.cold_per_second:,.0f} samples/s from the disk, {loaded.per_second:,.0f} "
+            f"after; the target is {store.TARGET:,.0f} on 4 cores"
+        )
+        report["store"] = dataclasses.asdict(loaded)
     if bench.only in ("all", "refinement"):
         whole = refinement.whole()
         console.print(_table(f"{refinement.WHOLE} grasps of a new object, {cores} cores", whole))

@@ -30,6 +30,8 @@ def line() -> str:
 def ending(console: Console, stopped: str = "stopped", status: int = 130) -> Iterator[None]:
     """Ends a command in one line, not a traceback; with status 2 after a mistake of the user.
 
+    A disk that is full, or a folder nobody may write to, is no fault of the program either.
+
     Args:
         console: Where the line goes.
         stopped: What is said after Ctrl-C.
@@ -37,7 +39,7 @@ def ending(console: Console, stopped: str = "stopped", status: int = 130) -> Ite
     """
     try:
         yield
-    except RealdexError as error:
+    except (RealdexError, OSError) as error:
         console.print(
             f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False, soft_wrap=True
         )

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from experiments import selection
-from realdex_jax.data import schema, store
+from realdex_jax.data import pieces, schema, store
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.data.store import Dataset
 from realdex_jax.errors import DatasetError, RealdexError
@@ -116,6 +116,9 @@ def _shape(dataset: Dataset, name: str) -> tuple[ObjectShape, tuple[str, ...]]:
     """An object's shape, and what a reader must know about its mesh."""
     path = dataset.path / "objects" / name / "mesh.obj"
     if path.is_file():
+        shape = pieces.read_shape(path, name)
+        if shape is not None:
+            return shape, ()
         imported = meshes.import_mesh(path, name=name, recentre=False)
         return imported.shape, imported.notable
     # Only our dataset means our parametric objects; anyone may call a scanned mug "mug".

@@ -8,23 +8,23 @@ One file holds the grasps of one object at five sizes; a size with its mesh mult
 `hand.load("dexgraspnet")`, whose links have that hand's lengths. The data is CC BY-NC 4.0.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import trimesh
 from jaxtyping import Float
-from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.transform import Rotation
 
+from realdex_jax.data import pieces, schema, splits
+from realdex_jax.data.pieces import Piece
 from realdex_jax.data.schema import GraspSet
+from realdex_jax.data.source import Unit
 from realdex_jax.data.unpickle import load_objects
-from realdex_jax.errors import DatasetError, MeshError
-from realdex_jax.geometry import obj
-from realdex_jax.geometry.mesh import MAX_COUNT
-from realdex_jax.geometry.shape import MAX_PIECE_VERTICES, ObjectShape
+from realdex_jax.errors import DatasetError
+from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand import joints
 
 EULER = ("WRJRx", "WRJRy", "WRJRz")
@@ -32,11 +32,16 @@ EULER = ("WRJRx", "WRJRy", "WRJRz")
 TRANSLATION = ("WRJTx", "WRJTy", "WRJTz")
 """Palm position in the object frame, metres."""
 
-MASS = 0.1
-"""kg; the dataset gives none. Physics sets its own."""
-
 LIMIT_TOLERANCE = 1e-3
 """Radians beyond a joint limit that still count as rounding; more is reported."""
+
+FORMAT = "dexgraspnet"
+
+SCALES = (0.06, 0.08, 0.1, 0.12, 0.15)
+"""The sizes of the release, metres per mesh unit."""
+
+REPLAY_HAND = "dexgraspnet"
+"""The hand model whose links have this data's lengths; joints and frames are ours."""
 
 _KEYS = (*joints.DEXGRASPNET_NAMES, *EULER, *TRANSLATION)
 _SCALE_RANGE = (0.01, 1.0)  # released scales are 0.06 to 0.15; beyond is another unit
@@ -86,17 +91,35 @@ def read(root: Path | str, code: str) -> tuple[ScaledGrasps, ...]:
     if not path.is_file():
         raise DatasetError(f"{path}: no such file; known codes: {', '.join(codes(root)[:8])}")
     scale, phi = parse(load_objects(path), str(path))
-    pieces = read_pieces(root / "meshdata" / code / "coacd" / "decomposed.obj")
+    found = pieces.read(mesh_path(root, code))
     out = []
     for size in np.unique(scale):
-        rows = scale == size
-        q = phi[rows, :22]
-        beyond = np.maximum(joints.LOWER - q, q - joints.UPPER).max(axis=1)
-        beyond = np.where(beyond > LIMIT_TOLERANCE, beyond, 0.0).astype(np.float32)
-        columns = {"beyond_limits": beyond}
-        shape = _shape(f"{code}@{size:.3f}", pieces, float(size), code.split("-")[1:2])
-        out.append(ScaledGrasps(code, float(size), shape, GraspSet(phi[rows], q, q, columns)))
+        shape = pieces.shape(unit_name(code, size), found, float(size), category(code))
+        out.append(ScaledGrasps(code, float(size), shape, grasp_set(phi[scale == size])))
     return tuple(out)
+
+
+def mesh_path(root: Path, code: str) -> Path:
+    """Where an object's mesh lies."""
+    return root / "meshdata" / code / "coacd" / "decomposed.obj"
+
+
+def unit_name(code: str, scale: float) -> str:
+    """Name of an object at one size."""
+    return f"{code}@{scale:.3f}"
+
+
+def category(code: str) -> str:
+    """Kind of object, the second part of its code."""
+    return "".join(code.split("-")[1:2]).lower() or "object"
+
+
+def grasp_set(phi: Float[np.ndarray, "n 28"]) -> GraspSet:
+    """Poses as a set: the grasp itself is pre-grasp and squeeze; column `beyond_limits`."""
+    q = phi[:, :22]
+    beyond = np.maximum(joints.LOWER - q, q - joints.UPPER).max(axis=1)
+    beyond = np.where(beyond > LIMIT_TOLERANCE, beyond, 0.0).astype(np.float32)
+    return GraspSet(phi, q, q, {"beyond_limits": beyond})
 
 
 def parse(
@@ -144,80 +167,6 @@ def parse(
     return np.round(scale, 3), phi
 
 
-class Piece(NamedTuple):
-    """A convex piece in mesh units."""
-
-    vertices: np.ndarray
-    faces: np.ndarray
-
-
-def read_pieces(path: Path) -> tuple[Piece, ...]:
-    """Convex pieces of a decomposed mesh, the hull of each `o` or `g` group.
-
-    Raises:
-        MeshError: The file is missing or unreadable, or a piece encloses no volume.
-    """
-    if not path.is_file():
-        raise MeshError(f"{path}: no such mesh")
-    pieces = []
-    for name, vertices in _groups(path).items():
-        try:
-            pieces.append(_hull(vertices))
-        except (QhullError, ValueError, IndexError) as error:
-            raise MeshError(f"{path}: piece {name!r} encloses no volume") from error
-    if not pieces:
-        raise MeshError(f"{path}: no pieces")
-    return tuple(pieces)
-
-
-def _groups(path: Path) -> dict[str, np.ndarray]:
-    """Vertices that the faces of each `o` or `g` group of an OBJ file use."""
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise MeshError(f"{path}: not a readable OBJ file ({error})") from error
-    found = obj.parse(text, str(path), MAX_COUNT)
-    if not np.isfinite(found.vertices).all():
-        raise MeshError(f"{path}: has vertices that are not finite")
-    return {
-        name or "unnamed": found.vertices[np.unique(found.faces[found.face_group == index])]
-        for index, name in enumerate(found.groups)
-    }
-
-
-def _hull(vertices: np.ndarray) -> Piece:
-    """Convex hull; beyond `MAX_PIECE_VERTICES` corners the most spread ones are kept."""
-    corner = vertices[ConvexHull(vertices).vertices]
-    if len(corner) > MAX_PIECE_VERTICES:
-        corner = corner[_spread(corner, MAX_PIECE_VERTICES)]
-    hull = trimesh.convex.convex_hull(corner)
-    return Piece(np.asarray(hull.vertices), np.asarray(hull.faces))
-
-
-def _spread(p: np.ndarray, count: int) -> np.ndarray:
-    """Indices of `count` points, each the farthest from those before it."""
-    chosen = [int(np.linalg.norm(p - p.mean(axis=0), axis=1).argmax())]
-    nearest = np.linalg.norm(p - p[chosen[0]], axis=1)
-    while len(chosen) < count:
-        chosen.append(int(nearest.argmax()))
-        nearest = np.minimum(nearest, np.linalg.norm(p - p[chosen[-1]], axis=1))
-    return np.array(chosen)
-
-
-def _shape(name: str, pieces: tuple[Piece, ...], scale: float, category: list[str]) -> ObjectShape:
-    start = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
-    faces = [piece.faces + at for piece, at in zip(pieces, start, strict=False)]
-    return ObjectShape(
-        name=name,
-        vertices=np.concatenate([piece.vertices for piece in pieces]) * scale,
-        faces=np.concatenate(faces),
-        pieces=tuple(piece.vertices * scale for piece in pieces),
-        piece_labels=("body",) * len(pieces),
-        mass=MASS,
-        category=category[0].lower() if category else "object",
-    )
-
-
 def _number(value: object, where: str) -> float:
     if isinstance(value, (bool, np.bool_)) or not isinstance(
         value, (int, float, np.integer, np.floating)
@@ -227,3 +176,171 @@ def _number(value: object, where: str) -> float:
     if not np.isfinite(number):
         raise DatasetError(f"{where} is {number}")
     return number
+
+
+@dataclass(frozen=True)
+class DexGraspNet:
+    """The release as a source of units; each object at each size is one."""
+
+    root: Path
+    """Folder with `dataset/` and `meshdata/`."""
+    codes: tuple[str, ...]
+    """Its objects."""
+    scales: tuple[float, ...] = SCALES
+    """Sizes that are read."""
+
+    @property
+    def format(self) -> str:
+        """Name of the layout."""
+        return FORMAT
+
+    @property
+    def units(self) -> Sequence[str]:
+        """Objects at sizes; one without grasps reads as a unit without anything."""
+        return tuple(unit_name(code, scale) for code in self.codes for scale in self.scales)
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """Where it came from."""
+        return {
+            "layout": "DexGraspNet",
+            "scales": list(self.scales),
+            "replay_hand": REPLAY_HAND,
+            "licence": "CC BY-NC 4.0",
+        }
+
+    def splits(self, units: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """By object in the paper's shares, all sizes together: the release has no split."""
+        return by_code(self.codes, units)
+
+    def read(self, unit: str) -> Unit:
+        """Reads one object at one size.
+
+        Raises:
+            DatasetError: As `read`; or the file has grasps at a size that is not read.
+            UnsafePickleError: The file asks for more than plain data.
+            MeshError: The mesh is missing or has a piece that encloses no volume.
+        """
+        code, size = parse_name(unit, self.codes, self.scales)
+        path = self.root / "dataset" / f"{code}.npy"
+        scale, phi = _poses(path)
+        check_scales(scale, self.scales, str(path))
+        rows = np.flatnonzero(scale == size)
+        if not len(rows):
+            return Unit(unit, notes=("no grasps at this size",))
+        found = _pieces(mesh_path(self.root, code))
+        return make_unit(unit, size, found, phi[rows], {"source_row": rows.astype(np.int32)})
+
+
+def recognise(path: Path) -> bool:
+    """Whether a folder has the release's layout, by its names."""
+    dataset = path / "dataset"
+    return dataset.is_dir() and next(dataset.glob("*.npy"), None) is not None
+
+
+def open_source(path: Path | str, scales: Sequence[float] = SCALES) -> DexGraspNet:
+    """Opens a folder in DexGraspNet's layout.
+
+    Args:
+        path: Folder with `dataset/` and `meshdata/`.
+        scales: Sizes that its files have.
+
+    Raises:
+        DatasetError: There is no grasp file.
+    """
+    _poses.cache_clear()  # files may have changed since
+    _pieces.cache_clear()
+    return DexGraspNet(Path(path), codes(path), tuple(float(scale) for scale in scales))
+
+
+def parse_name(unit: str, codes: Sequence[str], scales: Sequence[float]) -> tuple[str, float]:
+    """Code and size of a unit.
+
+    Raises:
+        DatasetError: No such unit.
+    """
+    code = unit.rpartition("@")[0]
+    for scale in scales:
+        if unit == unit_name(code, scale) and code in codes:
+            return code, scale
+    raise DatasetError(
+        f"no object {unit!r}; names are <code>@<size>, sizes "
+        f"{', '.join(f'{scale:.3f}' for scale in scales)}, codes {', '.join(codes[:8])} ..."
+    )
+
+
+def check_scales(found: Float[np.ndarray, " n"], scales: Sequence[float], where: str) -> None:
+    """Refuses sizes that are not read: their grasps would be lost.
+
+    Raises:
+        DatasetError: There is one.
+    """
+    other = sorted(set(found.tolist()) - set(scales))
+    if other:
+        raise DatasetError(
+            f"{where}: has grasps at sizes {', '.join(f'{x:g}' for x in other)}; read are "
+            f"{', '.join(f'{x:g}' for x in scales)} (option scales)"
+        )
+
+
+def by_code(codes: Sequence[str], units: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """The paper's rule over all codes, so that an object's sizes stay together.
+
+    It is of those that could be read, and does not depend on which could not.
+    """
+    parts = splits.by_object(codes, seed=0)
+    part_of = {code: part for part, names in parts.items() for code in names}
+    return {
+        part: [name for name in units if part_of[name.rpartition("@")[0]] == part]
+        for part in splits.PARTS
+    }
+
+
+def make_unit(
+    unit: str,
+    size: float,
+    found: Sequence[Piece] | None,
+    phi: Float[np.ndarray, "n 28"],
+    columns: Mapping[str, np.ndarray],
+    notes: Sequence[str] = (),
+) -> Unit:
+    """An object at one size.
+
+    Poses that no Shadow Hand can take are left out: their joints lie more than
+    `schema.LIMIT_TOLERANCE` beyond its limits.
+
+    Args:
+        unit: Its name.
+        size: Metres per mesh unit.
+        found: Its pieces, in mesh units.
+        phi: Its poses.
+        columns: Further values of each.
+        notes: What else there is to say.
+    """
+    grasps = grasp_set(phi)
+    grasps = GraspSet(
+        grasps.phi, grasps.q_pregrasp, grasps.q_squeeze, {**grasps.columns, **columns}
+    )
+    possible = np.asarray(grasps.columns["beyond_limits"]) <= schema.LIMIT_TOLERANCE
+    if not possible.all():
+        notes = (
+            *notes,
+            f"{(~possible).sum()} of {len(phi)} grasps bend a joint more than "
+            f"{schema.LIMIT_TOLERANCE:g} rad beyond its limits and are not kept",
+        )
+    return Unit(
+        name=unit,
+        grasps=schema.take(grasps, possible) if possible.any() else None,
+        mesh=None if found is None else pieces.text(found, size),
+        notes=tuple(notes),
+    )
+
+
+@functools.lru_cache(maxsize=2)  # the sizes of an object follow each other
+def _poses(path: Path) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n 28"]]:
+    return parse(load_objects(path), str(path))
+
+
+@functools.lru_cache(maxsize=2)
+def _pieces(path: Path) -> tuple[Piece, ...]:
+    return pieces.read(path)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from realdex_jax.data import footage, store
+from realdex_jax.data import folder, footage
 from realdex_jax.data.footage import CHUNK, FPS, QUANTILES, VIDEO, Camera, place
 from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.errors import DatasetError
@@ -123,8 +123,7 @@ def write(
             (data_mb, video_mb),
             done,
         )
-        fresh.chmod(0o755)
-        _swap_in(fresh, path)
+        folder.exchange(fresh, path, MARK)
     except OSError as error:
         raise DatasetError(
             f"cannot write {path}: {error.strerror or error}; nothing was changed"
@@ -366,14 +365,6 @@ def _write_tasks(path: Path, tasks: Sequence[str]) -> None:
     }
     table = pa.table({"task_index": pa.array(range(len(tasks)), pa.int64()), "task": list(tasks)})
     parquet.write_table(table.replace_schema_metadata({"pandas": json.dumps(described)}), path)
-
-
-def _swap_in(fresh: Path, path: Path) -> None:
-    """Exchanges what is at a place; the old goes when the new is there."""
-    old = path.parent / f".{path.name}.old"
-    shutil.rmtree(old, ignore_errors=True)
-    store.exchange(fresh, path, old)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -10,11 +10,12 @@ from jaxtyping import Float, Int
 
 from realdex_jax import pose
 from realdex_jax.data import motion as motions
-from realdex_jax.data import schema, store
+from realdex_jax.data import npz, schema
 from realdex_jax.data.motion import MIN_FRAMES, RATE, Motion
 from realdex_jax.errors import DatasetError
 
-_FORMAT = "realdex_jax.motions/1"
+FORMAT = "realdex_jax.motions/1"
+"""Name and version of the file's layout."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -135,21 +136,39 @@ def save(path: str | Path, motions: MotionSet) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}.npz")
     try:
-        np.savez_compressed(
-            fresh,
-            format=np.array(_FORMAT),
-            names=np.array(motions.names),
-            target=motions.target,
-            first=motions.first,
-            phi=motions.phi.astype(np.float32),
-            wxyz_xyz_world_object=motions.wxyz_xyz_world_object.astype(np.float32),
-            q_squeeze=motions.q_squeeze.astype(np.float32),
-        )
+        fresh.write_bytes(_bytes(motions, compress=True))
         fresh.replace(path)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
     return path
+
+
+def encode(motions: MotionSet, where: str, *, compress: bool = True) -> bytes:
+    """The bytes of a file of `save`, of a set that is checked first.
+
+    Args:
+        motions: The set.
+        where: Named in errors: a file or an object.
+        compress: Smaller, but read instead of mapped.
+
+    Raises:
+        DatasetError: The set does not fit together.
+    """
+    return _bytes(check(motions, where), compress=compress)
+
+
+def _bytes(motions: MotionSet, *, compress: bool) -> bytes:
+    arrays = {
+        "format": np.array(FORMAT),
+        "names": np.array(motions.names),
+        "target": motions.target,
+        "first": motions.first,
+        "phi": motions.phi.astype(np.float32),
+        "wxyz_xyz_world_object": motions.wxyz_xyz_world_object.astype(np.float32),
+        "q_squeeze": motions.q_squeeze.astype(np.float32),
+    }
+    return npz.encode(arrays, compress=compress)
 
 
 def load(path: str | Path) -> MotionSet:
@@ -159,16 +178,31 @@ def load(path: str | Path) -> MotionSet:
         DatasetError: The file is missing, of another format, or does not fit together.
     """
     path = Path(path)
-    arrays = store.read_npz(path)
+    arrays = npz.read(path)
     fields = {f.name for f in dataclasses.fields(MotionSet)}
-    if str(arrays.get("format", "")) != _FORMAT or not fields <= set(arrays):
-        raise DatasetError(f"{path} is not a file of motions ({_FORMAT})")
+    if str(arrays.get("format", "")) != FORMAT or not fields <= set(arrays):
+        raise DatasetError(f"{path} is not a file of motions ({FORMAT})")
+    kinds = {"names": "U", "target": "iu", "first": "iu"}
+    for name in fields:
+        if arrays[name].dtype.kind not in kinds.get(name, "f") or not arrays[name].ndim:
+            raise DatasetError(f"{path}: {name} is {arrays[name].dtype} {arrays[name].shape}")
     found = MotionSet(
-        names=tuple(str(n) for n in arrays["names"]),
+        names=tuple(str(n) for n in arrays["names"].ravel()),
         **{name: arrays[name] for name in fields - {"names"}},
     )
+    return check(found, str(path))
+
+
+def check(found: MotionSet, path: str) -> MotionSet:
+    """Checks a set and returns it; `path` is named in errors.
+
+    Raises:
+        DatasetError: Shapes that do not fit together, values that are not finite or beyond limits,
+            motions that are too short, or objects that are not named.
+    """
     n, first = len(found.target), found.first
     shapes = {
+        "target": (n,),
         "first": (n + 1,),
         "phi": (int(first[-1]) if len(first) else 0, 28),
         "wxyz_xyz_world_object": (n, 7),
@@ -181,9 +215,9 @@ def load(path: str | Path) -> MotionSet:
             )
         if not np.isfinite(getattr(found, name)).all():
             raise DatasetError(f"{path}: {name} is not finite")
-    if first[0] != 0 or (found.lengths() < MIN_FRAMES).any():
+    if not len(first) or first[0] != 0 or (found.lengths() < MIN_FRAMES).any():
         raise DatasetError(f"{path}: every motion has at least {MIN_FRAMES} frames")
     if n and not (found.target.min() >= 0 and found.target.max() < len(found.names)):
         raise DatasetError(f"{path}: a motion reaches for an object that is not named")
-    schema.check_limits(found.phi[:, :22], str(path), "frame")
+    schema.check_limits(found.phi[:, :22], path, "frame")
     return found

@@ -1,24 +1,33 @@
 """Training batches: object clouds with grasps of the same object, augmented.
 
 Built on grain's random-access datasets: batch `i` is a function of the seed and `i` alone, so
-resuming at a step needs no iterator state and is exact. Reading is in-process; the whole of a grasp
-set fits in memory.
+resuming at a step needs no iterator state and is exact; an iterator over it has a state that
+resumes as exactly. `items` reads a dataset into memory; `Stored` leaves it on the disk and keeps
+what was drawn last, for datasets of any size.
 """
 
+import collections
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+import functools
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, overload
 
 import grain
 import numpy as np
+from absl import flags
 from jaxtyping import Array, Float, Int
 from scipy.spatial.transform import Rotation
 
 from realdex_jax import pytree
 from realdex_jax.data.store import Dataset
-from realdex_jax.errors import DatasetError
+from realdex_jax.errors import DatasetError, RealdexError
 from realdex_jax.geometry import view
 from realdex_jax.geometry.cloud import MIN_POINTS
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,25 +96,150 @@ def items(dataset: Dataset, part: str, minimum: int = 1) -> tuple[Item, ...]:
     return tuple(found)
 
 
+class Stored(Sequence[Item]):
+    """Objects of one part of a dataset, read when they are drawn.
+
+    An object that cannot be read, or has too few grasps, is replaced by the next one of the list
+    that can be used, the same in every run. The first kind is counted and logged.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        part: str,
+        minimum: int = 1,
+        *,
+        strict: bool = False,
+        kept: int = 2048,
+    ) -> None:
+        """Lists the objects; reads none.
+
+        Args:
+            dataset: The dataset.
+            part: One of its parts.
+            minimum: Fewest grasps of an object that is drawn.
+            strict: Raise what is wrong with an object instead of skipping it.
+            kept: Objects in memory, 0.1 MB each with 4096 surface points.
+
+        Raises:
+            DatasetError: The part is unknown or empty.
+        """
+        if not dataset.splits.get(part):
+            known = ", ".join(dataset.splits)
+            raise DatasetError(f"no objects in part {part!r} of {dataset.name}; known: {known}")
+        self._dataset, self._names = dataset, tuple(dataset.splits[part])
+        self._minimum, self._strict, self._kept = minimum, strict, max(kept, 1)
+        self._items: collections.OrderedDict[int, Item | None] = collections.OrderedDict()
+        self._skipped: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """Why objects were skipped so far, by name."""
+        return MappingProxyType(self._skipped)
+
+    def __len__(self) -> int:
+        """Number of objects, whether they can be used or not."""
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Item]: ...
+    def __getitem__(self, index: int | slice) -> Item | Sequence[Item]:
+        """An object, or its replacement.
+
+        Raises:
+            DatasetError: No object can be used; or, if strict, this one.
+        """
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        for step in range(len(self)):
+            item = self._item((index + step) % len(self))
+            if item is not None:
+                return item
+        first = next(iter(self._skipped.values()), f"none has {self._minimum} grasps")
+        raise DatasetError(f"no object of {self._dataset.name} can be used; first: {first}")
+
+    def _item(self, at: int) -> Item | None:
+        with self._lock:
+            if at in self._items:
+                self._items.move_to_end(at)
+                return self._items[at]
+        item = self._read(self._names[at])
+        with self._lock:
+            self._items[at] = item
+            while len(self._items) > self._kept:
+                self._items.popitem(last=False)
+        return item
+
+    def _read(self, name: str) -> Item | None:
+        try:
+            phi = np.asarray(self._dataset.grasps(name, mapped=True).phi)
+            if len(phi) < self._minimum:
+                return None
+            surface = self._dataset.surface(name)
+        except RealdexError as error:
+            if self._strict:
+                raise
+            if name not in self._skipped:
+                self._skipped[name] = str(error)
+                _log.warning("skipped %s (%d so far): %s", name, len(self._skipped), error)
+            return None
+        return Item(name, surface.points, surface.normals, phi)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: no lock, and nothing that it can read itself."""
+        return {**vars(self), "_items": collections.OrderedDict(), "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In another process."""
+        vars(self).update(state)
+        self._lock = threading.Lock()
+
+
 def batches(source: Sequence[Item], sampling: Sampling, seed: int) -> grain.MapDataset:
     """An endless dataset of `Batch`; `dataset[i]` is batch `i`, the same in every run."""
-
-    def sample(index: int, rng: np.random.Generator) -> dict[str, Any]:
-        points, phi = draw(source[index], sampling, rng)
-        return {"points": points, "phi": phi, "item": np.int32(index)}
-
-    def to_batch(arrays: dict[str, np.ndarray]) -> Batch:
-        return Batch(**arrays)
-
     return (
         grain.MapDataset.source(range(len(source)))
         .seed(seed)
         .shuffle()
         .repeat()
-        .random_map(sample)
+        .random_map(functools.partial(_sampled, source, sampling))
         .batch(sampling.objects, drop_remainder=True)
-        .map(to_batch)
+        .map(_to_batch)
     )
+
+
+# Functions of the module, not of `batches`: other processes find them by name.
+def _sampled(
+    source: Sequence[Item], sampling: Sampling, index: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    points, phi = draw(source[index], sampling, rng)
+    return {"points": points, "phi": phi, "item": np.int32(index)}
+
+
+def _to_batch(arrays: dict[str, np.ndarray]) -> Batch:
+    return Batch(**arrays)
+
+
+def in_processes(data: grain.MapDataset, processes: int) -> grain.IterDataset:
+    """The same batches in the same order, made by other processes while one trains.
+
+    An iterator over it has `get_state` and `set_state`; with as many processes as before it goes on
+    with the very next batch.
+
+    Args:
+        data: What `batches` returns.
+        processes: How many; 0 makes them in this one.
+    """
+    if processes and not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain asks them in its processes; ours are not absl programs
+    alone = data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
+    options = grain.MultiprocessingOptions(num_workers=processes, per_worker_buffer_size=4)
+    return alone.mp_prefetch(options) if processes else alone
 
 
 def draw(

@@ -69,7 +69,8 @@ def validate(grasps: GraspSet, where: str = "grasp set") -> GraspSet:
         ("q_pregrasp", np.asarray(grasps.q_pregrasp)),
     ):
         check_limits(q, f"{where}: {name}")
-    distance = np.linalg.norm(np.asarray(grasps.phi)[:, 22:25], axis=1)
+    # Doubles: the square of a damaged number may be more than a float holds.
+    distance = np.linalg.norm(np.asarray(grasps.phi, np.float64)[:, 22:25], axis=1)
     if n and distance.max() > MAX_DISTANCE:
         raise DatasetError(
             f"{where}: the palm of grasp {distance.argmax()} is {distance.max():.2f} m from the "

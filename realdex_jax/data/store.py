@@ -1,38 +1,39 @@
 """The dataset folder: one JSON index and plain `.npz` files per object.
 
     dataset.json                 name, version, hand, joint order, units, splits, digests, recipe;
-                                 optional: schemes, further splits by name
+                                 optional: schemes, further splits by name; motions, who has any
     objects/<name>/points.npz    points (n 3) m and outward normals (n 3) of the surface, object
-    frame objects/<name>/mesh.obj      optional
+                                 frame
+    objects/<name>/mesh.obj      optional
     grasps/<name>.npz            phi (n 28), q_pregrasp (n 22), q_squeeze (n 22), column.<name> (n)
+    motions/<name>.npz           optional; see `motion_set`
 
-No pickle anywhere. Floats may be stored as float16 or float32; they are read as float32.
+`docs/data.md` has the rest. No pickle anywhere. Floats may be stored as float16 or float32; they
+are read as float32.
 Everything is written to a temporary folder `.<name>.*` beside the old one and swapped in at the
 end, so a failed write leaves the old dataset as it was. The swap is two renames; a process that is
 killed between them leaves the old dataset as `.<name>.old`, and the next open or write puts it
 back.
 """
 
-import contextlib
 import dataclasses
+import functools
 import hashlib
-import io
 import json
 import os
-import shutil
-import tempfile
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from realdex_jax.data import schema
+from realdex_jax.data import folder, motion_set, npz, schema
 from realdex_jax.data import splits as split_rules
+from realdex_jax.data.folder import INDEX
+from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.data.schema import GraspSet
-from realdex_jax.errors import DatasetError
+from realdex_jax.errors import DatasetError, JointError
 from realdex_jax.hand import joints
 
 FORMAT = 1
@@ -52,14 +53,19 @@ UNITS = {
 }
 """Units and frame of every number; a dataset in others is refused, never converted."""
 
-INDEX = "dataset.json"
-
 EMBEDDED: dict[str, str] = {"realdex-sim": "realdex_sim"}
 """Datasets shipped with the package: name to folder under `assets/`."""
 
-MAX_EXPANDED_BYTES = 2**31
-"""Largest expanded size of one `.npz` that is read; a bigger one is taken for a decompression
-bomb."""
+MAX_INDEX_BYTES = 2**28
+"""Largest `dataset.json` that is read; that of 30,000 objects has 12 MB."""
+
+MAX_NAME_BYTES = 200
+"""Longest object name; file systems end at 255, with the suffix."""
+
+_NO_INDEX = (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError)
+
+check_target = folder.check_target
+read_npz = npz.read
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,6 +76,14 @@ class Surface:
     """Positions in the object frame, metres."""
     normals: Float[np.ndarray, "n 3"]
     """Outward unit normals."""
+
+
+NO_GRASPS = GraspSet(
+    phi=np.zeros((0, 28), np.float32),
+    q_pregrasp=np.zeros((0, 22), np.float32),
+    q_squeeze=np.zeros((0, 22), np.float32),
+)
+"""Of an object that has none, but motions or only a shape."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,16 +107,45 @@ class Dataset:
     """Name of the split scheme it was opened under."""
     schemes: tuple[str, ...] = (SCHEME,)
     """Names of all its schemes."""
+    moving: frozenset[str] = frozenset()
+    """Objects that have motions, of whatever scheme."""
 
-    @property
+    @functools.cached_property
     def objects(self) -> tuple[str, ...]:
         """All object names of the scheme, in split order."""
         return tuple(name for names in self.splits.values() for name in names)
 
-    def grasps(self, name: str) -> GraspSet:
-        """Reads the grasps of one object (joint order ours, float32)."""
+    def grasps(self, name: str, *, mapped: bool = False) -> GraspSet:
+        """Reads the grasps of one object (joint order ours, float32).
+
+        Args:
+            name: The object.
+            mapped: Leave poses on the disk where the file allows it; the array is read-only then.
+        """
         self._check_name(name)
-        return load_grasps(self.path / "grasps" / f"{name}.npz", self.joint_names)
+        path = self.path / "grasps" / f"{name}.npz"
+        return load_grasps(path, self.joint_names, mapped=mapped)
+
+    def motions(self, name: str) -> MotionSet:
+        """Reads the motions toward one object.
+
+        Raises:
+            DatasetError: The dataset carries none for it.
+        """
+        self._check_name(name)
+        if name not in self.moving:
+            raise DatasetError(
+                f"{self.path} has no motions for {name!r}; it has some for "
+                f"{_some(sorted(self.moving & self._names)) or 'no object'}"
+            )
+        found = motion_set.load(self.path / "motions" / f"{name}.npz")
+        if self.joint_names == joints.NAMES:
+            return found
+        return dataclasses.replace(
+            found,
+            phi=_reordered(found.phi, self.joint_names),
+            q_squeeze=joints.reorder(found.q_squeeze, self.joint_names),
+        )
 
     def surface(self, name: str) -> Surface:
         """Reads the surface points of one object.
@@ -118,11 +161,13 @@ class Dataset:
             )
         return _read_surface(path)
 
+    @functools.cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(self.objects)
+
     def _check_name(self, name: str) -> None:
-        if name not in self.objects:
-            raise DatasetError(
-                f"no object {name!r} in {self.name}; known: {', '.join(self.objects)}"
-            )
+        if name not in self._names:
+            raise DatasetError(f"no object {name!r} in {self.name}; known: {_some(self.objects)}")
 
 
 def open_dataset(source: str | Path, scheme: str = SCHEME) -> Dataset:
@@ -139,7 +184,7 @@ def open_dataset(source: str | Path, scheme: str = SCHEME) -> Dataset:
         JointError: A joint of the hand is missing.
     """
     path = _embedded_path(str(source)) if str(source) in EMBEDDED else Path(source)
-    _put_back(path)
+    folder.put_back(path)
     index = path / INDEX
     if not index.is_file():
         known = ", ".join(EMBEDDED)
@@ -147,7 +192,9 @@ def open_dataset(source: str | Path, scheme: str = SCHEME) -> Dataset:
             f"no dataset at {source}: {index} is missing. Known names: {known}; or give a folder"
         )
     try:
-        meta = json.loads(index.read_text())
+        if index.stat().st_size > MAX_INDEX_BYTES:
+            raise ValueError(f"{index.stat().st_size} bytes; at most {MAX_INDEX_BYTES} are read")
+        meta = json.loads(index.read_text(encoding="utf-8"))
         version, digests = str(meta["version"]), dict(meta["digests"])
         splits = {str(k): tuple(map(str, v)) for k, v in meta["splits"].items()}
         names = tuple(meta["joints"])
@@ -158,32 +205,34 @@ def open_dataset(source: str | Path, scheme: str = SCHEME) -> Dataset:
             str(which): {str(k): tuple(map(str, v)) for k, v in parts.items()}
             for which, parts in dict(meta.get("schemes", {})).items()
         }
-    except (
-        json.JSONDecodeError,
-        UnicodeDecodeError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        ValueError,
-    ) as error:
+        moving = dict(meta.get("motions", {}))
+        motion_format = str(moving.get("format", motion_set.FORMAT))
+        moving = frozenset(map(str, moving.get("objects", ())))
+        if not all(isinstance(text, str) for text in (*names, *digests, *digests.values())):
+            raise TypeError("joints and digests are not text")
+    except _NO_INDEX as error:
         raise DatasetError(f"{index} is not a dataset index: {error!r}") from error
     if layout != FORMAT:
         raise DatasetError(f"{index} has layout {layout}; this program reads layout {FORMAT}")
+    if motion_format != motion_set.FORMAT:
+        raise DatasetError(
+            f"{index} has motions of format {motion_format!r}; this program reads "
+            f"{motion_set.FORMAT!r}"
+        )
     if hand != HAND:
         raise DatasetError(f"{index} is for hand {hand!r}; this program reads hand {HAND!r}")
     for what, unit in UNITS.items():
         if units.get(what) != unit:
             raise DatasetError(f"{index} has {what} in {units.get(what)!r}; it must be {unit!r}")
-    joints.reorder(
-        np.zeros(len(names)), names
-    )  # names every joint of ours, or says which is missing
     listed = [object_name for group in splits.values() for object_name in group]
-    for object_name in listed:
-        _check_file_name(object_name)
     try:
+        joints.reorder(np.zeros(len(names)), names)  # names every joint of ours, or says which not
+        for object_name in listed:
+            check_file_name(object_name)
+        _check_files(digests, moving - set(listed))
         split_rules.check_schemes(schemes, listed)
-    except DatasetError as error:
-        raise DatasetError(f"{index}: {error}") from error
+    except (DatasetError, JointError) as error:
+        raise type(error)(f"{index}: {error}") from error
     known = (SCHEME, *schemes)
     if scheme not in known:
         raise DatasetError(f"no split scheme {scheme!r} in {name}; known: {', '.join(known)}")
@@ -200,7 +249,16 @@ def open_dataset(source: str | Path, scheme: str = SCHEME) -> Dataset:
         digests=digests,
         scheme=scheme,
         schemes=known,
+        moving=moving,
     )
+
+
+def _check_files(digests: Mapping[str, str], unlisted: Collection[str]) -> None:
+    for relative in digests:
+        if Path(relative).is_absolute() or ".." in Path(relative).parts:
+            raise DatasetError(f"a digest of {relative!r}, which lies elsewhere")
+    if unlisted:
+        raise DatasetError(f"motions of {min(unlisted)!r}, which is in no split")
 
 
 def verify(dataset: Dataset) -> None:
@@ -213,28 +271,8 @@ def verify(dataset: Dataset) -> None:
         path = dataset.path / relative
         if not path.is_file():
             raise DatasetError(f"{path} is missing")
-        if _digest(path.read_bytes()) != expected:
+        if digest_of(path) != expected:
             raise DatasetError(f"{path} differs from the digest in dataset.json: edited or damaged")
-
-
-def check_target(path: str | Path) -> None:
-    """Refuses a place that `write_dataset` would have to destroy something at.
-
-    Raises:
-        DatasetError: There is something, and it is neither an empty folder nor a dataset.
-    """
-    path = Path(path)
-    try:
-        if not path.exists() or (path / INDEX).is_file():
-            return
-        if path.is_dir() and not any(path.iterdir()):
-            return
-    except OSError as error:
-        raise DatasetError(f"cannot look into {path}: {error}") from error
-    raise DatasetError(
-        f"{path} is neither an empty folder nor a dataset (a folder with {INDEX}), so it is not "
-        "replaced; name a new folder"
-    )
 
 
 def write_dataset(
@@ -247,6 +285,7 @@ def write_dataset(
     recipe: Mapping[str, Any],
     surfaces: Mapping[str, Surface] | None = None,
     meshes: Mapping[str, bytes] | None = None,
+    motions: Mapping[str, MotionSet] | None = None,
     schemes: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
 ) -> Dataset:
     """Writes a dataset folder; an old one at its place goes only when the new one is on disk.
@@ -261,11 +300,14 @@ def write_dataset(
         surfaces: Surface points by object; stored as float16 about their middle (error below 0.07
             mm at 0.25 m).
         meshes: OBJ text by object.
+        motions: Motions by object.
         schemes: Further splits of the same objects by name; see `splits.check_schemes`.
 
     Raises:
         DatasetError: Splits and grasps name different objects, a set or a scheme breaks the rules,
             there is something else than a dataset at `path`, or the disk is full.
+
+    `writer.Writer` does the same for datasets that do not fit in memory.
     """
     check_target(path)
     split_rules.check(splits)
@@ -276,11 +318,78 @@ def write_dataset(
             f"splits and grasps must name the same objects once each; differing: {different}"
         )
     split_rules.check_schemes(schemes or {}, listed)
-    files = {f"grasps/{k}.npz": _grasp_bytes(schema.validate(v, k)) for k, v in grasps.items()}
-    files |= {f"objects/{k}/points.npz": _surface_bytes(v) for k, v in (surfaces or {}).items()}
-    files |= {f"objects/{k}/mesh.obj": v for k, v in (meshes or {}).items()}
-    for object_name in {*grasps, *(surfaces or {}), *(meshes or {})}:
-        _check_file_name(object_name)
+    files: dict[str, bytes] = {}
+    for object_name in {*grasps, *(surfaces or {}), *(meshes or {}), *(motions or {})}:
+        files |= object_files(
+            object_name,
+            grasps=grasps.get(object_name),
+            surface=(surfaces or {}).get(object_name),
+            mesh=(meshes or {}).get(object_name),
+            motions=(motions or {}).get(object_name),
+        )
+    files[INDEX] = index_bytes(
+        name=name,
+        version=version,
+        splits=splits,
+        digests={k: digest(v) for k, v in files.items()},
+        recipe=recipe,
+        schemes=schemes,
+    )
+    try:
+        folder.swap_in(Path(path).resolve(), files)
+    except OSError as error:
+        raise DatasetError(
+            f"could not write {path}: {error}; what was there before is unchanged"
+        ) from error
+    return open_dataset(path)
+
+
+def object_files(
+    name: str,
+    *,
+    grasps: GraspSet | None = None,
+    surface: Surface | None = None,
+    mesh: bytes | None = None,
+    motions: MotionSet | None = None,
+    compress: bool = True,
+) -> dict[str, bytes]:
+    """The files of one object by path inside the folder, checked.
+
+    Args:
+        name: The object.
+        grasps: Its grasps.
+        surface: Points of its surface.
+        mesh: OBJ text.
+        motions: Motions toward it.
+        compress: Smaller files that are read instead of mapped.
+
+    Raises:
+        DatasetError: Something of it breaks the rules.
+    """
+    check_file_name(name)
+    files: dict[str, bytes] = {}
+    if grasps is not None:
+        files[f"grasps/{name}.npz"] = _grasp_bytes(schema.validate(grasps, name), compress)
+    if surface is not None:
+        files[f"objects/{name}/points.npz"] = _surface_bytes(surface, compress)
+    if mesh is not None:
+        files[f"objects/{name}/mesh.obj"] = mesh
+    if motions is not None:
+        files[f"motions/{name}.npz"] = motion_set.encode(motions, name, compress=compress)
+    return files
+
+
+def index_bytes(
+    *,
+    name: str,
+    version: str,
+    splits: Mapping[str, Sequence[str]],
+    digests: Mapping[str, str],
+    recipe: Mapping[str, Any],
+    schemes: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
+) -> bytes:
+    """The content of `dataset.json`."""
+    moving = sorted(Path(k).stem for k in digests if k.startswith("motions/"))
     meta = {
         "format": FORMAT,
         "name": name,
@@ -290,82 +399,14 @@ def write_dataset(
         "units": UNITS,
         "splits": _lists(splits),
         **({"schemes": {k: _lists(v) for k, v in schemes.items()}} if schemes else {}),
-        "digests": {k: _digest(v) for k, v in sorted(files.items())},
+        **({"motions": {"format": motion_set.FORMAT, "objects": moving}} if moving else {}),
+        "digests": dict(sorted(digests.items())),
         "recipe": dict(recipe),
     }
-    files[INDEX] = (json.dumps(meta, indent=1) + "\n").encode()
-    try:
-        _swap_in(Path(path).resolve(), files)
-    except OSError as error:
-        raise DatasetError(
-            f"could not write {path}: {error}; what was there before is unchanged"
-        ) from error
-    return open_dataset(path)
+    return (json.dumps(meta, indent=1) + "\n").encode()
 
 
-def _swap_in(path: Path, files: Mapping[str, bytes]) -> None:
-    """Writes `files` to a temporary sibling, then exchanges it with `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _put_back(path)
-    old = _set_aside(path)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        for relative, content in files.items():
-            target = fresh / relative
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as f:
-                f.write(content)
-                f.flush()
-                os.fsync(f.fileno())
-        fresh.chmod(0o755)
-        _discard(old)
-        exchange(fresh, path, old)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
-    _discard(old)
-
-
-def exchange(fresh: Path, path: Path, old: Path) -> None:
-    """Puts a folder at a place, and what is there to `old`; if that fails, back."""
-    if path.exists():
-        path.replace(old)
-    try:
-        fresh.replace(path)
-    except OSError:
-        if old.exists():
-            old.replace(path)
-        raise
-
-
-def _set_aside(path: Path) -> Path:
-    """Where the old dataset is between the two renames of a write."""
-    return path.parent / f".{path.name}.old"
-
-
-def _put_back(path: Path) -> None:
-    """Undoes a swap that was killed halfway."""
-    path = path.resolve()
-    old = _set_aside(path)
-    if path.exists() or not (old / INDEX).is_file():
-        return
-    try:
-        old.replace(path)
-    except OSError as error:
-        raise DatasetError(
-            f"a write to {path} was interrupted, and the old dataset could not be moved back from "
-            f"{old}: {error}"
-        ) from error
-
-
-def _discard(old: Path) -> None:
-    """Removes an old copy, its index first, so that half of one is never put back."""
-    with contextlib.suppress(OSError):
-        (old / INDEX).unlink(missing_ok=True)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _grasp_bytes(grasps: GraspSet) -> bytes:
+def _grasp_bytes(grasps: GraspSet, compress: bool = True) -> bytes:
     # Half precision is plenty for the two controller targets (below 1 mrad); the pose itself keeps
     # float32, because a settled contact is lost by a tenth of a millimetre.
     return _npz(
@@ -374,29 +415,28 @@ def _grasp_bytes(grasps: GraspSet) -> bytes:
             "q_pregrasp": np.asarray(grasps.q_pregrasp, np.float16),
             "q_squeeze": np.asarray(grasps.q_squeeze, np.float16),
             **{f"column.{k}": np.asarray(v) for k, v in grasps.columns.items()},
-        }
+        },
+        compress,
     )
 
 
-def _surface_bytes(surface: Surface) -> bytes:
+def _surface_bytes(surface: Surface, compress: bool) -> bytes:
     centre = np.asarray(surface.points).mean(axis=0)
     return _npz(
         {
             "centre": centre.astype(np.float32),
             "points": (np.asarray(surface.points) - centre).astype(np.float16),
             "normals": np.asarray(surface.normals).astype(np.float16),
-        }
+        },
+        compress,
     )
 
 
-def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+def _npz(arrays: Mapping[str, np.ndarray], compress: bool) -> bytes:
     for name, value in arrays.items():
         if value.dtype.kind not in "fiub":
             raise DatasetError(f"column {name!r} has type {value.dtype}; only numbers are stored")
-    buffer = io.BytesIO()
-    named: dict[str, Any] = {k: np.asarray(v) for k, v in arrays.items()}
-    np.savez_compressed(buffer, **named)
-    return buffer.getvalue()
+    return npz.encode(arrays, compress=compress)
 
 
 def save_grasps(path: str | Path, grasps: GraspSet) -> Path:
@@ -418,107 +458,107 @@ def save_grasps(path: str | Path, grasps: GraspSet) -> Path:
     return path
 
 
-def load_grasps(path: str | Path, names: tuple[str, ...] = joints.NAMES) -> GraspSet:
+def load_grasps(
+    path: str | Path, names: tuple[str, ...] = joints.NAMES, *, mapped: bool = False
+) -> GraspSet:
     """Reads grasps of one object.
 
     Args:
         path: The file.
         names: The joint order it was written in.
+        mapped: Leave poses on the disk where the file allows it.
 
     Raises:
         DatasetError: The file cannot be read or does not keep the format.
     """
     path = Path(path)
-    arrays = read_npz(path)
+    arrays = npz.read(path, mapped=mapped)
     missing = {"phi", "q_pregrasp", "q_squeeze"} - set(arrays)
     if missing:
         raise DatasetError(f"{path} lacks {', '.join(sorted(missing))}; it has {', '.join(arrays)}")
+    for name, value in arrays.items():
+        if value.dtype.kind not in "fiub":
+            raise DatasetError(f"{path}: {name} holds {value.dtype}; only numbers are read")
     phi, pre, squeeze = (
         np.asarray(arrays[k], np.float32) for k in ("phi", "q_pregrasp", "q_squeeze")
     )
-    if phi.ndim == 2 and names != joints.NAMES:
-        q = joints.reorder(phi[:, : len(names)], names)
-        phi = np.concatenate([q, phi[:, len(names) :]], axis=1)
+    if phi.ndim != 2 or pre.ndim != 2 or squeeze.ndim != 2:
+        raise DatasetError(f"{path}: phi {phi.shape}, q_pregrasp {pre.shape}: must be tables")
+    if names != joints.NAMES:
+        phi = _reordered(phi, names)
         pre, squeeze = joints.reorder(pre, names), joints.reorder(squeeze, names)
     columns = {k.removeprefix("column."): v for k, v in arrays.items() if k.startswith("column.")}
     return schema.validate(GraspSet(phi, pre, squeeze, columns), str(path))
 
 
+def _reordered(phi: Float[np.ndarray, "n any"], names: tuple[str, ...]) -> np.ndarray:
+    q = joints.reorder(phi[:, : len(names)], names)
+    return np.concatenate([q, phi[:, len(names) :]], axis=1)
+
+
 def _read_surface(path: Path) -> Surface:
-    arrays = read_npz(path)
-    try:
-        points, normals = (np.asarray(arrays[k], np.float32) for k in ("points", "normals"))
-    except KeyError as error:
-        raise DatasetError(f"{path} lacks {error}; it has {', '.join(arrays)}") from error
-    points = points + np.asarray(arrays.get("centre", np.zeros(3)), np.float32)
+    arrays = npz.read(path, mapped=True)
+    missing = {"points", "normals"} - set(arrays)
+    if missing:
+        raise DatasetError(f"{path} lacks {', '.join(sorted(missing))}; it has {', '.join(arrays)}")
+    points, normals, centre = (
+        np.asarray(arrays.get(name, np.zeros(3, np.float32)))
+        for name in ("points", "normals", "centre")
+    )
     if (
         points.ndim != 2
-        or points.shape[1:] != (3,)
-        or points.shape != normals.shape
-        or len(points) < 16
+        or points.shape != (max(len(points), 16), 3)
+        or (normals.shape != points.shape or centre.shape != (3,))
     ):
         raise DatasetError(
-            f"{path}: points {points.shape}, normals {normals.shape}; both must be (n >= 16, 3)"
+            f"{path}: points {points.shape}, normals {normals.shape}, centre {centre.shape}; they "
+            "must be (n >= 16, 3) twice and (3,)"
         )
-    if not (np.isfinite(points).all() and np.isfinite(normals).all()):
-        raise DatasetError(f"{path}: points or normals are not finite")
-    length = np.linalg.norm(normals, axis=1, keepdims=True)
-    return Surface(points, normals / np.maximum(length, 1e-6))
-
-
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """Reads a plain `.npz`, refusing pickles, bombs and headers that promise more than is there.
-
-    Raises:
-        DatasetError: The file is missing, damaged or refused.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            total = sum(m.file_size for m in members)
-            if total > MAX_EXPANDED_BYTES:
-                raise DatasetError(
-                    f"{path} expands to {total} bytes; the limit is {MAX_EXPANDED_BYTES}"
-                )
-            return {m.filename.removesuffix(".npy"): _member(archive, m, path) for m in members}
-    except FileNotFoundError as error:
-        raise DatasetError(f"{path} does not exist") from error
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise DatasetError(f"{path} is not a readable .npz: {error}") from error
-
-
-def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> np.ndarray:
-    content = archive.read(member)
-    stream = io.BytesIO(content)
-    try:
-        version = np.lib.format.read_magic(stream)
-        reader = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }
-        shape, _, dtype = reader[version](stream)
-        promised = int(np.prod(shape, dtype=object)) * dtype.itemsize
-        if dtype.hasobject or promised != len(content) - stream.tell():
-            raise ValueError(f"shape {shape} of {dtype} does not fit {len(content)} bytes")
-        stream.seek(0)
-        return np.load(stream, allow_pickle=False)
-    except (ValueError, KeyError, EOFError, SyntaxError, TypeError) as error:
-        raise DatasetError(
-            f"{path}: member {member.filename!r} is not a plain array: {error}"
-        ) from error
+    if any(a.dtype.kind != "f" or not np.isfinite(a).all() for a in (points, normals, centre)):
+        raise DatasetError(f"{path}: points or normals are not finite numbers")
+    # Doubles: the square of a damaged number may be more than a float holds.
+    length = np.linalg.norm(normals.astype(np.float64), axis=1, keepdims=True)
+    return Surface(
+        points.astype(np.float32) + centre.astype(np.float32),
+        (normals / np.maximum(length, 1e-6)).astype(np.float32),
+    )
 
 
 def _embedded_path(name: str) -> Path:
     return Path(__file__).parent.parent / "assets" / EMBEDDED[name]
 
 
-def _check_file_name(name: str) -> None:
-    if not name or name != Path(name).name or name.startswith("."):
+def check_file_name(name: str) -> None:
+    """Refuses an object name that cannot be a file name.
+
+    Raises:
+        DatasetError: It is empty, hidden, too long, or leads to another folder.
+    """
+    if (
+        name != Path(name).name
+        or not name
+        or name.startswith(".")
+        or not name.isprintable()
+        or "\\" in name
+        or len(name.encode()) > MAX_NAME_BYTES
+    ):
         raise DatasetError(f"object name {name!r} cannot be a file name")
 
 
-def _digest(content: bytes) -> str:
+def digest(content: bytes) -> str:
+    """SHA-256 as `dataset.json` records it."""
     return hashlib.sha256(content).hexdigest()
+
+
+def digest_of(path: Path) -> str:
+    """`digest` of a file, read in pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _some(names: Sequence[str], most: int = 60) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _lists(splits: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
@@ -527,8 +567,8 @@ def _lists(splits: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
 
 def _listed(splits: Mapping[str, Sequence[str]]) -> str:
     """Digest of the objects of each part; their order counts, because it decides batches."""
-    return _digest(json.dumps(sorted(_lists(splits).items())).encode())
+    return digest(json.dumps(sorted(_lists(splits).items())).encode())
 
 
 def _combined(digests: Mapping[str, str]) -> str:
-    return _digest(json.dumps(sorted(digests.items())).encode())
+    return digest(json.dumps(sorted(digests.items())).encode())

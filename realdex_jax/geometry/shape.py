@@ -145,17 +145,32 @@ class ObjectShape:
         Returns:
             `SurfaceSample` of `count` points.
         """
-        rng = np.random.default_rng(seed)
-        corners = self.vertices[self.faces]
-        cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        twice_area = np.linalg.norm(cross, axis=1)
-        cumulative = np.cumsum(twice_area)
-        share = (np.arange(count) + rng.random(count)) / count
-        face = np.searchsorted(cumulative, share * cumulative[-1], side="right")
-        face = rng.permutation(np.minimum(face, len(self.faces) - 1))
-        # The square root makes barycentric coordinates uniform over the triangle.
-        root, along = np.sqrt(rng.random(count))[:, None], rng.random(count)[:, None]
-        a, b, c = corners[face, 0], corners[face, 1], corners[face, 2]
-        points = (1 - root) * a + root * ((1 - along) * b + along * c)
-        normals = cross[face] / twice_area[face, None]
+        points, normals = sample(self.vertices, self.faces, count, seed)
         return SurfaceSample(points, normals, self.label_points(points))
+
+
+def sample(
+    vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], count: int, seed: int = 0
+) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]]:
+    """Points spread evenly by area over triangles, and the normals there.
+
+    Args:
+        vertices: Corners.
+        faces: Triangles, counter-clockwise seen from outside; not all without area.
+        count: Number of points.
+        seed: Seed of the sample; the same one gives the same points.
+    """
+    rng = np.random.default_rng(seed)
+    corners = vertices[faces]
+    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    twice_area = np.linalg.norm(cross, axis=1)
+    cumulative = np.cumsum(twice_area)
+    share = (np.arange(count) + rng.random(count)) / count
+    face = np.searchsorted(cumulative, share * cumulative[-1], side="right")
+    face = rng.permutation(np.minimum(face, len(faces) - 1))
+    # The square root makes barycentric coordinates uniform over the triangle.
+    root, along = np.sqrt(rng.random(count))[:, None], rng.random(count)[:, None]
+    a, b, c = corners[face, 0], corners[face, 1], corners[face, 2]
+    points = (1 - root) * a + root * ((1 - along) * b + along * c)
+    normals = cross[face] / twice_area[face, None]
+    return points, normals

@@ -1,4 +1,9 @@
 import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
+import tracemalloc
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +12,7 @@ from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 from realdex_jax import pose
-from realdex_jax.data import pipeline, store
+from realdex_jax.data import pipeline, store, writer
 from realdex_jax.data.pipeline import Item, Sampling
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.errors import DatasetError
@@ -143,3 +148,121 @@ def test_items_name_unknown_and_empty_parts(tmp_path):
         pipeline.items(data, "dev")
     with pytest.raises(DatasetError, match="no object"):
         pipeline.items(data, "val")
+
+
+def stored(tmp_path, count=6, few=()):
+    """A dataset whose objects have 20 grasps, or one."""
+    with writer.Writer(tmp_path / "d") as target:
+        for i in range(count):
+            one = item(i)
+            phi = one.phi[: 1 if i in few else None]
+            surface = store.Surface(one.points.astype(np.float32), one.normals.astype(np.float32))
+            target.add(f"o{i}", grasps=GraspSet(phi, phi[:, :22], phi[:, :22]), surface=surface)
+        names = [f"o{i}" for i in range(count)]
+        return target.finish(name="tiny", version="1", splits={"train": names}, recipe={})
+
+
+def test_objects_read_when_they_are_drawn_are_those_read_before(tmp_path):
+    data = stored(tmp_path)
+    lazy = pipeline.Stored(data, "train", kept=2)
+    eager = pipeline.items(data, "train")
+    assert len(lazy) == len(eager) == 6
+    one, other = (pipeline.batches(s, SAMPLING, 3) for s in (lazy, eager))
+    for i in (0, 7, 2):
+        np.testing.assert_array_equal(one[i].points, other[i].points)
+        np.testing.assert_array_equal(one[i].phi, other[i].phi)
+    assert [i.name for i in lazy] == [i.name for i in eager]
+    assert [i.name for i in lazy[1:3]] == ["o1", "o2"]
+    with pytest.raises(DatasetError, match="no objects in part 'dev'"):
+        pipeline.Stored(data, "dev")
+
+
+def test_bad_objects_are_skipped_and_counted_or_fatal(tmp_path, caplog):
+    data = stored(tmp_path, few=(4,))
+    for name in ("o1", "o2"):
+        path = data.path / "grasps" / f"{name}.npz"
+        path.write_bytes(path.read_bytes()[:100])
+    lazy = pipeline.Stored(data, "train", minimum=2)
+    assert [i.name for i in lazy] == ["o0", "o3", "o3", "o3", "o5", "o5"]
+    assert sorted(lazy.skipped) == ["o1", "o2"]  # too few grasps are no fault
+    assert "o1.npz is not a readable" in lazy.skipped["o1"]
+    assert "skipped o1 (1 so far)" in caplog.text
+    batch = pipeline.batches(lazy, SAMPLING, 0)[3]
+    assert np.isfinite(batch.phi).all()
+    with pytest.raises(DatasetError, match=r"o1\.npz is not a readable"):
+        pipeline.Stored(data, "train", strict=True)[1]
+    for path in (data.path / "objects").rglob("points.npz"):
+        path.unlink()
+    with pytest.raises(DatasetError, match="no object of tiny can be used; first: "):
+        pipeline.Stored(data, "train")[0]
+
+
+def test_an_iterator_goes_on_where_its_state_says(tmp_path):
+    lazy = pipeline.Stored(stored(tmp_path), "train")
+    data = pipeline.batches(lazy, SAMPLING, 5)
+    iterator = iter(pipeline.in_processes(data, 0))
+    for _ in range(3):
+        next(iterator)
+    state = iterator.get_state()
+    expected = [next(iterator) for _ in range(4)]
+    again = iter(pipeline.in_processes(pipeline.batches(lazy, SAMPLING, 5), 0))
+    again.set_state(state)
+    for i, batch in enumerate(expected):
+        found = next(again)
+        np.testing.assert_array_equal(found.points, batch.points)
+        np.testing.assert_array_equal(found.phi, data[3 + i].phi)
+
+
+@pytest.mark.slow
+def test_processes_make_the_same_batches_and_resume_as_exactly(tmp_path):
+    code = """
+import sys
+import numpy as np
+from realdex_jax.data import pipeline, store, writer
+from realdex_jax.data.pipeline import Sampling
+
+if __name__ == "__main__":
+    data = store.open_dataset(sys.argv[1])
+    sampling = Sampling(objects=2, grasps=3, points=64)
+    made = pipeline.batches(pipeline.Stored(data, "train"), sampling, 5)
+    iterator = iter(pipeline.in_processes(made, 2))
+    for i in range(5):
+        np.testing.assert_array_equal(next(iterator).phi, made[i].phi)
+    state = iterator.get_state()
+    iterator.close()
+    again = iter(pipeline.in_processes(made, 2))
+    again.set_state(state)
+    for i in range(5, 12):
+        np.testing.assert_array_equal(next(again).phi, made[i].phi)
+    again.close()
+    print("same")
+"""
+    data = stored(tmp_path)
+    script = tmp_path / "same.py"
+    script.write_text(code)
+    root = pathlib.Path(__file__).parents[3]
+    done = subprocess.run(
+        [sys.executable, script, data.path],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["same"], done.stderr
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_many_batches(tmp_path):
+    lazy = pipeline.Stored(stored(tmp_path, 40), "train", kept=8)
+    data = pipeline.batches(lazy, SAMPLING, 0)
+    for i in range(300):
+        data[i]
+    tracemalloc.start()
+    for i in range(300, 600):
+        data[i]
+    before = tracemalloc.get_traced_memory()[0]
+    for i in range(600, 3000):
+        data[i]
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown < 200_000  # less than two objects

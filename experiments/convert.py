@@ -1,0 +1,395 @@
+"""Converts a foreign dataset into a dataset folder of this project.
+
+    python -m experiments.convert ~/dexgraspnet runs/dexgraspnet
+    python -m experiments.convert ~/grab runs/grab --option mano=~/mano/MANO_RIGHT.pkl
+    python -m experiments.convert ~/realdex runs/realdex --format realdex --jobs 8
+
+One process per core, each with one object at a time. An interrupted run goes on where it stopped
+when the same command is given again, and ends with the same bytes. What cannot be read is refused
+by name and the rest converts; the exit code is 1 then, and 2 if nothing was converted.
+`docs/data.md` says what each layout maps to.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from experiments import commands
+from realdex_jax.data import conversion, formats, splits, store, writer
+from realdex_jax.data.conversion import Record
+from realdex_jax.data.source import Source
+from realdex_jax.data.store import Dataset
+from realdex_jax.errors import ConfigError, DatasetError
+from realdex_jax.evaluation.results import commit as commit_now
+from sim import native
+
+CHUNK = 10
+"""Units that a process does in a row: sizes of one object share what was read."""
+_SHOWN = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Convert:
+    """Command line of this script."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """Folder, or download, of the foreign dataset."""
+    dest: Annotated[Path, tyro.conf.Positional]
+    """Folder of the new dataset; work in progress lies beside it in `.<name>.work`."""
+    format: str | None = None
+    """Layout of the source; recognised by its names if not given."""
+    option: tuple[str, ...] = ()
+    """What its reader is told, as NAME=VALUE; values are JSON or text."""
+    jobs: int = 0
+    """Processes; 0 means one per core."""
+    points: int = 4096
+    """Surface points stored for each object."""
+    limit: int | None = None
+    """Only the first so many units."""
+    name: str | None = None
+    """Name of the dataset; that of the folder if not given."""
+    version: str = "1"
+    """Version of its content."""
+    fresh: bool = False
+    """Throw away what an interrupted run has left, whatever its settings were."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a conversion did."""
+
+    dataset: Dataset
+    refused: Mapping[str, str]
+    """Reason by unit."""
+    left_out: Mapping[str, tuple[str, ...]]
+    """Files of converted units that could not be used."""
+    empty: tuple[str, ...]
+    """Units in which there was nothing."""
+    unsplit: tuple[str, ...]
+    """Objects that the source's splits do not name; they are not stored."""
+    counts: Mapping[str, int]
+    """Objects, grasps, motions and frames."""
+
+
+def main() -> None:
+    """Command line; mistakes of the user end in one line, not a traceback."""
+    config = tyro.cli(Convert, description=__doc__)
+    console = Console()
+    with commands.ending(console, "stopped; the same command goes on where this one was"):
+        report = run(config, console)
+    _print(report, config.dest, console)
+    sys.exit(1 if report.refused or report.left_out else 0)
+
+
+def run(config: Convert, console: Console) -> Report:
+    """Converts a dataset.
+
+    Args:
+        config: The command line.
+        console: Where progress goes.
+
+    Raises:
+        RealdexError: Settings that make no sense, a source of no known layout, one of which
+            nothing can be read, something else than a dataset at `dest`, or work of other settings
+            or of a run that goes on.
+    """
+    if config.jobs < 0 or config.points < 16 or (config.limit is not None and config.limit < 1):
+        raise ConfigError(
+            f"--jobs {config.jobs}, --points {config.points}, --limit {config.limit}; jobs are not "
+            "negative, points at least 16, a limit at least 1"
+        )
+    options = parse_options(config.option)
+    store.check_target(config.dest)
+    dest = config.dest.resolve()
+    source = formats.open_source(config.source, config.format, options)
+    units = tuple(source.units)[: config.limit]
+    if len(set(units)) != len(units):
+        raise DatasetError(f"{config.source} names a unit twice")
+    work = dest.parent / f".{dest.name}.work"
+    with _claimed(work, _claim(config, source, units), config.fresh):
+        records = _convert_all(config, source, options, units, work, console)
+        report = _finish(config, source, records, work, dest)
+        shutil.rmtree(work)
+    return report
+
+
+def parse_options(words: Sequence[str]) -> dict[str, Any]:
+    """Options from NAME=VALUE words; values that are not JSON are text, `~` is the home folder.
+
+    Raises:
+        ConfigError: A word without a name, or a name given twice.
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name.isidentifier() or name in found:
+            raise ConfigError(f"--option {word}: expected NAME=VALUE, each name once")
+        try:
+            found[name] = json.loads(value)
+        except (ValueError, RecursionError):
+            found[name] = str(Path(value).expanduser()) if value.startswith("~") else value
+    return found
+
+
+def _claim(config: Convert, source: Source, units: Sequence[str]) -> dict[str, Any]:
+    """What decides the result; JSON."""
+    return {
+        "source": str(config.source.resolve()),
+        "format": source.format,
+        "recipe": json.loads(json.dumps(dict(source.recipe))),
+        "units": hashlib.sha256("\n".join(units).encode()).hexdigest(),
+        "points": config.points,
+        "commit": commit_now(),
+    }
+
+
+@contextlib.contextmanager
+def _claimed(work: Path, claim: Mapping[str, Any], fresh: bool) -> Iterator[None]:
+    """Holds the work folder, unless another run does, or left it with other settings."""
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DatasetError(f"another conversion is at work in {work}; wait for it") from error
+        place = work / "claim.json"
+        if fresh or not place.is_file():
+            for entry in work.iterdir():
+                if entry.is_dir():
+                    shutil.rmtree(entry)
+        elif (before := _json(place)) != claim:
+            what = ", ".join(k for k, v in claim.items() if before.get(k) != v) or "its form"
+            raise DatasetError(
+                f"{work} is left from a conversion with other settings ({what}); finish that one, "
+                "or give --fresh to throw it away"
+            )
+        shutil.rmtree(work / "fresh", ignore_errors=True)  # half-written files of a killed run
+        for folder in conversion.FOLDERS:
+            (work / folder).mkdir(exist_ok=True)
+        half = work / "claim.json.new"
+        half.write_text(json.dumps(claim))
+        half.replace(place)
+        yield
+
+
+def _json(place: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _convert_all(
+    config: Convert,
+    source: Source,
+    options: Mapping[str, Any],
+    units: Sequence[str],
+    work: Path,
+    console: Console,
+) -> list[Record]:
+    """Records of all units, in their order."""
+    jobs = min(config.jobs or native.cores(), len(units))
+    size = max(1, min(CHUNK, len(units) // (2 * jobs)))
+    found: dict[str, Record] = {}
+    with commands.progress(console) as progress:
+        task = progress.add_task(f"{source.format}", total=len(units))
+
+        def took(records: Sequence[Record]) -> None:
+            found.update({record.unit: record for record in records})
+            refused = sum(bool(record.refused) for record in found.values())
+            what = f"{source.format}, {refused} refused" if refused else source.format
+            progress.update(task, completed=len(found), description=what)
+
+        if jobs == 1:
+            for unit in units:
+                took([conversion.convert(source, unit, work, config.points)])
+        else:
+            chunks = (units[i : i + size] for i in range(0, len(units), size))
+            for records in _in_processes(jobs, chunks, config, source.format, options, work):
+                took(records)
+    return [found[unit] for unit in units]
+
+
+def _in_processes(
+    jobs: int,
+    chunks: Iterator[Sequence[str]],
+    config: Convert,
+    layout: str,
+    options: Mapping[str, Any],
+    work: Path,
+) -> Iterator[list[Record]]:
+    """Converts chunks in any order; only a few wait at a time, however many there are."""
+    # Workers share the cores: one thread each, whatever they run, and no accelerator.
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "")
+        + " --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    )
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    given = (config.source, layout, dict(options), work, config.points, os.getpid())
+    pool = concurrent.futures.ProcessPoolExecutor(
+        jobs, multiprocessing.get_context("spawn"), _begin, given
+    )
+    try:
+        waiting: set[Future[list[Record]]] = set()
+        for chunk in chunks:
+            waiting.add(pool.submit(_convert_chunk, tuple(chunk)))
+            if len(waiting) >= 3 * jobs:
+                done, waiting = concurrent.futures.wait(
+                    waiting, return_when=concurrent.futures.FIRST_COMPLETED
+                )
+                yield from (future.result() for future in done)
+        for future in concurrent.futures.as_completed(waiting):
+            yield future.result()
+    except concurrent.futures.BrokenExecutor as error:
+        raise DatasetError(
+            f"a process of the conversion was killed, for memory perhaps ({error}); the same "
+            "command goes on, --jobs 1 needs least"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@dataclasses.dataclass
+class _Worker:
+    """What a process keeps between chunks."""
+
+    source: Source
+    work: Path
+    points: int
+
+
+_worker: list[_Worker] = []
+
+
+def _begin(
+    path: Path, layout: str, options: dict[str, Any], work: Path, points: int, parent: int
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _worker[:] = [_Worker(formats.open_source(path, layout, options), work, points)]
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process when its parent is gone: killed, it cannot say so."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
+
+
+def _convert_chunk(units: tuple[str, ...]) -> list[Record]:
+    (mine,) = _worker
+    return [conversion.convert(mine.source, unit, mine.work, mine.points) for unit in units]
+
+
+def _finish(
+    config: Convert, source: Source, records: Sequence[Record], work: Path, dest: Path
+) -> Report:
+    """Writes the index and puts the folder in its place."""
+    refused = {record.unit: record.refused for record in records if record.refused}
+    by_name: dict[str, Record] = {}
+    for record in records:
+        if record.name and by_name.setdefault(record.name, record) is not record:
+            other = by_name[record.name].unit
+            raise DatasetError(f"units {other!r} and {record.unit!r} are both {record.name!r}")
+    if not by_name:
+        first = next(iter(refused.values()), "its units are empty")
+        raise DatasetError(f"nothing of {config.source} can be converted; first: {first}")
+    parts = {
+        part: [name for name in names if name in by_name]
+        for part, names in source.splits(tuple(by_name)).items()
+    }
+    splits.check(parts)
+    listed = {name for names in parts.values() for name in names}
+    if not listed:
+        raise DatasetError(f"the splits of {config.source} name none of its objects")
+    kept = [record for name, record in by_name.items() if name in listed]
+    unsplit = tuple(name for name in by_name if name not in listed)
+    totals = {
+        "objects": len(kept),
+        **{k: sum(r.counts[k] for r in kept) for k in ("grasps", "motions", "frames")},
+    }
+    empty = tuple(r.unit for r in records if not r.name and not r.refused)
+    digests = {k: v for record in kept for k, v in record.files.items()}
+    _sweep(work / "data", digests)
+    dataset = writer.finish(
+        work / "data",
+        dest,
+        digests=digests,
+        name=config.name or dest.name,
+        version=config.version,
+        splits=parts,
+        schemes=_schemes(source, listed),
+        recipe={
+            "converted_from": source.format,
+            "source": dict(source.recipe),
+            "points": config.points,
+            "commit": commit_now(),
+            "counts": totals,
+            "refused": refused,
+            "empty": list(empty),
+            "unsplit": list(unsplit),
+            "notes": {r.name: list(r.notes) for r in kept if r.notes},
+        },
+    )
+    left_out = {r.unit: r.left_out for r in records if r.left_out}
+    return Report(dataset, refused, left_out, empty, unsplit, totals)
+
+
+def _schemes(source: Source, listed: set[str]) -> dict[str, dict[str, list[str]]]:
+    """Further splits, of a source that has some."""
+    named = getattr(source, "schemes", None)
+    if named is None:
+        return {}
+    return {
+        scheme: {part: [n for n in names if n in listed] for part, names in parts.items()}
+        for scheme, parts in named(tuple(sorted(listed))).items()
+    }
+
+
+def _sweep(data: Path, digests: Mapping[str, str]) -> None:
+    """Removes what no record names: a run was killed between a file and its record."""
+    for path in sorted(data.rglob("*"), reverse=True):
+        if path.is_dir():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path.relative_to(data).as_posix() not in digests:
+            path.unlink()
+
+
+def _print(report: Report, dest: Path, console: Console) -> None:
+    counts = ", ".join(f"{v} {k}" for k, v in report.counts.items())
+    console.print(f"{dest}: {counts}", highlight=False, markup=False)
+    left_out = {unit: "; ".join(notes) for unit, notes in report.left_out.items()}
+    for what, reasons in (("refused", report.refused), ("files left out", left_out)):
+        if reasons:
+            console.print(f"[red]{len(reasons)} units {what}[/]", highlight=False)
+        for unit, reason in list(reasons.items())[:_SHOWN]:
+            console.print(f"  {unit}: {reason}", highlight=False, markup=False)
+        if len(reasons) > _SHOWN:
+            console.print(f"  ... and {len(reasons) - _SHOWN} more, in {dest / store.INDEX}")
+    for what, names in (("empty", report.empty), ("in no split", report.unsplit)):
+        if names:
+            console.print(f"{len(names)} units {what}: {', '.join(names[:_SHOWN])}", markup=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Folders that are replaced whole or not at all, by two renames that a kill cannot tear."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from realdex_jax.errors import DatasetError
+
+INDEX = "dataset.json"
+"""The file that makes a folder a dataset."""
+
+
+def check_target(path: str | Path) -> None:
+    """Refuses a place at which writing a dataset would have to destroy something.
+
+    Raises:
+        DatasetError: There is something, and it is neither an empty folder nor a dataset.
+    """
+    path = Path(path)
+    try:
+        if not path.exists() or (path / INDEX).is_file():
+            return
+        if path.is_dir() and not any(path.iterdir()):
+            return
+    except OSError as error:
+        raise DatasetError(f"cannot look into {path}: {error}") from error
+    raise DatasetError(
+        f"{path} is neither an empty folder nor a dataset (a folder with {INDEX}), so it is not "
+        "replaced; name a new folder"
+    )
+
+
+def swap_in(path: Path, files: Mapping[str, bytes]) -> None:
+    """Writes `files` to a temporary sibling, then exchanges it with `path`."""
+    fresh = begin(path)
+    try:
+        for relative, content in files.items():
+            write_synced(fresh / relative, content)
+        exchange(fresh, path)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def begin(path: Path) -> Path:
+    """A new temporary sibling of `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    put_back(path)
+    return Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+
+
+def write_synced(target: Path, content: bytes) -> None:
+    """Writes a file and waits until it is on the disk."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as f:
+        f.write(content)
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def exchange(fresh: Path, path: Path, index: str = INDEX) -> None:
+    """Puts a finished folder in the place of `path`, whose old content goes.
+
+    Args:
+        fresh: The new folder, on the same disk.
+        path: Its place.
+        index: File without which a folder is not whole.
+
+    Raises:
+        OSError: It cannot be moved; what was at `path` is there still.
+    """
+    put_back(path, index)
+    old = _set_aside(path)
+    fresh.chmod(0o755)
+    _discard(old, index)
+    if path.exists():
+        path.replace(old)
+    try:
+        fresh.replace(path)
+    except OSError:
+        if old.exists():
+            old.replace(path)
+        raise
+    _discard(old, index)
+
+
+def put_back(path: Path, index: str = INDEX) -> None:
+    """Undoes a swap that was killed halfway.
+
+    Raises:
+        DatasetError: The old dataset cannot be moved back.
+    """
+    path = path.resolve()
+    old = _set_aside(path)
+    if path.exists() or not (old / index).is_file():
+        return
+    try:
+        old.replace(path)
+    except OSError as error:
+        raise DatasetError(
+            f"a write to {path} was interrupted, and the old dataset could not be moved back from "
+            f"{old}: {error}"
+        ) from error
+
+
+def _set_aside(path: Path) -> Path:
+    """Where the old dataset is between the two renames of a write."""
+    return path.parent / f".{path.name}.old"
+
+
+def _discard(old: Path, index: str) -> None:
+    """Removes an old copy, its index first, so that half of one is never put back."""
+    with contextlib.suppress(OSError):
+        (old / index).unlink(missing_ok=True)
+    shutil.rmtree(old, ignore_errors=True)

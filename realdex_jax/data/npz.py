@@ -1,0 +1,277 @@
+"""Plain `.npz` files: written byte for byte alike, read without trust, mapped where they can be.
+
+A member that is stored without compression begins at a multiple of 64 bytes in the files that are
+written here, so that it can be mapped into memory and used in place. Nothing else is peculiar about
+them: `numpy.load` reads them.
+"""
+
+import io
+import math
+import mmap
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from realdex_jax.data import unpickle
+from realdex_jax.errors import DatasetError
+
+MAX_EXPANDED_BYTES = 2**31
+"""Largest expanded size of one `.npz` that is read; a bigger one is taken for a decompression
+bomb."""
+
+MAX_RATIO = 200
+"""Most expanded bytes per stored byte, in files that expand to more than `RATIO_FROM`."""
+RATIO_FROM = 64 * 2**20
+"""Expanded size, bytes, up to which any ratio is read: columns of zeros are small and honest."""
+
+BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    OSError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    IndexError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+)
+"""What the zip module raises on a damaged file."""
+
+_ALIGNMENT = 64
+_PADDING = 0xD935  # the extra field that Android's zipalign pads with
+_DATE = (1980, 1, 1, 0, 0, 0)
+_LOCAL_HEADER = struct.Struct("<4s5H3I2H")
+_MAX_HEADER = 10_000
+_KINDS = "fiubcUS"
+_HEADER = re.compile(
+    rb"\{'descr': '(?P<type>[<>|=]?[a-zA-Z]\d{0,6})', 'fortran_order': (?P<fortran>True|False), "
+    rb"'shape': \((?P<shape>(?:\d{1,18}L?(?:, ?|(?=\))))*)\),? *\} *\n?"
+)
+
+
+def encode(arrays: Mapping[str, np.ndarray], *, compress: bool = True) -> bytes:
+    """The bytes of a `.npz`; the same arrays always give the same.
+
+    Args:
+        arrays: Arrays of numbers or text by name.
+        compress: Smaller, but read instead of mapped.
+
+    Raises:
+        DatasetError: An array of another type.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, value in arrays.items():
+            array = np.asarray(value)
+            if array.dtype.kind not in _KINDS or array.dtype.fields is not None:
+                raise DatasetError(
+                    f"column {name!r} has type {array.dtype}; only numbers are stored"
+                )
+            content = io.BytesIO()
+            np.lib.format.write_array(content, array, version=(1, 0), allow_pickle=False)
+            member = zipfile.ZipInfo(f"{name}.npy", _DATE)
+            if compress:
+                member.compress_type = zipfile.ZIP_DEFLATED
+            else:
+                # Before the content stand the local header, the name and this field of its own.
+                start = buffer.tell() + _LOCAL_HEADER.size + len(member.filename.encode()) + 4
+                filler = -start % _ALIGNMENT
+                member.extra = struct.pack("<2H", _PADDING, filler) + bytes(filler)
+            archive.writestr(member, content.getvalue())
+    return buffer.getvalue()
+
+
+def read(path: Path | str, *, objects: bool = False, mapped: bool = False) -> dict[str, Any]:
+    """Reads a plain `.npz`, refusing pickles, bombs and headers that promise more than is there.
+
+    Args:
+        path: The file.
+        objects: Read arrays of Python objects, too, by the restricted unpickler; one without axes
+            comes as what it holds.
+        mapped: Map members that are not compressed instead of reading them: read-only arrays whose
+            pages are fetched when they are used.
+
+    Raises:
+        UnsafePickleError: A pickle asks for more than plain data.
+        DatasetError: The file is missing, damaged or refused.
+    """
+    path = Path(path)
+    found: dict[str, Any] = {}
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+            members = archive.infolist()
+            _check(members, size, path)
+            # One map for all: a map of each array would take longer than reading small ones.
+            memory = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if mapped else None
+            for member in members:
+                name = member.filename.removesuffix(".npy")
+                if memory is not None and member.compress_type == zipfile.ZIP_STORED:
+                    found[name] = _mapped(path, memory, member)
+                else:
+                    where = f"{path}: member {member.filename!r}"
+                    found[name] = _parse(archive.read(member), where, objects)
+    except DatasetError:
+        raise
+    except FileNotFoundError as error:
+        raise DatasetError(f"{path} does not exist") from error
+    except BROKEN as error:
+        raise DatasetError(f"{path} is not a readable .npz: {error or type(error).__name__}") from (
+            error
+        )
+    return found
+
+
+def read_npy(path: Path | str) -> np.ndarray:
+    """Reads a plain `.npy`.
+
+    Raises:
+        DatasetError: The file is missing, larger than `MAX_EXPANDED_BYTES`, damaged, or holds
+            objects.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > MAX_EXPANDED_BYTES:
+            raise DatasetError(f"{path} has {size} bytes; the limit is {MAX_EXPANDED_BYTES}")
+        content = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
+    return _parse(content, str(path), objects=False)
+
+
+def _check(members: list[zipfile.ZipInfo], size: int, path: Path) -> None:
+    total = sum(m.file_size for m in members)
+    if total > MAX_EXPANDED_BYTES:
+        raise DatasetError(f"{path} expands to {total} bytes; the limit is {MAX_EXPANDED_BYTES}")
+    if total > RATIO_FROM and total > MAX_RATIO * size:
+        raise DatasetError(
+            f"{path} expands {size} bytes to {total}; more than {MAX_RATIO} to one is taken for a "
+            "bomb"
+        )
+    seen: set[str] = set()
+    for member in members:
+        name = member.filename
+        if (
+            PurePosixPath(name).is_absolute()
+            or ".." in PurePosixPath(name).parts
+            or "\\" in name
+            or re.match("[A-Za-z]:", name)
+        ):
+            raise DatasetError(f"{path}: member {name!r} has the name of a file elsewhere")
+        if name.removesuffix(".npy") in seen:
+            raise DatasetError(f"{path}: member {name!r} is there twice")
+        seen.add(name.removesuffix(".npy"))
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DatasetError(
+                f"{path}: member {name!r} is compressed by method {member.compress_type}; NumPy "
+                "writes methods 0 and 8"
+            )
+
+
+class _Header(NamedTuple):
+    """What stands before an array's data."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    order: Literal["C", "F"]
+    size: int
+    """Bytes up to the data."""
+
+
+def _header(content: bytes) -> _Header:
+    """Parses the header of a `.npy`; NumPy's own evaluates it as Python text.
+
+    Raises:
+        ValueError: It is no such header.
+    """
+    if content[:6] != b"\x93NUMPY" or len(content) < 10:
+        raise ValueError("it does not begin as a .npy file")
+    wide = content[6:8] == b"\x02\x00"
+    if not wide and content[6:8] != b"\x01\x00":
+        raise ValueError(f"version {content[6]}.{content[7]} of the .npy format")
+    length = int.from_bytes(content[8:12] if wide else content[8:10], "little")
+    start = 12 if wide else 10
+    if length > _MAX_HEADER:
+        raise ValueError(f"a header of {length} bytes; at most {_MAX_HEADER} are read")
+    text = _HEADER.fullmatch(content[start : start + length])
+    if text is None or len(content) < start + length:
+        raise ValueError(f"header {content[start : start + min(length, 80)]!r}")
+    shape = tuple(int(n.rstrip(b"L")) for n in re.split(rb", ?", text["shape"]) if n)
+    return _Header(
+        shape=shape,
+        dtype=_dtype(text["type"].decode()),
+        order="F" if text["fortran"] == b"True" else "C",
+        size=start + length,
+    )
+
+
+def _dtype(code: str) -> np.dtype:
+    try:
+        return np.dtype(code)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"type {code!r}") from error
+
+
+def _checked(header: _Header, there: int) -> _Header:
+    """The header, if it keeps its promise of `there` bytes of plain numbers or text."""
+    promised = math.prod(header.shape) * header.dtype.itemsize
+    if header.dtype.kind not in _KINDS or promised != there:
+        raise ValueError(f"shape {header.shape} of {header.dtype} does not fit {there} bytes")
+    return header
+
+
+def _parse(content: bytes, where: str, objects: bool) -> Any:
+    try:
+        header = _header(content)
+        if objects and header.dtype.kind == "O":
+            return _objects(content, header, where)
+        header = _checked(header, len(content) - header.size)
+        flat = np.frombuffer(content, header.dtype, math.prod(header.shape), header.size)
+        return flat.reshape(header.shape, order=header.order).copy(order=header.order)
+    except DatasetError:
+        raise
+    except (ValueError, TypeError, OverflowError, MemoryError) as error:
+        raise DatasetError(f"{where} is not a plain array: {error}") from error
+
+
+def _objects(content: bytes, header: _Header, where: str) -> Any:
+    found = unpickle.parse_objects(content, where)
+    if not header.shape:
+        return found[0]
+    array = np.empty(len(found), dtype=object)
+    for i, item in enumerate(found):
+        array[i] = item
+    return array.reshape(header.shape)
+
+
+def _mapped(path: Path, memory: mmap.mmap, member: zipfile.ZipInfo) -> np.ndarray:
+    """A member that is not compressed, where it stands in the file."""
+    at = member.header_offset
+    fields = _LOCAL_HEADER.unpack(memory[at : at + _LOCAL_HEADER.size])
+    if fields[0] != b"PK\3\4" or member.flag_bits & 0x1:
+        raise zipfile.BadZipFile(f"no plain member {member.filename!r} where the index says")
+    # The local header has lengths of its own.
+    start = at + _LOCAL_HEADER.size + fields[-2] + fields[-1]
+    try:
+        if len(memory) < start + member.file_size:
+            raise ValueError("it is cut off")
+        header = _header(memory[start : start + min(member.file_size, 12 + _MAX_HEADER)])
+        header = _checked(header, member.file_size - header.size)
+        if 0 in header.shape:
+            return np.zeros(header.shape, header.dtype)
+        count = math.prod(header.shape)
+        flat = np.frombuffer(memory, header.dtype, count, start + header.size)
+        return flat.reshape(header.shape, order=header.order)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DatasetError(
+            f"{path}: member {member.filename!r} is not a plain array: {error}"
+        ) from error

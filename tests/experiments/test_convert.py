@@ -1,0 +1,318 @@
+"""Conversion as a command: kills, damage, options, and physics before and after."""
+
+import hashlib
+import json
+import os
+import pathlib
+import pickle
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from benchmarks.store import make
+from experiments import convert, protocol
+from experiments.convert import Convert
+from realdex_jax.data import dexgraspnet, pieces, pipeline, store
+from realdex_jax.errors import ConfigError, DatasetError
+from realdex_jax.hand.load import load
+from sim.displacement import displacement
+
+QUIET = Console(quiet=True)
+CODE = "made-up-{:05d}".format
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Six made-up objects in DexGraspNet's layout."""
+    make(tmp_path / "source", objects=6, grasps=12)
+    return tmp_path / "source"
+
+
+def files(folder):
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+
+
+def start(source, dest, *words):
+    root = pathlib.Path(__file__).parents[2]
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.convert", str(source), str(dest), *words],
+        cwd=root,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "COLUMNS": "300"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(source, dest, **settings):
+    return convert.run(Convert(source, dest, **{"jobs": 1, "points": 256, **settings}), QUIET)
+
+
+def test_every_object_at_every_size_is_stored(source, tmp_path):
+    report = run(source, tmp_path / "out")
+    data = store.open_dataset(tmp_path / "out")
+    store.verify(data)
+    assert report.counts == {"objects": 30, "grasps": 72, "motions": 0, "frames": 0}
+    assert not report.refused
+    assert data.recipe["converted_from"] == "dexgraspnet"
+    assert data.recipe["source"]["replay_hand"] == "dexgraspnet"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "source"]
+    parts = {n.partition("@")[0]: part for part, names in data.splits.items() for n in names}
+    for part, names in data.splits.items():
+        assert all(parts[name.partition("@")[0]] == part for name in names)
+    # Training finds all that it needs.
+    batch = pipeline.batches(pipeline.Stored(data, "train"), pipeline.Sampling(objects=2), 0)[0]
+    assert np.isfinite(batch.phi).all()
+
+
+def test_the_number_of_processes_changes_nothing(source, tmp_path):
+    run(source, tmp_path / "a", name="same")
+    done = start(source, tmp_path / "b", "--jobs", "2", "--points", "256", "--name", "same")
+    assert done.communicate()[0].count("72 grasps") == 1
+    assert done.returncode == 0
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+def test_a_run_killed_between_units_goes_on_and_gives_the_same_bytes(source, tmp_path, monkeypatch):
+    run(source, tmp_path / "whole", name="same")
+    real, count = convert.conversion.convert, []
+
+    def dies(*arguments):
+        count.append(arguments)
+        if len(count) == 8:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(convert.conversion, "convert", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(source, tmp_path / "out", name="same")
+    monkeypatch.undo()
+    work = tmp_path / ".out.work"
+    assert len(list((work / "records").iterdir())) == 7
+    # Half a file, and a file without a record, as a kill leaves them.
+    (work / "fresh" / "1.2").write_bytes(b"half")
+    (work / "data" / "objects" / "torn").mkdir()
+    (work / "data" / "objects" / "torn" / "mesh.obj").write_bytes(b"v 0 0")
+    assert not (tmp_path / "out").exists()
+    run(source, tmp_path / "out", name="same")
+    assert files(tmp_path / "whole") == files(tmp_path / "out")
+    assert not work.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_kill_at_any_moment_then_restart_gives_the_same_bytes(tmp_path, jobs):
+    make(tmp_path / "source", objects=60, grasps=60)
+    words = ("--jobs", jobs, "--name", "same")
+    begun = time.perf_counter()
+    done = start(tmp_path / "source", tmp_path / "whole", *words)
+    done.communicate()
+    took = time.perf_counter() - begun
+    assert done.returncode == 0
+    expected = files(tmp_path / "whole")
+    rng = np.random.default_rng(int(jobs))
+    seen, out = 0, tmp_path / "out"
+    for share in rng.uniform(0.3, 1.02, 6):
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.rmtree(tmp_path / ".out.work", ignore_errors=True)
+        for again in (share, share / 2):  # killed, started again, and killed again
+            process = start(tmp_path / "source", out, *words)
+            time.sleep(again * took)
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            records = tmp_path / ".out.work" / "records"
+            seen += records.is_dir() and 0 < len(list(records.iterdir())) < 300
+        last = start(tmp_path / "source", out, *words)
+        text, _ = last.communicate()
+        assert last.returncode == 0, text
+        assert files(out) == expected
+        left = {p.name for p in tmp_path.iterdir()}
+        assert left == {"source", "whole", "out"}
+    assert seen >= 3  # kills in the middle, not only before and after
+
+
+class Runs:
+    def __init__(self, place):
+        self.place = place
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.place),)
+
+
+def damage(source, tmp_path):
+    """Spoils five of the six objects, each in another way; returns what must be said."""
+    dataset = source / "dataset"
+    torn, hostile, other = (dataset / f"{CODE(i)}.npy" for i in (0, 1, 2))
+    for path in (torn, hostile, other, dataset / f"{CODE(4)}.npy"):
+        content = path.read_bytes()
+        path.unlink()  # a link to the same file under another name
+        path.write_bytes(content)
+    torn.write_bytes(torn.read_bytes()[:-400])
+    header = hostile.read_bytes()[:128]
+    hostile.write_bytes(header + pickle.dumps([Runs(tmp_path / "ran")]))
+    other.write_bytes(other.read_bytes().replace(b"\x93NUMPY\x01", b"\x93NUMPY\x09"))
+    dexgraspnet.mesh_path(source, CODE(3)).unlink()
+    np.save(dataset / f"{CODE(4)}.npy", np.array([{"scale": 12.5, "qpos": {}}], dtype=object))
+    return {
+        CODE(0): rf"DatasetError: {torn}: ",
+        CODE(1): rf"UnsafePickleError: {hostile}: the pickle asks for posix\.mkdir",
+        CODE(2): rf"DatasetError: {other}: not a \.npy file \(version",
+        CODE(3): rf"MeshError: {source / 'meshdata' / CODE(3)}.*no such mesh",
+        CODE(4): rf"DatasetError: {dataset / CODE(4)}\.npy, grasp 0: 'qpos' misses",
+    }
+
+
+def test_bad_units_are_refused_by_name_and_the_rest_converts(source, tmp_path, capsys):
+    said = damage(source, tmp_path)
+    report = run(source, tmp_path / "out")
+    assert report.counts["objects"] == 5
+    assert {unit.partition("@")[0] for unit in report.refused} == set(said)
+    for unit, reason in report.refused.items():
+        assert re.match(said[unit.partition("@")[0]], reason), reason
+    assert not (tmp_path / "ran").exists()
+    data = store.open_dataset(tmp_path / "out")
+    store.verify(data)
+    assert data.recipe["refused"] == dict(report.refused)
+    assert {name.partition("@")[0] for name in data.objects} == {CODE(5)}
+
+
+def test_the_exit_code_and_the_last_lines_tell(source, tmp_path, monkeypatch, capsys):
+    damage(source, tmp_path)
+    words = [str(source), str(tmp_path / "out"), "--jobs", "1", "--points", "64"]
+    monkeypatch.setattr(sys, "argv", ["convert", *words])
+    monkeypatch.setenv("COLUMNS", "300")
+    with pytest.raises(SystemExit) as end:
+        convert.main()
+    assert end.value.code == 1
+    text = capsys.readouterr().out
+    text = " ".join(text.split())
+    assert "25 units refused" in text
+    assert f"{CODE(0)}@0.060: DatasetError: {source}" in text
+    assert "and 13 more, in" in text
+    shutil.rmtree(source / "meshdata")
+    monkeypatch.setattr(sys, "argv", ["convert", str(source), str(tmp_path / "b"), "--jobs", "1"])
+    with pytest.raises(SystemExit) as end:
+        convert.main()
+    assert end.value.code == 2
+    assert "nothing of" in capsys.readouterr().out
+    assert not (tmp_path / "b").exists()
+
+
+def test_work_of_other_settings_and_of_others_is_not_touched(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(convert, "_finish", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(source, tmp_path / "out")
+    monkeypatch.undo()
+    with pytest.raises(DatasetError, match=r"other settings \(points\); .* --fresh"):
+        run(source, tmp_path / "out", points=300)
+    assert len(list((tmp_path / ".out.work" / "records").iterdir())) == 30
+    claim = json.loads((tmp_path / ".out.work" / "claim.json").read_text())
+    with (
+        convert._claimed(tmp_path / ".out.work", claim, False),
+        pytest.raises(DatasetError, match="another conversion is at work"),
+    ):
+        run(source, tmp_path / "out")
+    report = run(source, tmp_path / "out", points=300, fresh=True)
+    assert report.dataset.recipe["points"] == 300
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes").write_text("mine")
+    with pytest.raises(DatasetError, match="neither an empty folder nor a dataset"):
+        run(source, tmp_path / "mine")
+
+
+def test_options_are_read_and_checked(source, tmp_path):
+    found = convert.parse_options(["a=1", "b=[0.5]", "c=text", "d=~/x", "e=true"])
+    assert found["a"] == 1
+    assert found["b"] == [0.5]
+    assert found["c"] == "text"
+    assert found["d"] == str(pathlib.Path.home() / "x")
+    assert found["e"] is True
+    for bad in (["a"], ["=1"], ["a=1", "a=2"]):
+        with pytest.raises(ConfigError, match="expected NAME=VALUE"):
+            convert.parse_options(bad)
+    sizes = "scales=[0.06, 0.08, 0.1, 0.12, 0.15, 0.2]"
+    report = run(source, tmp_path / "out", option=(sizes,), limit=6)
+    assert report.empty == ("made-up-00000@0.200",)
+    # Sizes in the files that are not asked for are not lost in silence.
+    with pytest.raises(DatasetError, match=r"grasps at sizes 0\.1, 0\.12, 0\.15"):
+        run(source, tmp_path / "few", option=("scales=[0.06, 0.08]",))
+
+
+def test_a_source_that_calls_two_units_alike_is_refused(source, tmp_path, monkeypatch):
+    read = dexgraspnet.DexGraspNet.read
+
+    def alike(self, unit):
+        found = read(self, unit)
+        return type(found)("same", found.grasps, mesh=found.mesh)
+
+    monkeypatch.setattr(dexgraspnet.DexGraspNet, "read", alike)
+    with pytest.raises(DatasetError, match=r"units '.*@0\.060' and '.*@0\.080' are both 'same'"):
+        run(source, tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def converted(shared, tmp_path_factory):
+    root = shared / "data" / "dexgraspnet"
+    if not root.is_dir():
+        pytest.skip("no DexGraspNet sample at ../shared/data/dexgraspnet")
+    out = tmp_path_factory.mktemp("real") / "dexgraspnet"
+    return root, convert.run(Convert(root, out, jobs=1), QUIET)
+
+
+def test_the_real_sample_converts(converted):
+    root, report = converted
+    assert not report.refused
+    data = report.dataset
+    store.verify(data)
+    count = sum(
+        len(s.grasps) for code in dexgraspnet.codes(root) for s in dexgraspnet.read(root, code)
+    )
+    beyond = sum(int(note.split()[0]) for notes in data.recipe["notes"].values() for note in notes)
+    assert count == 700
+    assert report.counts["grasps"] == count - beyond
+    assert 0 < beyond < 0.1 * count
+
+
+def test_shapes_of_the_store_are_those_of_the_source(converted):
+    root, report = converted
+    for code in dexgraspnet.codes(root):
+        for scaled in dexgraspnet.read(root, code):
+            name = scaled.shape.name
+            found = pieces.read_shape(report.dataset.path / "objects" / name / "mesh.obj", name)
+            assert found is not None
+            np.testing.assert_array_equal(found.vertices, scaled.shape.vertices)
+            for a, b in zip(found.pieces, scaled.shape.pieces, strict=True):
+                np.testing.assert_array_equal(a, b)
+            surface = report.dataset.surface(name)
+            assert np.abs(scaled.shape.piece_distance(surface.points).min(axis=1)).max() < 3e-4
+
+
+@pytest.mark.slow
+def test_physics_of_the_store_is_that_of_the_source(converted):
+    root, report = converted
+    hand = load(report.dataset.recipe["source"]["replay_hand"])
+    code = dexgraspnet.codes(root)[1]
+    scaled = dexgraspnet.read(root, code)[1]
+    stored = report.dataset.grasps(scaled.shape.name)
+    rows = np.flatnonzero(dexgraspnet._poses(root / "dataset" / f"{code}.npy")[0] == scaled.scale)
+    kept = np.isin(rows, stored.columns["source_row"])
+    _, entries, notes = protocol.entries_of_data(str(report.dataset.path), "train")
+    (entry,) = (e for e in entries if e.shape.name == scaled.shape.name)
+    assert not notes
+    before = displacement(hand, scaled.shape, np.asarray(scaled.grasps.phi)[kept], directions=6)
+    after = displacement(hand, entry.shape, np.asarray(stored.phi), directions=6)
+    np.testing.assert_array_equal(before.held, after.held)
+    np.testing.assert_array_equal(before.held_six, after.held_six)
+    np.testing.assert_array_equal(before.d_0146_cm, after.d_0146_cm)
+    assert 0.0 < after.held.mean() <= 1.0

@@ -1,0 +1,204 @@
+"""Mutated files of our own formats: each is read, or refused by an error that names it.
+
+Nothing crashes, nothing runs, and no file takes more memory or time than its share.
+"""
+
+import io
+import resource
+import time
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+
+from realdex_jax.data import conversion, motion_set, npz, pieces, store, unidexgrasp, writer
+from realdex_jax.data.motion import Motion
+from realdex_jax.data.schema import GraspSet
+from realdex_jax.data.source import Unit
+from realdex_jax.errors import RealdexError
+from realdex_jax.hand import joints
+
+FEW, MANY = 150, 10_000
+"""Mutations of each kind of file in the quick and in the slow test."""
+SECONDS, BYTES = 5.0, 400e6
+"""Most time and memory of one read; files here have at most 50 kB."""
+
+CUBE = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
+WORDS = (b"\xff" * 8, b"\0" * 8, b"\x7f\xff\xff\xff", b"NaN", b"1e999", b"-1", b"99999999999", b"'")
+BETTER = {  # values that a format must have a rule about
+    "json": (b"null", b"[]", b"{}", b"1e999", b'"', b"-1", b"true", b"[" * 3000, b'"../x"'),
+    "obj": (b"f 1 1 1\n", b"f 1 2 -99\n", b"f 1 2 " + b"9" * 30, b"o x\n", b"v nan 0 0\n", b"v "),
+}
+
+
+def grasps(n=20):
+    rng = np.random.default_rng(0)
+    q = rng.uniform(joints.LOWER, joints.UPPER, (n, 22))
+    phi = np.concatenate([q, rng.normal(0, 0.05, (n, 6))], axis=1).astype(np.float32)
+    return GraspSet(phi, phi[:, :22], phi[:, :22], {"depth": rng.uniform(size=n)})
+
+
+def motions():
+    phi = np.zeros((10, 28), np.float32)
+    phi[:, :22] = joints.REST
+    world = np.tile(np.eye(1, 7, dtype=np.float32), (10, 1))
+    one = Motion(np.arange(10, dtype=np.float32) / 15.0, phi, world)
+    return motion_set.collect([one], ["cup"], np.zeros((1, 22)))
+
+
+@pytest.fixture
+def formats(tmp_path):
+    """One good file of each format, how it is read, and where the reader looks for it."""
+    box = pieces.text([pieces.hull(CUBE), pieces.hull(CUBE + np.array([2, 0, 0]))], 0.04)
+    shape = pieces.shape("box", [pieces.hull(CUBE)], 0.04, "box")
+    points = [a.astype(np.float32) for a in pieces.outer_surface(shape, 200)]
+    with writer.Writer(tmp_path / "d") as target:
+        target.add(
+            "cup", grasps=grasps(), surface=store.Surface(*points), mesh=box, motions=motions()
+        )
+        data = target.finish(name="d", version="1", splits={"train": ["cup"]}, recipe={"a": [1]})
+    packed = tmp_path / "packed.npz"
+    store.save_grasps(packed, grasps())
+    table = tmp_path / "table.npy"
+    np.save(table, np.arange(60.0).reshape(20, 3))
+    foreign = tmp_path / "00000.npz"
+    values = dict(zip(unidexgrasp.dexgraspnet._KEYS, np.full(28, 0.1).tolist(), strict=True))
+    np.savez(
+        foreign,
+        qpos=np.array(values, dtype=object),
+        scale=np.float32(12.5),
+        plane=np.array([0, 0, 1, 0.02], np.float32),
+    )
+    return {
+        "grasps": (data.path / "grasps" / "cup.npz", store.load_grasps),
+        "mapped": (data.path / "grasps" / "cup.npz", lambda p: store.load_grasps(p, mapped=True)),
+        "packed": (packed, store.load_grasps),
+        "motions": (data.path / "motions" / "cup.npz", motion_set.load),
+        "points": (data.path / "objects" / "cup" / "points.npz", lambda _: data.surface("cup")),
+        "index": (data.path / "dataset.json", lambda p: store.open_dataset(p.parent)),
+        "mesh": (data.path / "objects" / "cup" / "mesh.obj", lambda p: pieces.read_shape(p, "cup")),
+        "npy": (table, npz.read_npy),
+        "unidexgrasp": (foreign, unidexgrasp._read_file),
+    }
+
+
+def mutated(content, rng, better):
+    """A file with some of its bytes flipped, cut, doubled, moved or replaced by telling ones."""
+    out = bytearray(content)
+    for _ in range(rng.integers(1, 4)):
+        at = int(rng.integers(0, max(len(out), 1)))
+        # Headers and tables of contents are where most is to be said.
+        if rng.uniform() < 0.5:
+            ends = [min(200, len(out)), len(out)]
+            at = int(rng.integers(0, max(ends[0], 1))) if rng.uniform() < 0.5 else at
+            at = max(len(out) - int(rng.integers(1, 400)), 0) if rng.uniform() < 0.5 else at
+        span = int(rng.integers(1, 40))
+        kind = rng.integers(0, 7)
+        if kind == 0 and out:
+            out[at % len(out)] ^= 1 << int(rng.integers(0, 8))
+        elif kind == 1:
+            del out[at:]
+        elif kind == 2:
+            del out[at : at + span]
+        elif kind == 3:
+            out[at:at] = out[at : at + span]
+        elif kind == 4:
+            out[at : at + span] = rng.integers(0, 256, span, dtype=np.uint8).tobytes()
+        else:
+            words = better or WORDS
+            word = words[int(rng.integers(len(words)))]
+            out[at : at + (len(word) if kind == 5 else 0)] = word
+    return bytes(out)
+
+
+def rewritten(content, rng):
+    """A sound zip whose members' contents are mutated: what is inside, past its checksums."""
+    source, target = zipfile.ZipFile(io.BytesIO(content)), io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        members = source.infolist()
+        chosen = int(rng.integers(len(members)))
+        for i, member in enumerate(members):
+            inside = source.read(member)
+            archive.writestr(
+                member.filename, mutated(inside, rng, WORDS) if i == chosen else inside
+            )
+    return target.getvalue()
+
+
+def outcome(path, read):
+    """The error that a read ends in, of whatever kind."""
+    try:
+        read(path)
+    except Exception as error:
+        return error
+    return None
+
+
+def attack(formats, count, seed):
+    """Reads `count` mutations of each format; returns how many were refused and how many read."""
+    rng = np.random.default_rng(seed)
+    tally = {}
+    for what, (path, read) in formats.items():
+        content = path.read_bytes()
+        better = BETTER.get(path.suffix[1:], ())
+        refused = 0
+        for i in range(count):
+            inside = path.suffix == ".npz" and rng.uniform() < 0.5
+            bad = rewritten(content, rng) if inside else mutated(content, rng, better)
+            path.write_bytes(bad)
+            began = time.perf_counter()
+            error = outcome(path, read)
+            assert time.perf_counter() - began < SECONDS, (what, i)
+            if error is not None:
+                refused += 1
+                if not isinstance(error, RealdexError):
+                    raise AssertionError(f"{what}, mutation {i} of seed {seed}") from error
+                assert path.name in str(error), (what, i, str(error)[:300])
+                assert len(str(error)) > len(str(path)) + 5
+        path.write_bytes(content)
+        read(path)  # good again: nothing was left over
+        tally[what] = refused
+    return tally
+
+
+def test_some_mutations_of_every_format(formats):
+    tracemalloc.start()
+    tally = attack(formats, FEW, seed=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < BYTES
+    # Most damage is seen; a bit in a mantissa, or in a key that nobody reads, is not.
+    assert all(0.2 * FEW < refused <= FEW for refused in tally.values()), tally
+
+
+@pytest.mark.slow
+def test_many_mutations_of_every_format(formats):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    tally = attack(formats, MANY, seed=2)
+    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    assert grown < BYTES
+    assert all(0.2 * MANY < refused <= MANY for refused in tally.values()), tally
+
+
+def test_records_of_a_conversion_are_not_trusted_either(tmp_path):
+    class Shelf:
+        format = "shelf"
+        recipe: dict = {}  # noqa: RUF012 (as the protocol has it)
+        units = ("cup",)
+
+        def read(self, unit):
+            return Unit(unit, grasps())
+
+        def splits(self, units):
+            return {"train": units}
+
+    for folder in conversion.FOLDERS:
+        (tmp_path / folder).mkdir()
+    first = conversion.convert(Shelf(), "cup", tmp_path, 16)
+    (place,) = (tmp_path / "records").iterdir()
+    content, rng = place.read_bytes(), np.random.default_rng(3)
+    for _ in range(FEW):
+        place.write_bytes(mutated(content, rng, BETTER["json"]))
+        assert conversion.convert(Shelf(), "cup", tmp_path, 16) == first
+        assert place.read_bytes() == content
