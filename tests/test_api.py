@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-PACKAGES = ("realdex_jax", "sim", "study", "experiments", "benchmarks")
+PACKAGES = ("realdex_jax", "sim", "study", "capture", "robot", "experiments", "benchmarks")
 UNSAFE = (
     r"allow_pickle\s*=\s*True",
     r"(?<![\w.])eval\(",

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-PACKAGES = ("realdex_jax", "sim", "study", "experiments", "benchmarks")
+PACKAGES = ("realdex_jax", "sim", "study", "capture", "robot", "experiments", "benchmarks")
 
 MODULES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "shelve", "marshal"}
 CALLS = {"eval", "exec", "__import__"}

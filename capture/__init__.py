@@ -1,0 +1,1 @@
+"""Four depth cameras: recorded, calibrated, synchronised, and what they saw annotated."""

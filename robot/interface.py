@@ -1,0 +1,74 @@
+"""What a robot is to the rest: joint states that come, trajectories that go, and a stop."""
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float
+
+from realdex_jax.errors import RealdexError
+
+
+class RobotError(RealdexError):
+    """A command that must not be sent, or a robot that does not do as it was told."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class JointState:
+    """Where the joints were."""
+
+    stamp_s: float
+    """When, by the sender's clock, seconds."""
+    received_s: float
+    """When it came, by this machine's monotonic clock, seconds."""
+    names: tuple[str, ...]
+    """Joint names, in the sender's order."""
+    q: Float[np.ndarray, " j"]
+    """Positions, radians."""
+    qd: Float[np.ndarray, " j"]
+    """Velocities, radians per second."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trajectory:
+    """Joint positions and velocities over time; between points a cubic."""
+
+    names: tuple[str, ...]
+    """Joint names: arm and hand together; an adapter sends each controller its own."""
+    t: Float[np.ndarray, " k"]
+    """Seconds since the start, rising; the first is 0."""
+    q: Float[np.ndarray, "k j"]
+    """Positions, radians."""
+    qd: Float[np.ndarray, "k j"]
+    """Velocities, radians per second."""
+
+
+class Robot(Protocol):
+    """Arm and hand, whether real or simulated. Calls return at once."""
+
+    def state(self) -> JointState | None:
+        """The last state of all joints; None before the first. Its age is the caller's matter.
+
+        Joints that come in several messages are put together; the stamps are the oldest's.
+        """
+        ...
+
+    def faults(self) -> tuple[str, ...]:
+        """What controllers have reported since the last call, in words: aborted, rejected, dead."""
+        ...
+
+    def send(self, trajectory: Trajectory) -> None:
+        """Replaces what the controllers follow.
+
+        Raises:
+            RobotError: A joint that no controller has, or a value that is not finite.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Asks the controllers to hold where the joints are. Whether they do, states tell."""
+        ...
+
+    def close(self) -> None:
+        """Stops and lets go of the connection; may be called twice."""
+        ...
