@@ -43,7 +43,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from experiments import chain, commands, protocol, selection
+from experiments import asking, chain, commands, protocol, selection
 from experiments.protocol import Entry, Measured, Taken
 from experiments.selection import Chosen, Pool
 from realdex_jax import generate
@@ -179,7 +179,7 @@ def run(config: Select, console: Console) -> None:
                 break
             bar.update(task, description=escape(entry.shape.name))
             try:
-                one = _select(hand, model, entry, scorer, config, seconds)
+                one = _select(hand, model, entry, scorer, config, seconds, notes)
             except RealdexError as error:
                 notes.append(f"left out: {entry.shape.name}: {type(error).__name__}: {error}")
             else:
@@ -189,10 +189,7 @@ def run(config: Select, console: Console) -> None:
                     done.append(one)
             bar.advance(task)
         if isinstance(scorer, GeminiScorer):
-            notes.append(
-                f"{scorer.name}: charged {scorer.budget.spent:.4f} of --cap {scorer.budget.cap:g}, "
-                "by the worst case of what was sent and the length of what came back"
-            )
+            notes += asking.costs(scorer)
     notes += _stand_ins(scorer.name, done)
     if not done:
         raise ConfigError("; ".join(notes) or "nothing was chosen")
@@ -261,6 +258,7 @@ def _select(
     scorer: Scorer,
     config: Select,
     seconds: dict[str, float],
+    notes: list[str],
 ) -> Done | None:
     """Generates, tests, draws and scores; None if no grasp holds the object."""
     clock = [time.perf_counter()]
@@ -286,6 +284,8 @@ def _select(
     pngs = _pictures(hand, pool, config) if looks else []
     spent("pictures")
     task = Task(shape.name.replace("_", " "), config.requirement)
+    if isinstance(scorer, GeminiScorer):
+        notes += asking.too_dear(scorer, task, pngs)
     chosen = selection.choose(scorer, task, pool, config.top, pngs)
     spent("score")
     best = list(chosen.best)

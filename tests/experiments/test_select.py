@@ -65,7 +65,7 @@ def test_the_local_choice_is_written_with_reasons(
 
 
 def test_gemini_scores_over_http_and_a_transcript_replays_it(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("GEMINI_API_KEY", KEY)
     out, again = tmp_path / "out", tmp_path / "again"
@@ -84,8 +84,18 @@ def test_gemini_scores_over_http_and_a_transcript_replays_it(
         asked = len(server.requests)
         assert asked == 1
         assert "hand it over" in server.requests[0].text
+        told = " ".join(capsys.readouterr().out.split())
+        assert "m-1: 6 of 6 grasps scored, 0 of them kept from before; 1 requests, which" in told
         run(monkeypatch, *words, "--out", out)  # everything is in the transcript
         assert len(server.requests) == asked
+        told = " ".join(capsys.readouterr().out.split())
+        assert "6 of them kept from before; 0 requests, which cost 0.0000 of --cap 1" in told
+        run(monkeypatch, *words, "--cap", 1e-6, "--out", tmp_path / "poor")
+        assert len(server.requests) == asked
+        told = " ".join(capsys.readouterr().out.split())
+        assert "cosmetics: scoring 6 grasps may cost 0.0" in told
+        assert "m-1: 0 of 6 grasps scored" in told
+        assert "not scored by m-1: " in told
     lines = said(out)
     assert {x["by"] for x in lines} == {"m-1"}
     monkeypatch.delenv("GEMINI_API_KEY")
