@@ -1,33 +1,138 @@
 """Both sides of every comparison in one run on the same cores; prints ratios, writes JSON.
 
 make bench
-python -m benchmarks.run --only kinematics
+python -m benchmarks.run --only kinematics store
 """
 
 import dataclasses
 import importlib.metadata
 import json
 import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import kinematics, physics, refinement, retarget, rollout, store
+from benchmarks import kinematics, physics, pictures, refinement, retarget, rollout, store
 from benchmarks.refinement import Gain
 from benchmarks.timing import Timing
+from experiments import commands
+from realdex_jax.errors import ConfigError
 from realdex_jax.evaluation import results
+
+Numbers = dict[str, object]
+
+
+def _kinematics(console: Console, bench: "Bench", cores: int) -> Numbers:
+    timings = kinematics.compare(repeats=bench.repeats)
+    title = f"Forward kinematics of {kinematics.BATCH} hands, {cores} cores"
+    console.print(_table(title, timings, timings[0]))
+    ratios = {timing.name: timing.median_s / timings[0].median_s for timing in timings[1:]}
+    return {"kinematics": _plain(timings), "kinematics_ratio": ratios}
+
+
+def _physics(console: Console, bench: "Bench", cores: int) -> Numbers:
+    del bench
+    timings = physics.measure()
+    rate, share = _rate(timings), physics.TARGET / 4
+    console.print(_table(f"Native physics, {cores} cores", timings))
+    console.print(
+        f"all objects: {rate:.0f} grasps/s on {cores} cores, {rate / cores:.0f} per core; "
+        f"the target of {physics.TARGET:.0f} on 4 cores is {share:.0f} per core "
+        f"(ratio {rate / cores / share:.2f})"
+    )
+    return {
+        "physics": _plain(timings),
+        "physics_grasps_per_second": rate,
+        "physics_ratio_to_target_per_core": rate / cores / share,
+    }
+
+
+def _retarget(console: Console, bench: "Bench", cores: int) -> Numbers:
+    del bench
+    timings, misses = retarget.measure()
+    console.print(_table(f"{retarget.POSES} human hands retargeted, {cores} cores", timings))
+    for miss in misses:
+        console.print(
+            f"{miss.name}: fingertips {miss.median_mm:.3f} mm off in the median, 99 % within "
+            f"{miss.worst_mm:.2f} mm"
+        )
+    console.print(
+        f"the targets are {retarget.TARGET:.0f} poses/s on 4 cores and a median of "
+        f"{retarget.TARGET_MM:.0f} mm"
+    )
+    plain = [dataclasses.asdict(miss) for miss in misses]
+    return {"retarget": _plain(timings), "retarget_misses": plain}
+
+
+def _rollout(console: Console, bench: "Bench", cores: int) -> Numbers:
+    del bench
+    timings = rollout.compare()
+    title = f"{rollout.MOTIONS} motions of {rollout.FRAMES} frames, {cores} cores"
+    console.print(_table(title, timings, timings[0]))
+    ours = ", ".join(f"{t.name} {t.median_s:.2f} s" for t in timings[:2])
+    console.print(f"{ours}; the target is {rollout.TARGET:.0f} s on 4 cores")
+    return {"rollout": _plain(timings)}
+
+
+def _pictures(console: Console, bench: "Bench", cores: int) -> Numbers:
+    del bench
+    timings = pictures.measure()
+    width, height = pictures.SIZE
+    console.print(_table(f"Pictures of grasps, {width} x {height}, {cores} cores", timings))
+    console.print(
+        f"all objects: {_rate(timings):.1f} pictures/s on {cores} cores; the target is "
+        f"{pictures.TARGET:.0f} on 4 cores"
+    )
+    return {"pictures": _plain(timings), "pictures_per_second": _rate(timings)}
+
+
+def _store(console: Console, bench: "Bench", cores: int) -> Numbers:
+    del bench
+    loaded = store.measure()
+    console.print(
+        f"{loaded.grasps:,} grasps of {loaded.units:,} objects, {cores} cores: converted in "
+        f"{loaded.convert_s:.0f} s with {loaded.convert_peak_bytes / 2**30:.2f} GiB (at most "
+        f"{store.TARGET_BYTES / 2**30:.0f}), {loaded.dataset_bytes / 2**30:.2f} GiB on disk; "
+        f"{loaded.cold_per_second:,.0f} samples/s from the disk, {loaded.per_second:,.0f} "
+        f"after; the target is {store.TARGET:,.0f} on 4 cores"
+    )
+    return {"store": dataclasses.asdict(loaded)}
+
+
+def _refinement(console: Console, bench: "Bench", cores: int) -> Numbers:
+    del bench
+    whole = refinement.whole()
+    console.print(_table(f"{refinement.WHOLE} grasps of a new object, {cores} cores", whole))
+    console.print(f"the target for all is {refinement.TARGET:.0f} s on 4 cores")
+    gains = refinement.compare()
+    console.print(_gains(gains))
+    plain = [dataclasses.asdict(gain) for gain in gains]
+    return {"whole": _plain(whole), "refinement": plain}
+
+
+BENCHMARKS: Mapping[str, Callable[[Console, "Bench", int], Numbers]] = {
+    "kinematics": _kinematics,
+    "physics": _physics,
+    "retarget": _retarget,
+    "rollout": _rollout,
+    "pictures": _pictures,
+    "store": _store,
+    "refinement": _refinement,
+}
+"""Each prints what it measures and returns it for the file; in the order in which they run."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
     """What to measure."""
 
-    only: Literal["all", "kinematics", "physics", "refinement", "retarget", "rollout", "store"] = (
-        "all"
-    )
+    only: tuple[str, ...] = tuple(BENCHMARKS)
+    """Names of benchmarks."""
     json: Path = Path("runs/bench/bench.json")
     """Where the numbers go."""
     repeats: int = 30
@@ -39,84 +144,43 @@ class Bench:
 def main() -> None:
     """Runs the benchmarks."""
     bench = tyro.cli(Bench, description=__doc__)
+    console = Console()
+    with commands.ending(console):
+        run(bench, console)
+
+
+def run(bench: Bench, console: Console) -> Numbers:
+    """Runs some benchmarks and writes what they measured.
+
+    Raises:
+        ConfigError: No benchmark of such a name.
+    """
+    unknown = sorted(set(bench.only) - set(BENCHMARKS))
+    if unknown or not bench.only:
+        raise ConfigError(f"--only {' '.join(unknown)}: known are {', '.join(BENCHMARKS)}")
     if bench.cores is not None:
         # Set before the first thread pool is made: both sides inherit it.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: bench.cores])
     cores = len(os.sched_getaffinity(0))
-    console = Console()
-    report: dict[str, object] = {
-        "command": f"python -m benchmarks.run --only {bench.only} --repeats {bench.repeats}",
+    found: Numbers = {
+        "command": shlex.join(["python", "-m", "benchmarks.run", *sys.argv[1:]]),
         "commit": results.commit(),
         "device": results.device(),
         "cores_used": cores,
         "versions": {**results.versions(), **_peers()},
     }
-    if bench.only in ("all", "kinematics"):
-        timings = kinematics.compare(repeats=bench.repeats)
-        console.print(
-            _table(
-                f"Forward kinematics of {kinematics.BATCH} hands, {cores} cores",
-                timings,
-                timings[0],
-            )
-        )
-        report["kinematics"] = _plain(timings)
-        report["kinematics_ratio"] = {
-            timing.name: timing.median_s / timings[0].median_s for timing in timings[1:]
-        }
-    if bench.only in ("all", "physics"):
-        timings = physics.measure()
-        rate = sum(t.items for t in timings) / sum(t.median_s for t in timings)
-        console.print(_table(f"Native physics, {cores} cores", timings))
-        console.print(
-            f"all objects: {rate:.0f} grasps/s on {cores} cores, {rate / cores:.0f} per core; "
-            f"the target of {physics.TARGET:.0f} on 4 cores is {physics.TARGET / 4:.0f} per core "
-            f"(ratio {rate / cores / (physics.TARGET / 4):.2f})"
-        )
-        report["physics"] = _plain(timings)
-        report["physics_grasps_per_second"] = rate
-        report["physics_ratio_to_target_per_core"] = rate / cores / (physics.TARGET / 4)
-    if bench.only in ("all", "retarget"):
-        timings, misses = retarget.measure()
-        console.print(_table(f"{retarget.POSES} human hands retargeted, {cores} cores", timings))
-        for miss in misses:
-            console.print(
-                f"{miss.name}: fingertips {miss.median_mm:.3f} mm off in the median, 99 % within "
-                f"{miss.worst_mm:.2f} mm"
-            )
-        console.print(
-            f"the targets are {retarget.TARGET:.0f} poses/s on 4 cores and a median of "
-            f"{retarget.TARGET_MM:.0f} mm"
-        )
-        report["retarget"] = _plain(timings)
-        report["retarget_misses"] = [dataclasses.asdict(miss) for miss in misses]
-    if bench.only in ("all", "rollout"):
-        timings = rollout.compare()
-        title = f"{rollout.MOTIONS} motions of {rollout.FRAMES} frames, {cores} cores"
-        console.print(_table(title, timings, timings[0]))
-        ours = ", ".join(f"{t.name} {t.median_s:.2f} s" for t in timings[:2])
-        console.print(f"{ours}; the target is {rollout.TARGET:.0f} s on 4 cores")
-        report["rollout"] = _plain(timings)
-    if bench.only in ("all", "store"):
-        loaded = store.measure()
-        console.print(
-            f"{loaded.grasps:,} grasps of {loaded.units:,} objects, {cores} cores: converted in "
-            f"{loaded.convert_s:.0f} s with {loaded.convert_peak_bytes / 2**30:.2f} GiB (at most "
-            f"{store.TARGET_BYTES / 2**30:.0f}), {loaded.dataset_bytes / 2**30:.2f} GiB on disk; "
-            f"{loaded.cold_per_second:,.0f} samples/s from the disk, {loaded.per_second:,.0f} "
-            f"after; the target is {store.TARGET:,.0f} on 4 cores"
-        )
-        report["store"] = dataclasses.asdict(loaded)
-    if bench.only in ("all", "refinement"):
-        whole = refinement.whole()
-        console.print(_table(f"{refinement.WHOLE} grasps of a new object, {cores} cores", whole))
-        console.print(f"the target for all is {refinement.TARGET:.0f} s on 4 cores")
-        report["whole"] = _plain(whole)
-        gains = refinement.compare()
-        console.print(_gains(gains))
-        report["refinement"] = [dataclasses.asdict(gain) for gain in gains]
-    results.write_whole(bench.json, json.dumps(report, indent=2) + "\n")
+    for name, measure in BENCHMARKS.items():
+        if name in bench.only:
+            found |= measure(console, bench, cores)
+            # After each, so that an interrupted run keeps what it has measured.
+            results.write_whole(bench.json, json.dumps(found, indent=2) + "\n")
     console.print(f"written to {bench.json}")
+    return found
+
+
+def _rate(timings: list[Timing]) -> float:
+    """Items a second over all."""
+    return sum(t.items for t in timings) / sum(t.median_s for t in timings)
 
 
 def _table(title: str, timings: list[Timing], against: Timing | None = None) -> Table:
