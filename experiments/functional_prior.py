@@ -19,7 +19,7 @@ _POINTS = 1024
 
 def preferred(
     hand: HandModel, dataset: Dataset, source: Sequence[Item], weight: float
-) -> tuple[Item, ...]:
+) -> Sequence[Item]:
     """Items whose grasps are drawn the more often the more they touch functional parts.
 
     Args:
@@ -30,7 +30,7 @@ def preferred(
             touches none of it.
     """
     if weight == 0.0 or dataset.name not in store.EMBEDDED:
-        return tuple(source)
+        return source
     return tuple(
         dataclasses.replace(item, share=_share(hand, item, weight))
         if item.name.partition("@")[0] in objects.names()

@@ -22,7 +22,7 @@ import tyro
 
 from experiments import functional_prior
 from realdex_jax.data import pipeline, store
-from realdex_jax.data.pipeline import Batch, Sampling
+from realdex_jax.data.pipeline import Batch, Sampling, Stored
 from realdex_jax.errors import RealdexError, TrainingError
 from realdex_jax.hand import load
 from realdex_jax.hand.load import HandModel
@@ -132,6 +132,9 @@ class TrainPose:
     """Weight of the KL term instead of the preset's."""
     seed: int = 0
     """Seed of parameters, batches and noise."""
+    strict: bool = False
+    """Check every file first, and end at an object that cannot be read instead of training without
+    it."""
 
     def recipe(self) -> Recipe:
         """The preset with the command line's changes.
@@ -165,13 +168,15 @@ class TrainPose:
         )
 
 
-def train(recipe: Recipe, data: str, run: Path) -> GraspModel | None:
+def train(recipe: Recipe, data: str, run: Path, strict: bool = False) -> GraspModel | None:
     """Trains, or continues, a run.
 
     Args:
         recipe: What to train.
         data: Name or folder of a dataset.
         run: The run's folder.
+        strict: Check every file first, and end at an object that cannot be read. If not, the next
+            one stands in for it, in every run alike.
 
     Returns:
         The trained model, also written to `run/model.safetensors`; None if a signal stopped the
@@ -180,21 +185,25 @@ def train(recipe: Recipe, data: str, run: Path) -> GraspModel | None:
     Raises:
         TrainingError: The run's folder belongs to another recipe or dataset, or a loss is not
             finite.
+        DatasetError: No object can be used; or, if strict, one cannot.
     """
     with loop.stop_on_signals(print) as stop:  # from here on: a stop while compiling is a stop, too
-        return _train(recipe, data, run, stop)
+        return _train(recipe, data, run, strict, stop)
 
 
-def _train(recipe: Recipe, data: str, run: Path, stop: StopRequest) -> GraspModel | None:
+def _train(
+    recipe: Recipe, data: str, run: Path, strict: bool, stop: StopRequest
+) -> GraspModel | None:
     # ---- data
     dataset = store.open_dataset(data, recipe.scheme)
     hand = load.load("shadow")
-    source = pipeline.items(dataset, "train")
-    source = functional_prior.preferred(hand, dataset, source, recipe.functional)
+    if strict:
+        store.verify(dataset)
+    stored = Stored(dataset, "train", strict=strict)
+    source = functional_prior.preferred(hand, dataset, stored, recipe.functional)
     batches = pipeline.batches(source, recipe.sampling, recipe.seed)
     statistics = Statistics(*pipeline.translation_statistics(source))
-    grasps = sum(len(item.phi) for item in source)
-    print(f"{dataset.name} {dataset.version}: {len(source)} objects, {grasps} grasps")
+    print(f"{dataset.name} {dataset.version}: {len(source)} objects")
 
     # ---- model and state
     key_init, key_run = jax.random.split(jax.random.key(recipe.seed))
@@ -243,6 +252,8 @@ def _train(recipe: Recipe, data: str, run: Path, stop: StopRequest) -> GraspMode
         )
 
     # ---- result
+    if stored.skipped:
+        print(f"{len(stored.skipped)} objects cannot be read, first: {_first(stored.skipped)}")
     if not complete:
         print(f"stopped by {stop.signal} at step {int(state.step)}; the same command continues")
         return None
@@ -250,6 +261,11 @@ def _train(recipe: Recipe, data: str, run: Path, stop: StopRequest) -> GraspMode
     grasp_model.save_model(run / "model.safetensors", model, described)
     print(f"model written to {run / 'model.safetensors'}")
     return model
+
+
+def _first(skipped: Mapping[str, str]) -> str:
+    name, reason = next(iter(skipped.items()))
+    return f"{name}: {reason}"
 
 
 def _update(
@@ -271,7 +287,7 @@ def _update(
 def main(args: Annotated[TrainPose, tyro.conf.arg(name="")]) -> int:
     """Runs the command."""
     try:
-        done = train(args.recipe(), args.data, args.run)
+        done = train(args.recipe(), args.data, args.run, args.strict)
     except (RealdexError, OSError) as error:  # a full disk or a read-only folder, too
         print(f"error: {error}", file=sys.stderr)
         return 2

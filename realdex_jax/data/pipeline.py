@@ -2,8 +2,8 @@
 
 Built on grain's random-access datasets: batch `i` is a function of the seed and `i` alone, so
 resuming at a step needs no iterator state and is exact; an iterator over it has a state that
-resumes as exactly. `items` reads a dataset into memory; `Stored` leaves it on the disk and keeps
-what was drawn last, for datasets of any size.
+resumes as exactly. `Stored` leaves a dataset, of whatever size, on the disk and keeps what was
+drawn last.
 """
 
 import collections
@@ -74,26 +74,6 @@ class Item:
     phi: Float[np.ndarray, "g 28"]
     share: Float[np.ndarray, " g"] | None = None
     """How often each grasp is drawn, summing to 1; all alike if None."""
-
-
-def items(dataset: Dataset, part: str, minimum: int = 1) -> tuple[Item, ...]:
-    """Reads the objects of one part that have at least `minimum` grasps.
-
-    Raises:
-        DatasetError: The part is unknown or empty.
-    """
-    if part not in dataset.splits:
-        known = ", ".join(dataset.splits)
-        raise DatasetError(f"no part {part!r} in {dataset.name}; known: {known}")
-    found = []
-    for name in dataset.splits[part]:
-        phi = np.asarray(dataset.grasps(name).phi, np.float32)
-        if len(phi) >= minimum:
-            surface = dataset.surface(name)
-            found.append(Item(name, surface.points, surface.normals, phi))
-    if not found:
-        raise DatasetError(f"part {part!r} of {dataset.name} has no object with {minimum} grasps")
-    return tuple(found)
 
 
 class Stored(Sequence[Item]):
@@ -265,13 +245,19 @@ def transform(phi: Float[np.ndarray, "k 28"], R: Rotation) -> Float[np.ndarray, 
 
 
 def translation_statistics(
-    source: Sequence[Item],
+    source: Sequence[Item], most: int = 1000
 ) -> tuple[Float[np.ndarray, " 3"], Float[np.ndarray, " 3"]]:
     """Mean and spread (m) of palm positions about the clouds' middles, the same along each axis.
 
     Turning the clouds makes the distribution nearly round, so one spread serves all axes.
+
+    Args:
+        source: The objects.
+        most: So many of them are looked at, evenly over the list.
     """
-    t = np.concatenate([i.phi[:, 22:25] - i.points.mean(axis=0) for i in source])
+    chosen = np.unique(np.linspace(0, len(source) - 1, min(len(source), most)).round().astype(int))
+    some = (source[i] for i in chosen.tolist())
+    t = np.concatenate([i.phi[:, 22:25] - i.points.mean(axis=0) for i in some])
     spread = max(float(np.sqrt((t**2).mean())), 1e-3)
     return np.zeros(3, np.float32), np.full(3, spread, np.float32)
 

@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 import signal
 
 import jax
@@ -13,7 +14,7 @@ from experiments import train_pose
 from realdex_jax.data import store
 from realdex_jax.data.pipeline import Sampling
 from realdex_jax.data.schema import GraspSet
-from realdex_jax.errors import CheckpointError, TrainingError
+from realdex_jax.errors import CheckpointError, DatasetError, TrainingError
 from realdex_jax.hand import joints
 from realdex_jax.models import generator, grasp_model
 from realdex_jax.models.contact_net import ContactNetConfig
@@ -273,7 +274,7 @@ def test_a_continued_run_keeps_its_first_description(tmp_path):
 def test_a_stop_before_the_first_step_is_a_stop_not_a_traceback(data, tmp_path, capsys):
     with loop.stop_on_signals(print) as stop:
         os.kill(os.getpid(), signal.SIGINT)
-        assert train_pose._train(RECIPE, data, tmp_path / "run", stop) is None
+        assert train_pose._train(RECIPE, data, tmp_path / "run", False, stop) is None
     assert "once more to stop at once" in capsys.readouterr().out
 
 
@@ -285,13 +286,25 @@ def test_a_run_under_a_scheme_trains_on_its_part_and_says_so(data, tmp_path, cap
     with loop.stop_on_signals(print) as stop:
         os.kill(os.getpid(), signal.SIGINT)  # before the first step: compiling takes a minute
         recipe = dataclasses.replace(RECIPE, scheme="category")
-        assert train_pose._train(recipe, data, tmp_path / "run", stop) is None
-    assert "2 objects, 12 grasps" in capsys.readouterr().out
+        assert train_pose._train(recipe, data, tmp_path / "run", False, stop) is None
+    assert "2 objects" in capsys.readouterr().out
     described = json.loads((tmp_path / "run" / "config.json").read_text())
     assert described["config"]["scheme"] == "category"
     assert described["data_digest"] == store.open_dataset(data, "category").digest
     assert train_pose.main(train_pose.TrainPose(**{**options, "scheme": "shape"})) == 2
     assert "no split scheme 'shape' in tiny; known: object, category" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_damaged_object_is_left_out_and_named_or_ends_a_strict_run(data, tmp_path, capsys):
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    (folder / "grasps" / "b.npz").write_bytes(b"PK")
+    recipe = dataclasses.replace(RECIPE, optimisation=Optimisation(steps=2, warmup=1))
+    with pytest.raises(DatasetError, match=r"b\.npz differs from the digest"):
+        train_pose.train(recipe, str(folder), tmp_path / "strict", strict=True)
+    assert train_pose.train(recipe, str(folder), tmp_path / "run") is not None
+    assert "1 objects cannot be read, first: b: " in capsys.readouterr().out
 
 
 @pytest.mark.slow
