@@ -87,6 +87,8 @@ FINAL = "final_data.npy"
 MAX_LISTED = 2_000_000
 """Most files that a folder may list."""
 
+_NUMBER = re.compile(r"0|[1-9][0-9]*")
+"""Counts of sequences; numbers with zeros in front are another dataset's grasps."""
 _RECORDING = re.compile(r"(?P<object>.+?)_\d+(_\d{8})?")
 # Pictures and clouds by the thousand; nothing that is read lies in them.
 _BULK = re.compile(r"cam\d+|merged_pcd|vis_meshes|srhand_ur_meshes|global_name_position")
@@ -179,7 +181,7 @@ def find(names: Sequence[str], root: str = "") -> tuple[Found, ...]:
         if path.name == FINAL:
             item = Found(object_of(parent), "recording", str(path.parent))
             found.append(((item.object, item.kind, 0, name), item))
-        elif path.suffix == ".npz" and path.stem.isascii() and path.stem.isdigit():
+        elif path.suffix == ".npz" and _NUMBER.fullmatch(path.stem):
             item = Found(spelt(parent), "sequence", name)
             # "10" comes after "9"; a hostile name of a million digits is no number.
             number = int(path.stem) if len(path.stem) < 10 else 10**9

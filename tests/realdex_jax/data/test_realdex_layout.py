@@ -55,6 +55,7 @@ def test_recordings_and_sequences_are_found_at_any_depth():
         "box/10.npz",
         "box/9.npz",
         "grasps/box.npz",
+        "box/00000.npz",
         "final_data.npy",
     )
     found = layout.find(names, "sprite_2")
