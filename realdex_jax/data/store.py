@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from realdex_jax.data import folder, motion_set, npz, schema
+from realdex_jax.data import folder, formats, motion_set, npz, schema
 from realdex_jax.data import splits as split_rules
 from realdex_jax.data.folder import INDEX
 from realdex_jax.data.motion_set import MotionSet
@@ -187,10 +187,7 @@ def open_dataset(source: str | Path, scheme: str = SCHEME) -> Dataset:
     folder.put_back(path)
     index = path / INDEX
     if not index.is_file():
-        known = ", ".join(EMBEDDED)
-        raise DatasetError(
-            f"no dataset at {source}: {index} is missing. Known names: {known}; or give a folder"
-        )
+        raise DatasetError(f"no dataset at {source}: {index} is missing. {_way_out(path)}")
     try:
         if index.stat().st_size > MAX_INDEX_BYTES:
             raise ValueError(f"{index.stat().st_size} bytes; at most {MAX_INDEX_BYTES} are read")
@@ -251,6 +248,14 @@ def open_dataset(source: str | Path, scheme: str = SCHEME) -> Dataset:
         schemes=known,
         moving=moving,
     )
+
+
+def _way_out(path: Path) -> str:
+    """What to do about a path that is no dataset."""
+    found = formats.recognise(path)
+    if found:
+        return f"It looks like {' or '.join(found)}: python -m experiments.convert {path} DEST"
+    return f"Known names: {', '.join(EMBEDDED)}; or give a folder"
 
 
 def _check_files(digests: Mapping[str, str], unlisted: Collection[str]) -> None:

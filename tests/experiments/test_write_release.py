@@ -9,7 +9,9 @@ import pytest
 from rich.console import Console
 from scipy.spatial.transform import Rotation
 
-from experiments import write_release
+from experiments import convert, train_pose, write_release
+from experiments.convert import Convert
+from experiments.train_pose import TrainPose
 from experiments.write_release import WriteRelease
 from realdex_jax.data import archive, motion_set, realdex, realdex_objects, schema, store
 from realdex_jax.data import realdex_layout as layout
@@ -114,6 +116,28 @@ def test_motions_come_back(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPat
         same_poses(unit.motions.poses(0), made.poses(index))
         assert unit.grasps is not None
         same_poses(np.asarray(unit.grasps.phi), made.poses(index)[-1:])
+
+
+@pytest.mark.slow
+def test_training_runs_on_a_converted_release(
+    tmp_path: pathlib.Path, written: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(DatasetError, match=r"looks like realdex: python -m experiments\.convert"):
+        store.open_dataset(written)
+    report = convert.run(Convert(written, tmp_path / "data", jobs=1), Console(quiet=True))
+    assert report.counts["objects"] == 52
+    assert report.refused == report.left_out == {}
+    assert report.empty == report.unsplit == ()
+    store.verify(report.dataset)
+    ours = store.open_dataset("realdex-sim")
+    for part, names in ours.splits.items():
+        assert sorted(report.dataset.splits[part]) == sorted(names)
+    stored = schema.take(ours.grasps("mug"), slice(0, 2))
+    same_poses(np.asarray(report.dataset.grasps("mug").phi), np.asarray(stored.phi))
+    command = TrainPose(preset="smoke", data=str(tmp_path / "data"), steps=2, run=tmp_path / "run")
+    assert train_pose.main(command) == 0
+    assert "40 objects" in capsys.readouterr().out
+    assert (tmp_path / "run" / "model.safetensors").is_file()
 
 
 def test_only_its_own_folder_is_replaced(
