@@ -11,6 +11,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from mutation import MANY, WORDS, mutated, outcome
 
 from realdex_jax.data import conversion, motion_set, npz, pieces, store, unidexgrasp, writer
 from realdex_jax.data.motion import Motion
@@ -19,13 +20,12 @@ from realdex_jax.data.source import Unit
 from realdex_jax.errors import RealdexError
 from realdex_jax.hand import joints
 
-FEW, MANY = 150, 10_000
-"""Mutations of each kind of file in the quick and in the slow test."""
+FEW = 150
+"""Mutations of each kind of file in the quick test."""
 SECONDS, BYTES = 5.0, 400e6
 """Most time and memory of one read; files here have at most 50 kB."""
 
 CUBE = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
-WORDS = (b"\xff" * 8, b"\0" * 8, b"\x7f\xff\xff\xff", b"NaN", b"1e999", b"-1", b"99999999999", b"'")
 BETTER = {  # values that a format must have a rule about
     "json": (b"null", b"[]", b"{}", b"1e999", b'"', b"-1", b"true", b"[" * 3000, b'"../x"'),
     "obj": (b"f 1 1 1\n", b"f 1 2 -99\n", b"f 1 2 " + b"9" * 30, b"o x\n", b"v nan 0 0\n", b"v "),
@@ -83,35 +83,6 @@ def formats(tmp_path):
     }
 
 
-def mutated(content, rng, better):
-    """A file with some of its bytes flipped, cut, doubled, moved or replaced by telling ones."""
-    out = bytearray(content)
-    for _ in range(rng.integers(1, 4)):
-        at = int(rng.integers(0, max(len(out), 1)))
-        # Headers and tables of contents are where most is to be said.
-        if rng.uniform() < 0.5:
-            ends = [min(200, len(out)), len(out)]
-            at = int(rng.integers(0, max(ends[0], 1))) if rng.uniform() < 0.5 else at
-            at = max(len(out) - int(rng.integers(1, 400)), 0) if rng.uniform() < 0.5 else at
-        span = int(rng.integers(1, 40))
-        kind = rng.integers(0, 7)
-        if kind == 0 and out:
-            out[at % len(out)] ^= 1 << int(rng.integers(0, 8))
-        elif kind == 1:
-            del out[at:]
-        elif kind == 2:
-            del out[at : at + span]
-        elif kind == 3:
-            out[at:at] = out[at : at + span]
-        elif kind == 4:
-            out[at : at + span] = rng.integers(0, 256, span, dtype=np.uint8).tobytes()
-        else:
-            words = better or WORDS
-            word = words[int(rng.integers(len(words)))]
-            out[at : at + (len(word) if kind == 5 else 0)] = word
-    return bytes(out)
-
-
 def rewritten(content, rng):
     """A sound zip whose members' contents are mutated: what is inside, past its checksums."""
     source, target = zipfile.ZipFile(io.BytesIO(content)), io.BytesIO()
@@ -124,15 +95,6 @@ def rewritten(content, rng):
                 member.filename, mutated(inside, rng, WORDS) if i == chosen else inside
             )
     return target.getvalue()
-
-
-def outcome(path, read):
-    """The error that a read ends in, of whatever kind."""
-    try:
-        read(path)
-    except Exception as error:
-        return error
-    return None
 
 
 def attack(formats, count, seed):
