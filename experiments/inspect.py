@@ -196,10 +196,10 @@ def _print(seen: Seen, console: Console) -> None:
     for key, value in seen.about:
         console.print(f"{key}: {value}", highlight=False, markup=False)
     table = Table()
-    for heading in ("", *(name for name, _ in Counts().rows())):
-        table.add_column(heading, justify="right" if heading else "left")
-    for name, counts in seen.table:
-        table.add_row(name, *(value for _, value in counts.rows()))
+    for heading in ("", *(name for name, _ in seen.table)):
+        table.add_column(escape(heading), justify="right" if heading else "left", overflow="fold")
+    for row in zip(*(counts.rows() for _, counts in seen.table), strict=True):
+        table.add_row(row[0][0], *(value for _, value in row))
     console.print(table)
     if not seen.findings:
         console.print("[green]nothing to complain of[/]")
