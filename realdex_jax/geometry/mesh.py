@@ -211,7 +211,8 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise MeshError(f"{path}: cannot be read as {suffix[1:]}: {error}") from error
     if not isinstance(geometry, trimesh.Trimesh):
         raise MeshError(f"{path}: holds no triangles; need a closed triangle mesh")
-    vertices, faces = np.asarray(geometry.vertices), np.asarray(geometry.faces)
+    # No faces at all come as an array of another shape.
+    vertices, faces = np.asarray(geometry.vertices), np.asarray(geometry.faces).reshape(-1, 3)
     if len(vertices) < claimed_vertices or len(faces) < claimed_faces:
         raise MeshError(
             f"{path}: truncated, its header promises {claimed_vertices} vertices and "
@@ -265,6 +266,8 @@ def _check_size(extents: Float[np.ndarray, " 3"], name: str, scale: float | None
     longest = float(extents.max())
     if MIN_EXTENT <= longest <= MAX_EXTENT:
         return
+    if longest < np.finfo(np.float32).tiny:
+        raise MeshError(f"{name}: all its vertices are in one place; a solid has an extent")
     scale = 1.0 if scale is None else scale
     fits = [
         f"scale={scale * factor:g} if it is in {unit}"
