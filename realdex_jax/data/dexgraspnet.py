@@ -44,6 +44,7 @@ REPLAY_HAND = "dexgraspnet"
 """The hand model whose links have this data's lengths; joints and frames are ours."""
 
 _KEYS = (*joints.DEXGRASPNET_NAMES, *EULER, *TRANSLATION)
+_LARGEST = 1e6
 _SCALE_RANGE = (0.01, 1.0)  # released scales are 0.06 to 0.15; beyond is another unit
 
 
@@ -173,8 +174,10 @@ def _number(value: object, where: str) -> float:
     ):
         raise DatasetError(f"{where} is a {type(value).__name__}, not a number")
     number = float(value)
-    if not np.isfinite(number):
-        raise DatasetError(f"{where} is {number}")
+    if not abs(number) < _LARGEST:  # not finite, or as large as only damage makes it
+        raise DatasetError(
+            f"{where} is {number:g}; angles (rad) and lengths (m) are numbers below {_LARGEST:g}"
+        )
     return number
 
 

@@ -245,8 +245,9 @@ def _claims(data: bytes, suffix: str, name: str) -> tuple[int, int]:
         vertices, faces = int(counts.get("vertex", 0)), int(counts.get("face", 0))
     elif suffix == ".off":
         words = re.sub(rb"#[^\n]*", b"", data[:4096]).split()
-        if words and words[0] == b"OFF" and all(word.isdigit() for word in words[1:3]):
-            vertices, faces = int(words[1]), int(words[2])
+        counts_of = words[1:3] if words[:1] == [b"OFF"] else []
+        if len(counts_of) == 2 and all(w.isdigit() and len(w) < 19 for w in counts_of):
+            vertices, faces = map(int, counts_of)
     elif suffix == ".glb":
         promised = struct.unpack_from("<I", data, 8)[0] if len(data) >= 20 else 20
         if data[:4] != b"glTF" or promised > len(data):
