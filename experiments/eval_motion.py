@@ -26,7 +26,7 @@ from rich.progress import track
 
 from experiments import motion_chain, motion_data, motion_protocol, train_motion
 from experiments.motion_protocol import Asked, Judged, World
-from realdex_jax.data import motion_set, store
+from realdex_jax.data import motion_set, object_files
 from realdex_jax.data.motion import Motion
 from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.errors import ConfigError, PhysicsError, RealdexError
@@ -315,7 +315,7 @@ def _reach_generated(hand: HandModel, one: Loaded, folder: Path, console: Consol
         raise ConfigError(f"no grasps (<object>.npz) in {folder}")
     done = [
         motion_chain.carry_out(
-            hand, one.model, objects.make(path.stem), store.load_grasps(path), seed=0
+            hand, one.model, objects.make(path.stem), object_files.load_grasps(path), seed=0
         )
         for path in track(files, description="generated grasps", console=console)
     ]

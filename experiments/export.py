@@ -18,7 +18,7 @@ from rich.console import Console
 
 from experiments import commands, protocol
 from experiments.protocol import Entry
-from realdex_jax.data import dexgraspbench, schema, store
+from realdex_jax.data import dexgraspbench, object_files, schema, store
 from realdex_jax.errors import ConfigError, RealdexError
 from realdex_jax.training import loop
 
@@ -148,7 +148,7 @@ def _entries(config: Export) -> tuple[list[Entry], list[str]]:
         return entries, notes
     names = [entry.shape.name for entry in entries]
     fitting = [
-        dataclasses.replace(entry, grasps=store.load_grasps(files[entry.shape.name]))
+        dataclasses.replace(entry, grasps=object_files.load_grasps(files[entry.shape.name]))
         for entry in entries
         if entry.shape.name in files
     ]

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from experiments import commands, motion_data
-from realdex_jax.data import lerobot, motion_set, store
+from realdex_jax.data import lerobot, motion_set, npz
 from realdex_jax.data.footage import Camera, Pictures
 from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.errors import ConfigError
@@ -99,7 +99,7 @@ def export(config: ExportLerobot, console: Console) -> Path:
 def _parts(config: ExportLerobot, console: Console) -> dict[str, MotionSet]:
     """The motions, by part."""
     path = Path(config.data)
-    if path.is_file() and "format" in store.read_npz(path):
+    if path.is_file() and "format" in npz.read(path):
         if config.part != "all":
             raise ConfigError(f"--part {config.part}: a file of motions has no parts")
         return {"train": motion_set.load(path)}

@@ -36,9 +36,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from realdex_jax.data import schema, store
+from realdex_jax.data import npz, schema, store
+from realdex_jax.data.object_files import Surface
 from realdex_jax.data.schema import GraspSet
-from realdex_jax.data.store import Surface
 from realdex_jax.errors import DatasetError, RealdexError, UnknownObjectError
 from realdex_jax.evaluation.results import commit as commit_now
 from realdex_jax.geometry import sdf
@@ -223,7 +223,7 @@ def run(config: Settings, command: str, console: Console) -> dict[str, Any]:
         "last_run_seconds": round(time.perf_counter() - began, 1),
         "objects": results,
     }
-    kept = {n: _first(store.read_npz(parts / f"{n}.npz"), quota[n]) for n in names}
+    kept = {n: _first(npz.read(parts / f"{n}.npz"), quota[n]) for n in names}
     store.write_dataset(
         config.out,
         name="realdex-sim",
@@ -370,7 +370,7 @@ def make_object(name: str, quota: int, config: Settings, parts: Path) -> dict[st
     tally, batches, grasps = Tally(), 0, None
     if part := resume(parts, name, config):
         tally, batches = part.tally, part.batches
-        grasps = _grasp_set(store.read_npz(path))
+        grasps = _grasp_set(npz.read(path))
         if part.gate != gate:  # made under another last gate: test again
             held, _ = holds(hand, shape, grasps, threads=1)
             grasps = schema.take(grasps, np.flatnonzero(held))

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from experiments import selection
-from realdex_jax.data import pieces, schema, store
+from realdex_jax.data import object_files, pieces, schema, store
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.data.store import Dataset
 from realdex_jax.errors import DatasetError, RealdexError
@@ -213,7 +213,7 @@ def deliver(measured: Sequence[Measured], folder: Path) -> list[Path]:
             columns["seed"] = np.full(count, m.taken.seed)
             columns["stage"] = np.full(count, STAGES.index(m.taken.stage))
             sets.append(dataclasses.replace(m.taken.grasps, columns=columns))
-        paths.append(store.save_grasps(folder / f"{name}.npz", schema.concatenate(sets)))
+        paths.append(object_files.save_grasps(folder / f"{name}.npz", schema.concatenate(sets)))
     return paths
 
 

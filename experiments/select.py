@@ -47,7 +47,7 @@ from experiments import asking, chain, commands, protocol, selection
 from experiments.protocol import Entry, Measured, Taken
 from experiments.selection import Chosen, Pool
 from realdex_jax import generate
-from realdex_jax.data import schema, store
+from realdex_jax.data import object_files, schema
 from realdex_jax.errors import ConfigError, RealdexError
 from realdex_jax.evaluation import report, results
 from realdex_jax.evaluation.report import Picture
@@ -307,7 +307,7 @@ def _select(
         "score": np.array([score.value for score in chosen.scores], np.float32),
     }
     grasps = dataclasses.replace(pool.grasps, columns=columns)
-    store.save_grasps(config.out / f"{shape.name}.npz", schema.take(grasps, np.array(best)))
+    object_files.save_grasps(config.out / f"{shape.name}.npz", schema.take(grasps, np.array(best)))
     values = {
         "held_six": np.ones(len(pool)),
         "robust_success": robustness.robustness(

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 
-from realdex_jax.data import schema, store
+from realdex_jax.data import object_files, schema
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.errors import DatasetError
 from realdex_jax.geometry.shape import ObjectShape
@@ -70,7 +70,7 @@ def save(path: Path, pool_: Pool) -> Path:
     """Writes a pool, for `load`."""
     columns = {f"feature.{name}": values for name, values in pool_.features.items()}
     columns |= {"index": pool_.index}
-    return store.save_grasps(path, dataclasses.replace(pool_.grasps, columns=columns))
+    return object_files.save_grasps(path, dataclasses.replace(pool_.grasps, columns=columns))
 
 
 def load(path: Path, shape: ObjectShape) -> Pool:
@@ -79,7 +79,7 @@ def load(path: Path, shape: ObjectShape) -> Pool:
     Raises:
         DatasetError: No such file, or it holds something else.
     """
-    grasps = store.load_grasps(path)
+    grasps = object_files.load_grasps(path)
     columns = grasps.columns or {}
     found = {
         name.removeprefix("feature."): np.asarray(values, float)

@@ -31,7 +31,7 @@ from rich.progress import track
 from rich.table import Table
 
 from experiments import commands, protocol
-from realdex_jax.data import store
+from realdex_jax.data import object_files
 from realdex_jax.errors import ConfigError
 from realdex_jax.evaluation import results
 from realdex_jax.hand.load import load
@@ -175,7 +175,7 @@ def _draw(config: Draw, folders: dict[str, Path], items: Path, console: Console)
     for entry in track(entries, description="draw", console=console):
         shape = entry.shape
         paths = {method: folder / f"{shape.name}.npz" for method, folder in folders.items()}
-        sets = {m: store.load_grasps(path) for m, path in paths.items() if path.is_file()}
+        sets = {m: object_files.load_grasps(path) for m, path in paths.items() if path.is_file()}
         few = [m for m in folders if m not in sets or len(sets[m]) < config.samples]
         if few:
             left_out.append(f"left out: {shape.name}: too few grasps by {', '.join(few)}")

@@ -20,9 +20,10 @@ import tyro
 from rich.console import Console
 
 from experiments import commands
-from realdex_jax.data import motion_set, store
+from realdex_jax.data import motion_set, npz, object_files, store
 from realdex_jax.data.motion_set import MotionSet
-from realdex_jax.data.store import Dataset, Surface
+from realdex_jax.data.object_files import Surface
+from realdex_jax.data.store import Dataset
 from realdex_jax.errors import ConfigError, DatasetError
 from realdex_jax.geometry import mesh
 from realdex_jax.hand.load import load
@@ -123,7 +124,7 @@ def collect(config: View) -> Collection:
     if not path.is_file():
         known = ", ".join(store.EMBEDDED)
         raise DatasetError(f"nothing at {path}; give a dataset ({known}, or a folder) or a file")
-    if "format" in store.read_npz(path):
+    if "format" in npz.read(path):
         return _of_motions(config, motion_set.load(path))
     return _of_grasps(config, {config.object or path.stem: path})
 
@@ -162,7 +163,7 @@ def _of_grasps(config: View, files: Mapping[str, Path]) -> Collection:
     find = _meshes(config)
 
     def open_exhibit(name: str) -> Exhibit:
-        return Exhibit(find(name), grasps=store.load_grasps(files[name]))
+        return Exhibit(find(name), grasps=object_files.load_grasps(files[name]))
 
     return Collection(Path(config.path).name, tuple(files), open_exhibit)
 

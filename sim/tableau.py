@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int, UInt8
 from scipy.spatial.transform import Rotation
 
 from realdex_jax.data.motion import Motion
+from realdex_jax.data.object_files import Surface
 from realdex_jax.data.schema import GraspSet
-from realdex_jax.data.store import Surface
 from realdex_jax.errors import RealdexError
 from realdex_jax.evaluation.results import METRICS
 from realdex_jax.hand import kinematics

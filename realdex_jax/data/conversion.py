@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import trimesh
 
-from realdex_jax.data import pieces, store
+from realdex_jax.data import object_files, pieces, store
+from realdex_jax.data.object_files import Surface
 from realdex_jax.data.source import Source, Unit
-from realdex_jax.data.store import Surface
 from realdex_jax.errors import DatasetError, RealdexError
 from realdex_jax.geometry import cloud, obj
 from realdex_jax.geometry import mesh as meshes
@@ -125,9 +125,9 @@ def _encode(found: Unit, unit: str, points: int) -> tuple[Record, dict[str, byte
     empty = all(v is None for v in (found.grasps, found.motions, found.mesh, found.points))
     if empty:
         return Record(unit, "", {}, {}, found.notes), {}
-    files = store.object_files(
+    files = object_files.encode(
         found.name,
-        grasps=store.NO_GRASPS if found.grasps is None else found.grasps,
+        grasps=object_files.NO_GRASPS if found.grasps is None else found.grasps,
         surface=surface(found, points),
         mesh=found.mesh,
         motions=found.motions,

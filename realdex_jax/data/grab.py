@@ -21,7 +21,7 @@ import trimesh
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from realdex_jax.data import grab_sequence, mano, motion_set, schema, store
+from realdex_jax.data import grab_sequence, mano, motion_set, npz, schema
 from realdex_jax.data import motion as motions
 from realdex_jax.data.grab_sequence import Recording
 from realdex_jax.data.motion import MIN_FRAMES, RATE, Motion
@@ -166,7 +166,7 @@ class Grab:
     def _keypoints(self, recording: Recording, frames: np.ndarray) -> Float[np.ndarray, "t 21 3"]:
         if self.keypoints is not None:
             path = self.keypoints / recording.path.parent.name / recording.path.name
-            found = store.read_npz(path).get("right")
+            found = npz.read(path).get("right")
             shape = (recording.frames, human.COUNT, 3)
             if found is None or found.shape != shape or found.dtype.kind != "f":
                 what = "lacks it" if found is None else f"has {found.shape} of {found.dtype}"

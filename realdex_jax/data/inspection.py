@@ -9,9 +9,10 @@ from scipy.spatial import KDTree
 
 from realdex_jax.data import pieces, store
 from realdex_jax.data.motion import RATE
+from realdex_jax.data.object_files import Surface
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.data.source import Source, Unit
-from realdex_jax.data.store import Dataset, Surface
+from realdex_jax.data.store import Dataset
 from realdex_jax.errors import RealdexError
 from realdex_jax.geometry import obj
 from realdex_jax.geometry.mesh import MAX_COUNT, check_raw

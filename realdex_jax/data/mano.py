@@ -18,7 +18,7 @@ from jaxtyping import Float
 from scipy import sparse
 from scipy.spatial.transform import Rotation
 
-from realdex_jax.data import store, unpickle
+from realdex_jax.data import npz, unpickle
 from realdex_jax.data.unpickle import Record
 from realdex_jax.errors import DatasetError
 
@@ -164,7 +164,7 @@ def keypoints(
 
 def _arrays(path: Path) -> Mapping[str, Any]:
     if path.suffix == ".npz":
-        return store.read_npz(path)
+        return npz.read(path)
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from realdex_jax.data import motion as motions
-from realdex_jax.data import store
+from realdex_jax.data import npz
 from realdex_jax.data.motion import Motion
 from realdex_jax.errors import DatasetError
 from realdex_jax.hand import joints
@@ -51,7 +51,7 @@ def read_adroit(path: str | Path) -> list[Motion]:
             limits.
     """
     path = Path(path)
-    arrays = store.read_npz(path)
+    arrays = npz.read(path)
     found = sorted(name for name in arrays if re.fullmatch(r"observations_\d+", name))
     if not found:
         raise DatasetError(f"{path}: no arrays observations_NN; it has {', '.join(arrays) or '-'}")

@@ -7,11 +7,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from realdex_jax.data import folder, store
+from realdex_jax.data import folder, object_files, store
 from realdex_jax.data import splits as split_rules
 from realdex_jax.data.motion_set import MotionSet
+from realdex_jax.data.object_files import Surface
 from realdex_jax.data.schema import GraspSet
-from realdex_jax.data.store import Dataset, Surface
+from realdex_jax.data.store import Dataset
 from realdex_jax.errors import DatasetError
 
 
@@ -67,9 +68,9 @@ class Writer:
             DatasetError: Something of it breaks the rules, it was added before, or the disk is
                 full.
         """
-        files = store.object_files(
+        files = object_files.encode(
             name,
-            grasps=store.NO_GRASPS if grasps is None else grasps,
+            grasps=object_files.NO_GRASPS if grasps is None else grasps,
             surface=surface,
             mesh=mesh,
             motions=motions,

@@ -15,7 +15,7 @@ from rich.console import Console
 from experiments import eval_sim, protocol
 from experiments.eval_sim import EvalSim
 from experiments.protocol import Taken
-from realdex_jax.data import schema, store
+from realdex_jax.data import object_files, schema, store
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.errors import CloudError, ConfigError, DatasetError, RealdexError
 from realdex_jax.evaluation import results
@@ -146,7 +146,7 @@ def test_an_object_that_fails_is_left_out_and_the_others_are_not(
         assert note in found.notes
         assert note in printed
         assert note in page
-    kept = store.load_grasps(tmp_path / "out" / "grasps" / "good.npz")
+    kept = object_files.load_grasps(tmp_path / "out" / "grasps" / "good.npz")
     assert [path.name for path in (tmp_path / "out" / "grasps").iterdir()] == ["good.npz"]
     stored = store.open_dataset(good_then_bad).grasps("good")
     assert np.array_equal(kept.phi, stored.phi[:2])

@@ -8,7 +8,7 @@ import trimesh
 
 from experiments import protocol
 from experiments.protocol import Measured, Taken
-from realdex_jax.data import schema, store
+from realdex_jax.data import object_files, schema, store
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.errors import DatasetError, DecompositionError
 from realdex_jax.evaluation.results import METRICS
@@ -157,5 +157,5 @@ def test_every_metric_has_a_value_a_grasp_or_one_in_all(
     assert whole <= set(sizes)
     assert all(np.isfinite(values).all() for values in found.values.values())
     (path,) = protocol.deliver([found], tmp_path)
-    columns = store.load_grasps(path).columns
+    columns = object_files.load_grasps(path).columns
     assert set(columns) == (set(sizes) - whole) | {"seed", "stage"}

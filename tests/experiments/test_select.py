@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import select
-from realdex_jax.data import schema, store
+from realdex_jax.data import object_files, schema, store
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.generate import Candidates
 from tests.realdex_jax.select import fake_gemini as fake
@@ -54,7 +54,7 @@ def test_the_local_choice_is_written_with_reasons(
     assert [x["place"] for x in chosen] == [1, 2]
     assert all(x["by"] == "local" and x["explanation"].endswith(".") for x in lines)
     assert chosen[0]["score"] == max(x["score"] for x in lines)
-    grasps = store.load_grasps(tmp_path / "cosmetics.npz")
+    grasps = object_files.load_grasps(tmp_path / "cosmetics.npz")
     assert len(grasps) == 2
     np.testing.assert_allclose(grasps.columns["score"], [x["score"] for x in chosen], atol=1e-3)
     page = (tmp_path / "report.html").read_text()

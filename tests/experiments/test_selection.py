@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import chain, protocol, selection
-from realdex_jax.data import schema, store
+from realdex_jax.data import object_files, schema, store
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.errors import DatasetError
 from realdex_jax.generate import Candidates
@@ -116,7 +116,7 @@ def test_a_pool_comes_back(pool: selection.Pool, tmp_path: pathlib.Path) -> None
         np.testing.assert_array_equal(again.features[name], values)
     chosen = selection.choose(LocalScorer(), Task("jar"), pool, 3)
     assert selection.choose(LocalScorer(), Task("jar"), again, 3) == chosen
-    plain = store.save_grasps(tmp_path / "grasps.npz", schema.take(pool.grasps, slice(2)))
+    plain = object_files.save_grasps(tmp_path / "grasps.npz", schema.take(pool.grasps, slice(2)))
     with pytest.raises(DatasetError, match="no pool"):
         selection.load(plain, pool.shape)
 

@@ -15,7 +15,7 @@ import raters
 from raters import Rater, make_items
 
 from experiments import user_study
-from realdex_jax.data import schema, store
+from realdex_jax.data import object_files, schema, store
 from realdex_jax.evaluation import results
 from sim import render
 from study import ballots, plan, tally
@@ -141,7 +141,7 @@ def test_grasps_of_evaluations_are_drawn_as_items(
     for method, names in (("a", ("cosmetics", "cracker_box")), ("b", ("cosmetics",))):
         for name in names:
             grasps = schema.take(stored.grasps(name), slice(4))
-            store.save_grasps(tmp_path / method / f"{name}.npz", grasps)
+            object_files.save_grasps(tmp_path / method / f"{name}.npz", grasps)
     items = tmp_path / "items"
     methods = ("--methods", f"a={tmp_path / 'a'}", f"b={tmp_path / 'b'}")
     words = ("draw", *methods, "--samples", 2, "--width", 64, "--items", items)

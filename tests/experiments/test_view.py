@@ -14,7 +14,7 @@ import trimesh
 
 from experiments import view
 from experiments.view import View, collect
-from realdex_jax.data import motion_set, store
+from realdex_jax.data import motion_set, object_files, store
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.errors import ConfigError, DatasetError
 from realdex_jax.hand import joints
@@ -60,7 +60,7 @@ def test_a_dataset_without_meshes_is_shown_by_its_points(
         grasps={"mug": open_palm(2), "jug": open_palm(2)},
         splits={"train": ["mug", "jug"], "val": [], "test": []},
         recipe={},
-        surfaces={"mug": store.Surface(points, np.tile([0.0, 0.0, 1.0], (64, 1)))},
+        surfaces={"mug": object_files.Surface(points, np.tile([0.0, 0.0, 1.0], (64, 1)))},
     )
     bare = collect(View(str(tmp_path / "bare")))
     thing = bare.open("mug").thing
@@ -80,7 +80,7 @@ def test_grasps_on_meshes_of_ones_own(
         path.parent.mkdir(parents=True, exist_ok=True)
         box.export(path)
     for name in ("block", "brick", "cosmetics"):
-        store.save_grasps(tmp_path / "grasps" / f"{name}.npz", open_palm(3))
+        object_files.save_grasps(tmp_path / "grasps" / f"{name}.npz", open_palm(3))
     words = {"objects": tmp_path / "mine", "scale": 0.001}
     folder = collect(View(str(tmp_path / "grasps"), **words))
     assert folder.names == ("block", "brick", "cosmetics")
@@ -142,7 +142,7 @@ def test_a_mistake_ends_in_one_line(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.npz").write_bytes(b"PK not a zip")
-    store.save_grasps("moon.npz", open_palm(1))
+    object_files.save_grasps("moon.npz", open_palm(1))
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.setattr(sys, "argv", ["experiments/view.py", *words])
     monkeypatch.setenv("COLUMNS", "2000")

@@ -6,8 +6,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from realdex_jax.data import store
+from realdex_jax.data.object_files import Surface
 from realdex_jax.data.schema import GraspSet
-from realdex_jax.data.store import Surface
 from realdex_jax.hand import joints, load
 from sim import objects, tableau, visuals
 from sim.stage import Stage

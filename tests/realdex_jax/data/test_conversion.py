@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from realdex_jax.data import conversion, pieces, store
+from realdex_jax.data import conversion, object_files, pieces, store
 from realdex_jax.data.conversion import Record
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.data.source import Unit
@@ -69,7 +69,7 @@ def test_a_unit_becomes_files_and_a_record(work):
         assert store.digest_of(work / "data" / relative) == digest
     assert not any((work / "fresh").iterdir())
     np.testing.assert_array_equal(
-        store.load_grasps(work / "data" / "grasps" / "cup.npz").phi, grasps().phi
+        object_files.load_grasps(work / "data" / "grasps" / "cup.npz").phi, grasps().phi
     )
 
 

@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 from mutation import MANY, WORDS, mutated, outcome
 
-from realdex_jax.data import conversion, motion_set, npz, pieces, store, unidexgrasp, writer
+from realdex_jax.data import (
+    conversion,
+    motion_set,
+    npz,
+    object_files,
+    pieces,
+    store,
+    unidexgrasp,
+    writer,
+)
 from realdex_jax.data.motion import Motion
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.data.source import Unit
@@ -55,11 +64,15 @@ def formats(tmp_path):
     points = [a.astype(np.float32) for a in pieces.outer_surface(shape, 200)]
     with writer.Writer(tmp_path / "d") as target:
         target.add(
-            "cup", grasps=grasps(), surface=store.Surface(*points), mesh=box, motions=motions()
+            "cup",
+            grasps=grasps(),
+            surface=object_files.Surface(*points),
+            mesh=box,
+            motions=motions(),
         )
         data = target.finish(name="d", version="1", splits={"train": ["cup"]}, recipe={"a": [1]})
     packed = tmp_path / "packed.npz"
-    store.save_grasps(packed, grasps())
+    object_files.save_grasps(packed, grasps())
     table = tmp_path / "table.npy"
     np.save(table, np.arange(60.0).reshape(20, 3))
     foreign = tmp_path / "00000.npz"
@@ -71,9 +84,12 @@ def formats(tmp_path):
         plane=np.array([0, 0, 1, 0.02], np.float32),
     )
     return {
-        "grasps": (data.path / "grasps" / "cup.npz", store.load_grasps),
-        "mapped": (data.path / "grasps" / "cup.npz", lambda p: store.load_grasps(p, mapped=True)),
-        "packed": (packed, store.load_grasps),
+        "grasps": (data.path / "grasps" / "cup.npz", object_files.load_grasps),
+        "mapped": (
+            data.path / "grasps" / "cup.npz",
+            lambda p: object_files.load_grasps(p, mapped=True),
+        ),
+        "packed": (packed, object_files.load_grasps),
         "motions": (data.path / "motions" / "cup.npz", motion_set.load),
         "points": (data.path / "objects" / "cup" / "points.npz", lambda _: data.surface("cup")),
         "index": (data.path / "dataset.json", lambda p: store.open_dataset(p.parent)),

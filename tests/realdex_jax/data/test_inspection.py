@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from realdex_jax.data import inspection, motion_set, pieces, store, writer
+from realdex_jax.data import inspection, motion_set, object_files, pieces, store, writer
 from realdex_jax.data.inspection import Counts
 from realdex_jax.data.motion import Motion
 from realdex_jax.data.schema import GraspSet
@@ -26,7 +26,7 @@ def grasps(n=5, distance=0.1):
 def surface(turn=1.0, scale=0.05):
     shape = pieces.shape("box", [pieces.hull(CUBE)], scale, "box")
     points, normals = pieces.outer_surface(shape, 200)
-    return store.Surface(points.astype(np.float32), (turn * normals).astype(np.float32))
+    return object_files.Surface(points.astype(np.float32), (turn * normals).astype(np.float32))
 
 
 def motions(t=10):

@@ -12,7 +12,7 @@ from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 from realdex_jax import pose
-from realdex_jax.data import pipeline, store, writer
+from realdex_jax.data import object_files, pipeline, writer
 from realdex_jax.data.pipeline import Item, Sampling
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.errors import DatasetError
@@ -138,7 +138,9 @@ def stored(tmp_path, count=6, few=()):
         for i in range(count):
             one = item(i)
             phi = one.phi[: 1 if i in few else None]
-            surface = store.Surface(one.points.astype(np.float32), one.normals.astype(np.float32))
+            surface = object_files.Surface(
+                one.points.astype(np.float32), one.normals.astype(np.float32)
+            )
             target.add(f"o{i}", grasps=GraspSet(phi, phi[:, :22], phi[:, :22]), surface=surface)
         names = [f"o{i}" for i in range(count)]
         return target.finish(name="tiny", version="1", splits={"train": names}, recipe={})
@@ -207,7 +209,7 @@ def test_processes_make_the_same_batches_and_resume_as_exactly(tmp_path):
     code = """
 import sys
 import numpy as np
-from realdex_jax.data import pipeline, store, writer
+from realdex_jax.data import object_files, pipeline, store, writer
 from realdex_jax.data.pipeline import Sampling
 
 if __name__ == "__main__":

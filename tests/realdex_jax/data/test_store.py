@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from realdex_jax.data import schema, splits, store
+from realdex_jax.data import npz, object_files, schema, splits, store
 from realdex_jax.errors import DatasetError
 from realdex_jax.hand import joints
 
@@ -20,14 +20,16 @@ def random_grasps(n: int, seed: int = 0) -> schema.GraspSet:
     return schema.GraspSet(phi, q, q + 0.1, {"depth": rng.uniform(0, 1, n).astype(np.float32)})
 
 
-def box_surface(n: int = 512, seed: int = 0) -> store.Surface:
+def box_surface(n: int = 512, seed: int = 0) -> object_files.Surface:
     rng = np.random.default_rng(seed)
     p = rng.uniform(-1, 1, (n, 3))
     axis = rng.integers(0, 3, n)
     normal = np.zeros((n, 3))
     normal[np.arange(n), axis] = sign = rng.choice([-1.0, 1.0], n)
     p[np.arange(n), axis] = sign
-    return store.Surface((p * [0.03, 0.02, 0.08]).astype(np.float32), normal.astype(np.float32))
+    return object_files.Surface(
+        (p * [0.03, 0.02, 0.08]).astype(np.float32), normal.astype(np.float32)
+    )
 
 
 SPLITS = {"train": ["cup", "can"], "val": ["jar"], "test": ["tub"]}
@@ -216,10 +218,10 @@ def test_headers_that_lie_and_objects_are_refused(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("phi.npy", magic + b"0" * 16)
     with pytest.raises(DatasetError, match="not a plain array"):
-        store.read_npz(path)
+        npz.read(path)
     np.savez(path, phi=np.array([{"a": 1}], dtype=object))
     with pytest.raises(DatasetError, match="not a plain array"):
-        store.read_npz(path)
+        npz.read(path)
 
 
 def test_splits_are_by_object_and_reproducible():

@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from realdex_jax.data import motion_set, store, writer
+from realdex_jax.data import motion_set, object_files, store, writer
 from realdex_jax.data.motion import Motion
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.errors import DatasetError
@@ -37,7 +37,7 @@ def surface(seed=0):
     rng = np.random.default_rng(seed)
     n = rng.normal(size=(64, 3))
     n /= np.linalg.norm(n, axis=1, keepdims=True)
-    return store.Surface((0.04 * n).astype(np.float32), n.astype(np.float32))
+    return object_files.Surface((0.04 * n).astype(np.float32), n.astype(np.float32))
 
 
 def write(path, version="1"):
@@ -67,7 +67,7 @@ def test_both_ways_of_writing_hold_the_same(tmp_path):
         tmp_path / "b",
         name="tiny",
         version="1",
-        grasps={"cup": grasps(12), "can": grasps(5, 1), "tub": store.NO_GRASPS},
+        grasps={"cup": grasps(12), "can": grasps(5, 1), "tub": object_files.NO_GRASPS},
         splits=SPLITS,
         recipe={"seed": 0},
         surfaces={"cup": surface(), "can": surface(1), "tub": surface(2)},

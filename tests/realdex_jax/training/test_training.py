@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import train_pose
-from realdex_jax.data import store
+from realdex_jax.data import object_files, store
 from realdex_jax.data.pipeline import Sampling
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.errors import CheckpointError, DatasetError, TrainingError
@@ -54,7 +54,7 @@ def data(tmp_path_factory):
     for name in ("a", "b", "c"):
         normal = rng.normal(size=(200, 3))
         normal /= np.linalg.norm(normal, axis=1, keepdims=True)
-        surfaces[name] = store.Surface(normal * 0.04, normal)
+        surfaces[name] = object_files.Surface(normal * 0.04, normal)
         q = rng.uniform(joints.LOWER, joints.UPPER, (6, 22))
         phi = np.concatenate([q, rng.normal(0, 0.06, (6, 3)), rng.normal(0, 1, (6, 3))], axis=1)
         grasps[name] = GraspSet(phi.astype(np.float32), phi[:, :22], phi[:, :22])
