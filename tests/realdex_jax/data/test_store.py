@@ -88,7 +88,7 @@ def test_a_full_disk_leaves_the_old_dataset(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store.os, "fsync", full)
+    monkeypatch.setattr(folder.os, "fsync", full)
     with pytest.raises(DatasetError, match=r"No space left.*unchanged"):
         write(tmp_path / "d", version="2")
     monkeypatch.undo()
