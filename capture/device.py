@@ -21,6 +21,10 @@ class UnpluggedError(CaptureError):
     """A camera that is gone; the others go on."""
 
 
+class OverError(UnpluggedError):
+    """A recording, or a sequence, that has come to its end."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Optics:
     """The two lenses of one camera, and where the depth lens is."""
@@ -74,7 +78,7 @@ class Device(Protocol):
         """The next frame; None if none came in that time.
 
         Raises:
-            UnpluggedError: The camera is gone, or a recording is over.
+            UnpluggedError: The camera is gone, or, as its kind `OverError`, a recording is over.
         """
         ...
 
