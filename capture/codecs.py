@@ -72,7 +72,7 @@ def encode_depth(depth: UInt16[np.ndarray, "H W"]) -> bytes:
     folded = ((signed << 1) ^ (signed >> 15)).view(np.uint16)  # small steps either way: small
     halves = np.stack([folded & 0xFF, folded >> 8]).astype(np.uint8)
     deflate = zlib.compressobj(1, zlib.DEFLATED, -15, 9, zlib.Z_RLE)
-    return deflate.compress(halves) + deflate.flush()
+    return deflate.compress(halves.tobytes()) + deflate.flush()
 
 
 def decode_depth(content: bytes, size: tuple[int, int], where: str) -> UInt16[np.ndarray, "H W"]:

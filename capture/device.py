@@ -1,7 +1,7 @@
 """What a camera is to the rest of the rig: its optics, and frames one by one."""
 
 import dataclasses
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8, UInt16
@@ -53,6 +53,7 @@ class Frame:
     """Millimetres along the optical axis in the depth lens's picture; 0 without a reading."""
 
 
+@runtime_checkable
 class Device(Protocol):
     """A camera; used by one thread at a time."""
 

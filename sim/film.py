@@ -249,11 +249,11 @@ class _Looks:
 def _looks(lens: Lens) -> _Looks:
     """Two lenses of four cameras at a time: 180 MB with colour pictures 1280 wide."""
     flat = lens.undistort(optics.grid(lens.width, lens.height))
-    there = np.isfinite(flat).all(axis=1)
+    there = np.isfinite(flat[:, 0]) & np.isfinite(flat[:, 1])
     flat = np.where(there[:, None], flat, 0.0)
     rays = np.concatenate([flat, np.ones((len(flat), 1))], axis=1)
     rays /= np.linalg.norm(rays, axis=1, keepdims=True)
     shape = lens.height, lens.width
     flat = flat.reshape(*shape, 2)
-    by_row, by_column = np.gradient(flat, axis=(0, 1))
+    by_row, by_column = np.gradient(flat, axis=0), np.gradient(flat, axis=1)
     return _Looks(rays, flat, by_column, by_row, there.reshape(shape))
