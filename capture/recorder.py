@@ -185,7 +185,7 @@ def record(
         begin = time.monotonic()
         for part in [*streams, *([robot] if robot else [])]:
             part.begin()
-        ended = _watch(streams, log, begin, seconds, config, folder, tell, stop)
+        ended = _watch(streams, robot, log, begin, seconds, config, folder, tell, stop)
     except KeyboardInterrupt:
         ended = "interrupted"
     finally:
@@ -234,6 +234,7 @@ def _check(devices: Sequence[Device], folder: Path, config: RecorderConfig) -> N
 
 def _watch(
     streams: Sequence[_Stream],
+    robot: _Robot | None,
     log: _Log,
     begin: float,
     seconds: float | None,
@@ -258,7 +259,10 @@ def _watch(
                 log.fail(f"{free / 2**30:.2f} GiB free; recording ends to leave them")
         if log.disk.is_set():
             return "disk"
-        if all(s.count.gone for s in streams):
+        if all(s.count.gone for s in streams) and not (
+            # Without a clock the robot may be behind, and is waited for as far as frames go.
+            config.patient and robot is not None and robot.behind(max(s.last_ns for s in streams))
+        ):
             return "over" if all(s.over for s in streams) else "unplugged"
         if (seconds is not None and now - begin >= seconds) or (stop is not None and stop.is_set()):
             return "time"
@@ -350,6 +354,7 @@ class _Stream:
         self._writer = FrameWriter(folder, device.camera, device.optics, config.storage, note)
         self._heard, self._waits, self._silent = time.monotonic(), config.start_s, False
         self._last: tuple[int, int] | None = None
+        self._arrived = 0
         name = f"camera {device.camera}"
         # Daemons: a driver that hangs must not keep the program from ending.
         self._reader = threading.Thread(target=self._read, name=f"{name} in", daemon=True)
@@ -360,6 +365,11 @@ class _Stream:
         self._heard, self._begun = time.monotonic(), True
         self._worker.start()
         self._reader.start()
+
+    @property
+    def last_ns(self) -> int:
+        """Arrival of the last frame by the monotonic clock; 0 before the first."""
+        return self._arrived
 
     def listen(self, now: float) -> None:
         """Reports a camera that gives no frames; also one whose driver does not come back."""
@@ -418,7 +428,7 @@ class _Stream:
         self._compare_clock(frame)
         self.count.dropped += frame.number - last - 1
         self.count.received += 1
-        self._last = frame.number, frame.device_ns
+        self._last, self._arrived = (frame.number, frame.device_ns), frame.host_ns
         while True:
             try:
                 self._queue.put(frame, block=self._config.patient, timeout=_READ_S)
@@ -477,9 +487,14 @@ class _Robot:
         self._source, self._log = source, log
         self._writer = JointWriter(folder, source.names, config.storage)
         self._thread = threading.Thread(target=self._run, name="joints", daemon=True)
+        self._arrived = 0
 
     def begin(self) -> None:
         self._thread.start()
+
+    def behind(self, host_ns: int) -> bool:
+        """Whether states that came before then are still to be read."""
+        return self._thread.is_alive() and self._arrived < host_ns
 
     def join_reader(self) -> None:
         if self._thread.ident is not None:
@@ -496,6 +511,7 @@ class _Robot:
                 if state is not None:
                     self._writer.append(state)
                     self.written += 1
+                    self._arrived = state.host_ns
         except OverError:
             pass
         except DiskError as error:

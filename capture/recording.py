@@ -372,18 +372,21 @@ def read_optics(value: object, where: str) -> Optics:
 
 def _lens(value: object, where: str) -> Lens:
     value = value if isinstance(value, dict) else {}
-    sides = value.get("width"), value.get("height")
-    if not all(type(n) is int and 1 <= n <= calibration.MAX_SIDE for n in sides):
-        raise CaptureError(f"{where}: {sides} pixels; sides are 1 to {calibration.MAX_SIDE}")
-    width, height = (int(n) for n in sides if isinstance(n, int))
+    width, height = _side(value, "width", where), _side(value, "height", where)
     pinhole = [value.get(name) for name in ("fx", "fy", "cx", "cy")]
     fx, fy, cx, cy = textfile.numbers(pinhole, 4, f"{where}: fx fy cx cy").tolist()
     if min(fx, fy) <= 0:
         raise CaptureError(f"{where}: focal lengths {fx:g} and {fy:g}; they must be positive")
-    k1, k2, p1, p2, k3, k4, k5, k6 = textfile.numbers(
-        value.get("distortion"), 8, f"{where}: distortion"
-    ).tolist()
+    distortion = textfile.numbers(value.get("distortion"), 8, f"{where}: distortion")
+    k1, k2, p1, p2, k3, k4, k5, k6 = distortion.tolist()
     return Lens(width, height, fx, fy, cx, cy, (k1, k2, p1, p2, k3, k4, k5, k6))
+
+
+def _side(value: Mapping[str, Any], which: str, where: str) -> int:
+    side = value.get(which)
+    if type(side) is not int or not 1 <= side <= calibration.MAX_SIDE:
+        raise CaptureError(f"{where}: {which} {side!r:.20}; 1 to {calibration.MAX_SIDE}")
+    return side
 
 
 def _checked(header: Mapping[str, Any], stream: str, path: Path) -> Mapping[str, Any]:

@@ -31,8 +31,8 @@ HELD = 4
 """Frames that a driver keeps for who reads late."""
 _LATENCY = 0.02
 """From the middle of an exposure to its arrival, seconds."""
-_ROBOT_RATE = 125.0
-"""States of the robot a second."""
+ROBOT_RATE = 125.0
+"""States of a robot a second."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +94,9 @@ class VirtualDevice:
             faults: What goes wrong; nothing if None.
         """
         self._camera, self._optics, self._source = camera, optics, source
-        self._clocks, self._pulse, self._pace, self._count = clocks, pulse, pace, count
+        self._clocks, self._pace, self._count = clocks, pace, count
+        self.pulse = pulse
+        """Shared by all cameras of the rig."""
         self._faults = faults or Faults()
         self._number, self._running = 0, False
         self.delivered: list[int] = []
@@ -122,7 +124,7 @@ class VirtualDevice:
         """Listens for the pulse; the main camera makes it."""
         self._running = True
         if self._camera == 0:
-            self._pulse.begin()
+            self.pulse.begin()
 
     def read(self, timeout_s: float) -> Frame | None:
         """The next frame; None if none came in that time.
@@ -131,7 +133,7 @@ class VirtualDevice:
             UnpluggedError: The cable came out, or as its kind `OverError`, the sequence is over.
         """
         until = time.monotonic() + timeout_s
-        if not self._running or not self._pulse.begun.wait(timeout_s):
+        if not self._running or not self.pulse.begun.wait(timeout_s):
             return None
         while True:
             self._skip()
@@ -162,7 +164,7 @@ class VirtualDevice:
     def _due(self, number: int) -> float:
         """Arrival of a frame by the monotonic clock, seconds."""
         exposed = self._clocks.exposure_s(self._camera, number)
-        return self._pulse.start_s + exposed + _LATENCY
+        return self.pulse.start_s + exposed + _LATENCY
 
     def _arrival(self, number: int) -> int:
         if self._pace == "wall":
@@ -293,6 +295,7 @@ class VirtualJoints:
         pulse: Pulse,
         *,
         pace: Pace = "wall",
+        rate: float = ROBOT_RATE,
     ) -> None:
         """Not started; it begins with the cameras.
 
@@ -303,7 +306,9 @@ class VirtualJoints:
             clock: The robot's clock.
             pulse: The cameras'; true time begins with it.
             pace: As of `VirtualDevice`.
+            rate: States a second.
         """
+        self._rate = rate
         self._names, self._time, self._q = names, time_s, q
         self._clock, self._pulse, self._pace = clock, pulse, pace
         self._number = 0
@@ -321,7 +326,7 @@ class VirtualJoints:
         """
         if not self._pulse.begun.wait(timeout_s):
             return None
-        true_s = self._number / _ROBOT_RATE
+        true_s = self._number / self._rate
         if true_s > self._time[-1]:
             raise OverError("the robot's sequence is over")
         due = self._pulse.start_s + true_s
@@ -331,10 +336,13 @@ class VirtualJoints:
             if left > timeout_s:
                 return None
         number, self._number = self._number, self._number + 1
-        step = 0.5 / _ROBOT_RATE
+        step = 0.5 / self._rate
         before, q, after = (self._at(true_s + d) for d in (-step, 0.0, step))
         device_ns = int(self._clock.says(np.array(true_s)))
         return JointState(number, device_ns, int(1e9 * due), q, (after - before) / (2 * step))
 
     def _at(self, true_s: float) -> Float[np.ndarray, " j"]:
-        return np.array([np.interp(true_s, self._time, column) for column in self._q.T])
+        right = int(np.clip(np.searchsorted(self._time, true_s), 1, len(self._time) - 1))
+        before, after = self._time[right - 1], self._time[right]
+        share = min(max((true_s - before) / (after - before), 0.0), 1.0)
+        return (1.0 - share) * self._q[right - 1] + share * self._q[right]

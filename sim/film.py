@@ -255,5 +255,5 @@ def _looks(lens: Lens) -> _Looks:
     rays /= np.linalg.norm(rays, axis=1, keepdims=True)
     shape = lens.height, lens.width
     flat = flat.reshape(*shape, 2)
-    by_row, by_column = np.gradient(flat, axis=0), np.gradient(flat, axis=1)
+    by_row, by_column = (np.asarray(np.gradient(flat, axis=axis)) for axis in (0, 1))
     return _Looks(rays, flat, by_column, by_row, there.reshape(shape))

@@ -293,18 +293,18 @@ def test_another_thread_can_end_it(quick, tmp_path):
 
 def test_the_robots_joints_are_recorded_beside(quick, tmp_path):
     devices = quick(15)
-    time_s, names = np.array([0.0, 0.5, 1.0]), ("a", "b")
+    time_s, names = np.array([0.0, 0.4, 0.8]), ("a", "b")
     q = np.array([[0.0, 1.0], [1.0, 1.0], [1.0, -1.0]])
     clock = Clock(offset_s=2.0, drift_ppm=80.0)
-    source = VirtualJoints(names, time_s, q, clock, devices[0]._pulse, pace="free")
+    source = VirtualJoints(names, time_s, q, clock, devices[0].pulse, pace="free")
     summary = recorder.record(devices, tmp_path / "a", None, PATIENT, joints=source)
     series = Recording(tmp_path / "a").joints()
     assert series is not None
     assert series.names == names
-    assert summary.joint_states == len(series.q) == 126
-    true = np.arange(126) / 125
-    np.testing.assert_allclose(series.q[:, 0], np.minimum(2 * true, 1.0), atol=1e-12)
-    np.testing.assert_allclose(series.qd[10:50, 0], 2.0, atol=1e-9)
+    assert summary.joint_states == len(series.q) == 101
+    true = np.arange(101) / 125
+    np.testing.assert_allclose(series.q[:, 0], np.minimum(2.5 * true, 1.0), atol=1e-12)
+    np.testing.assert_allclose(series.qd[10:40, 0], 2.5, atol=1e-9)
     np.testing.assert_allclose(clock.true(series.stamps.device_ns), true, atol=2e-9)
     assert series.stamps.dropped == 0
 
