@@ -7,7 +7,6 @@ camera's clock has it: what is missing shows as a gap.
 
 from __future__ import annotations
 
-import importlib
 import io
 import time
 from pathlib import Path
@@ -54,10 +53,11 @@ def sdk() -> Any:
         CaptureError: It cannot be imported; the message says how to install it.
     """
     try:
-        return importlib.import_module("pyk4a")
+        import pyk4a
     except Exception as error:  # a library that is missing, or one built for another numpy
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         raise CaptureError(INSTALL.format(reason=reason)) from error
+    return pyk4a
 
 
 class KinectDevice:

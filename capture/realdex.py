@@ -174,7 +174,7 @@ def registered(depth: UInt16[np.ndarray, "H W"], optics: Optics) -> UInt16[np.nd
     nearest = np.full(lens.height * lens.width, np.inf)
     for column in range(size):
         for row in range(size):
-            at = corner + [column, row]
+            at = corner + np.array([column, row])
             inside = ((at >= 0) & (at < [lens.width, lens.height])).all(axis=1)
             flat = at[inside, 1] * lens.width + at[inside, 0]
             np.minimum.at(nearest, flat, p[inside, 2])

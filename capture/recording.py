@@ -395,9 +395,9 @@ def _checked(header: Mapping[str, Any], stream: str, path: Path) -> Mapping[str,
         raise CaptureError(f"{path}: format {header.get('format')!r:.20}; known: {FORMAT}")
     camera, names = header.get("camera"), header.get("names")
     if stream == JOINTS:
-        good = isinstance(names, list) and 0 < len(names) <= _MAX_JOINTS
-        good = good and all(isinstance(n, str) and len(n) < 100 for n in names)
-        good = good and header.get("kind") == JOINTS
+        listed = names if isinstance(names, list) else []
+        good = 0 < len(listed) <= _MAX_JOINTS and header.get("kind") == JOINTS
+        good = good and all(isinstance(n, str) and len(n) < 100 for n in listed)
     else:
         good = type(camera) is int and 0 <= camera <= _MAX_CAMERA
         good = good and header.get("kind") == "camera" and stream == f"cam{camera}"

@@ -76,7 +76,7 @@ class ReplayDevice:
 
 
 class ReplayJoints:
-    """The robot's joints of a recording, at once; a `capture.recorder.JointSource`."""
+    """The robot's joints of a recording, at once; a `capture.streams.JointSource`."""
 
     def __init__(self, recording: Recording) -> None:
         """Reads them.

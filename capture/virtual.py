@@ -284,7 +284,7 @@ def loop(film: Film, each: int) -> Loop:
 
 
 class VirtualJoints:
-    """A robot's joints over a sequence; a `capture.recorder.JointSource`."""
+    """A robot's joints over a sequence; a `capture.streams.JointSource`."""
 
     def __init__(
         self,

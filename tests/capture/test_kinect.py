@@ -1,5 +1,6 @@
 """The adapter of pyk4a: against the real package where it loads, and a stand-in anywhere."""
 
+import builtins
 import importlib
 import inspect
 import sys
@@ -11,7 +12,7 @@ import pytest
 from capture import kinect, recorder, replay
 from capture.device import CaptureError, Device, OverError, UnpluggedError
 from capture.kinect import KinectDevice
-from capture.recorder import RecorderConfig
+from capture.streams import RecorderConfig
 from capture.recording import Recording
 
 
@@ -80,11 +81,14 @@ def test_the_package_has_what_the_adapter_uses(module):
 
 @pytest.mark.parametrize("error", [ImportError("libk4a.so.1.4"), AttributeError("_ARRAY_API")])
 def test_without_the_package_the_error_says_how_to_install_it(error, monkeypatch, tmp_path):
-    def refuse(name):
-        assert name == "pyk4a"
-        raise error
+    imported = builtins.__import__
 
-    monkeypatch.setattr(kinect.importlib, "import_module", refuse)
+    def refuse(name, *more):
+        if name == "pyk4a":
+            raise error
+        return imported(name, *more)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
     for opening in (
         lambda: KinectDevice(0, 0),
         kinect.devices,

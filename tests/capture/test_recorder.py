@@ -11,10 +11,10 @@ import time
 import numpy as np
 import pytest
 
-from capture import chunks, codecs, recorder, recording
+from capture import chunks, codecs, recorder, recording, streams
 from capture.chunks import DiskError
 from capture.device import CaptureError
-from capture.recorder import RecorderConfig
+from capture.streams import RecorderConfig
 from capture.recording import Recording, Storage
 from capture.virtual import Faults, VirtualJoints
 from sim.clocks import Clock
@@ -158,7 +158,7 @@ def test_an_unplugged_camera_is_told_within_a_second_and_the_others_go_on(quick,
 
 
 def test_a_driver_that_raises_or_hangs_is_one_camera_less(quick, tmp_path, monkeypatch):
-    monkeypatch.setattr(recorder, "_JOIN_S", 0.3)
+    monkeypatch.setattr(streams, "JOIN_S", 0.3)
     devices = quick(30, "wall")
     devices[1].read = lambda timeout_s: 1 / 0
     hung = threading.Event()

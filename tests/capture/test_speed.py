@@ -8,8 +8,9 @@ import cameras
 import pytest
 
 from capture import recorder, virtual
-from capture.recorder import RecorderConfig
+from capture.streams import RecorderConfig
 from capture.recording import Recording
+from experiments import soak
 
 
 @pytest.mark.slow
@@ -40,10 +41,8 @@ SOAK = "REALDEX_SOAK_MINUTES"
 @pytest.mark.skipif(SOAK not in os.environ, reason=f"set {SOAK} to the minutes it should take")
 @pytest.mark.timeout(3 * 3600)
 def test_a_long_recording_needs_no_more_memory(tmp_path):
-    from experiments import record
-
     minutes = float(os.environ[SOAK])
-    report = record.soak(tmp_path / "a", 60.0 * minutes)
+    report = soak.soak(tmp_path / "a", 60.0 * minutes)
     sys.stdout.write(f"{report}\n")
     assert report.lost == 0
     assert report.slope_mb_per_minute < 1.0

@@ -12,7 +12,7 @@ import numpy as np
 
 from capture import recorder, virtual
 from capture.chunks import Record, Writer
-from capture.recorder import RecorderConfig
+from capture.streams import RecorderConfig
 from capture.recording import Storage
 from capture.virtual import Loop, VirtualJoints
 from sim import clocks, film
