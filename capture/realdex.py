@@ -26,6 +26,8 @@ from sim import rig
 
 _ARM = arm.JOINTS
 _WRIST = ("rh_WRJ2", "rh_WRJ1")
+_ONE_SURFACE = 0.02
+"""Share of their depth by which readings side by side on one surface differ at most."""
 _HAND = tuple(f"rh_{name}" for name in joints.NAMES)
 
 
@@ -157,8 +159,9 @@ def links_of(
 def registered(depth: UInt16[np.ndarray, "H W"], optics: Optics) -> UInt16[np.ndarray, "h w"]:
     """A depth picture as the colour lens would see it, millimetres along its axis.
 
-    The nearest reading that covers a pixel counts. A depth pixel covers as many colour pixels as it
-    is larger, so that surfaces that are seen head on have no holes.
+    The nearest reading that covers a pixel counts; a depth pixel covers as many colour pixels as it
+    is larger, so that surfaces that are seen head on have no holes. Where the four readings around
+    what a pixel shows are of one surface, its depth is then taken between them.
 
     Args:
         depth: In the depth lens's picture.
@@ -169,7 +172,8 @@ def registered(depth: UInt16[np.ndarray, "H W"], optics: Optics) -> UInt16[np.nd
     p = p[p[:, 2] > 0.05]
     lens = optics.colour
     pixel = lens.project(p)
-    size = max(round(lens.fx / optics.depth.fx + 0.2), 1)
+    # Off the middle the lenses differ by up to a third, and places are rounded.
+    size = int(1.3 * lens.fx / optics.depth.fx) + 1
     corner = np.rint(pixel - (size - 1) / 2).astype(np.int64)
     nearest = np.full(lens.height * lens.width, np.inf)
     for column in range(size):
@@ -178,5 +182,29 @@ def registered(depth: UInt16[np.ndarray, "H W"], optics: Optics) -> UInt16[np.nd
             inside = ((at >= 0) & (at < [lens.width, lens.height])).all(axis=1)
             flat = at[inside, 1] * lens.width + at[inside, 0]
             np.minimum.at(nearest, flat, p[inside, 2])
-    seen = np.where(np.isfinite(nearest), nearest, 0.0).reshape(lens.height, lens.width)
-    return realdex_write.millimetres(seen)
+    found = np.where(np.isfinite(nearest), nearest, 0.0).reshape(lens.height, lens.width)
+    return realdex_write.millimetres(_between(found, depth / 1000.0, optics))
+
+
+def _between(
+    found: Float[np.ndarray, "h w"], depth: Float[np.ndarray, "H W"], optics: Optics
+) -> Float[np.ndarray, "h w"]:
+    """Depth in the colour picture (m), the readings about each pixel weighed by their nearness."""
+    p, seen = optics.colour.back_project(found)
+    p_depth = rigid.apply(rigid.inverse(optics.wxyz_xyz_colour_depth), p)
+    pixel = optics.depth.project(p_depth)
+    # At the picture's rim the outer reading counts twice.
+    size = np.array([optics.depth.width, optics.depth.height])
+    corner = np.clip(np.floor(pixel).astype(np.int64), 0, size - 2)
+    share = np.clip(pixel - corner, 0.0, 1.0)
+    around = np.stack([depth[corner[:, 1] + j, corner[:, 0] + i] for j in (0, 1) for i in (0, 1)])
+    across = np.stack([1.0 - share[:, 0], share[:, 0]])
+    down = np.stack([1.0 - share[:, 1], share[:, 1]])
+    weight = (down[:, None] * across[None]).reshape(4, -1)
+    z = (weight * around).sum(axis=0)
+    one = (around.min(axis=0) > 0.0) & (np.ptp(around, axis=0) < _ONE_SURFACE * z)
+    one &= np.abs(z - p_depth[:, 2]) < _ONE_SURFACE * z
+    moved = rigid.apply(optics.wxyz_xyz_colour_depth, p_depth * (z / p_depth[:, 2])[:, None])
+    better = found.copy()
+    better[seen] = np.where(one, moved[:, 2], p[:, 2])
+    return better

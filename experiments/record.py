@@ -63,9 +63,9 @@ class Record:
     """virtual: which of the object's demonstrations."""
     frames: int = 30
     """virtual: so many last frames of the reach; 0 is all of it, about 90."""
-    lift: float = 0.2
+    lift: float = 0.1
     """virtual: metres that hand and object rise after it."""
-    width: int = 1280
+    width: int = 960
     """virtual: columns of colour, a multiple of 16."""
     depth_width: int = 640
     """virtual: columns of depth, a multiple of 10."""

@@ -19,8 +19,8 @@ import tyro
 from rich.console import Console
 
 from capture import recorder, virtual
-from capture.streams import Count, Event, RecorderConfig
 from capture.recording import Storage
+from capture.streams import Count, Event, RecorderConfig
 from capture.virtual import VirtualJoints
 from experiments import commands
 from experiments.record import Board

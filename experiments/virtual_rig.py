@@ -34,9 +34,9 @@ class Choice:
     """Which of the object's demonstrations."""
     frames: int = 30
     """Last frames of its reach; 0 is all."""
-    lift: float = 0.2
+    lift: float = 0.1
     """Metres that hand and object rise after it."""
-    width: int = 1280
+    width: int = 960
     """Columns of colour."""
     depth_width: int = 640
     """Columns of depth."""

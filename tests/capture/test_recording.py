@@ -10,8 +10,8 @@ import pytest
 from capture import chunks, recorder, recording, replay, virtual
 from capture.chunks import Record, Writer
 from capture.device import CaptureError, Device, OverError
-from capture.streams import RecorderConfig
 from capture.recording import Recording, Storage
+from capture.streams import RecorderConfig
 from capture.virtual import Faults, VirtualJoints
 from sim.clocks import Clock
 

@@ -8,8 +8,8 @@ import cameras
 import pytest
 
 from capture import recorder, virtual
-from capture.streams import RecorderConfig
 from capture.recording import Recording
+from capture.streams import RecorderConfig
 from experiments import soak
 
 

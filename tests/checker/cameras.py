@@ -12,8 +12,8 @@ import numpy as np
 
 from capture import recorder, virtual
 from capture.chunks import Record, Writer
-from capture.streams import RecorderConfig
 from capture.recording import Storage
+from capture.streams import RecorderConfig
 from capture.virtual import Loop, VirtualJoints
 from sim import clocks, film
 from sim.clocks import Clock

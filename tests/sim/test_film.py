@@ -3,47 +3,28 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scenes import IDEAL, beside_a_mug
 from scipy.spatial.transform import Rotation
 
 from realdex_jax import arm
 from realdex_jax.data import rigid
 from realdex_jax.geometry import lens as optics
 from realdex_jax.geometry import sdf
-from realdex_jax.geometry.view import DepthNoise
-from realdex_jax.hand import joints
 from realdex_jax.hand.load import load
 from sim import film, lenses, objects, sequence
 from sim.demonstrate import P_WORLD_BASE
 from sim.film import Film
 from sim.kinect import CameraError
-from sim.sequence import Sequence
 
 HAND = load("shadow")
-IDEAL = DepthNoise(
-    axial=0.0, axial_growth=0.0, lateral=0.0, slant=(1.6, 1.7), edge_lost=0.0, edge_flying=0.0
-)
 ROUNDED = 0.75e-3
 """Metres: half a millimetre along the optical axis, more along a ray at the picture's edge."""
-
-
-def scene() -> Sequence:
-    """A flat hand that comes down beside a mug within a second, then both rise."""
-    phi = np.zeros((16, 28))
-    phi[:, :22] = np.clip(joints.REST, joints.LOWER, joints.UPPER)
-    R = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-    phi[:, 22:25], phi[:, 25:] = [-0.16, 0.0, 0.12], Rotation.from_matrix(R).as_rotvec()
-    phi[:, 24] += np.linspace(0.1, 0.0, 16)
-    bottom = -objects.make("mug").bounds[0, 2]
-    place = np.array([np.cos(0.3), 0, 0, np.sin(0.3), 0.05, 0.02, bottom])
-    still = np.repeat(place[None], 16, axis=0)
-    reach = Sequence(np.arange(16) / 15, phi, still, np.array([0.05, 0.02, 0.0]))
-    return sequence.carried(reach, 0.1, 1.0)
 
 
 @pytest.fixture(scope="module")
 def taken():
     cameras = film.around_table(3, 480, 320)
-    return Film(cameras, HAND, objects.make("mug"), scene(), noise=IDEAL)
+    return Film(cameras, HAND, objects.make("mug"), beside_a_mug(), noise=IDEAL)
 
 
 def world_points(made: Film, camera: int, depth: np.ndarray):
@@ -119,7 +100,7 @@ def test_the_wrong_lens_would_show(taken):
 
 
 def test_noise_and_exposure_times_are_the_exposures_own(taken):
-    noisy = Film(taken.rig, HAND, objects.make("mug"), scene(), seed=1)
+    noisy = Film(taken.rig, HAND, objects.make("mug"), beside_a_mug(), seed=1)
     a, b = noisy(2, 7), noisy(2, 7)
     assert (a.depth == b.depth).all()
     assert (a.colour == b.colour).all()
@@ -133,7 +114,7 @@ def test_noise_and_exposure_times_are_the_exposures_own(taken):
 
 
 def test_between_frames_poses_move_evenly_and_the_hand_keeps_the_object():
-    made = scene()
+    made = beside_a_mug()
     at = np.array([0.0, 0.5 / 15, 1.0 / 15])
     phi = made.hand_at(at)
     np.testing.assert_allclose(phi[1], (phi[0] + phi[2]) / 2, atol=1e-12)
@@ -146,7 +127,7 @@ def test_between_frames_poses_move_evenly_and_the_hand_keeps_the_object():
 
 
 def test_the_robots_joints_carry_the_palm():
-    made = scene()
+    made = beside_a_mug()
     q = made.robot()
     assert q is not None
     assert q.shape == (len(made.time_s), len(sequence.JOINTS))
