@@ -210,10 +210,13 @@ def test_settings_no_camera_has_are_refused(fake):
         kinect.devices(5)
 
 
-def test_a_rig_of_stand_ins_is_recorded_with_its_gaps(fake, tmp_path):
+def test_a_rig_of_stand_ins_is_recorded_with_its_gaps(fake, tmp_path, monkeypatch):
+    monkeypatch.setattr(kinect, "_LOST_AFTER_S", 0.1)
     devices = kinect.devices(2, resolution="720P")
     config = RecorderConfig(floor_bytes=0, start_s=5.0)
-    summary = recorder.record(devices, tmp_path / "a", 0.5, config)
+    summary = recorder.record(devices, tmp_path / "a", None, config)
+    assert summary.ended == "unplugged"
+    assert {(e.kind, e.camera) for e in summary.events} == {("unplugged", 0), ("unplugged", 1)}
     assert {c: (n.written, n.dropped) for c, n in summary.counts.items()} == {0: (4, 2), 1: (4, 2)}
     recorded = Recording(tmp_path / "a")
     assert recorded.stamps(1).number.tolist() == [0, 1, 2, 5]

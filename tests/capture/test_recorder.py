@@ -113,8 +113,9 @@ def test_a_stalled_driver_loses_what_it_cannot_hold_and_numbers_tell(quick, tmp_
     assert 8 <= slow.dropped <= 11
     assert summary.counts[2].dropped == slow.dropped
     assert summary.lost == slow.dropped
-    assert [(e.kind, e.camera) for e in summary.events] == [("silent", 2), ("back", 2)]
-    assert "no frame for 0." in summary.events[0].text
+    mine = [e for e in summary.events if e.camera == 2]
+    assert [e.kind for e in mine] == ["silent", "back"]
+    assert "no frame for 0." in mine[0].text
 
 
 def test_a_slow_disk_costs_frames_that_are_counted_and_no_memory(quick, tmp_path, monkeypatch):
