@@ -6,6 +6,7 @@ and the numbers tell. Faults can be asked for, and what was lost is known exactl
 
 from __future__ import annotations
 
+import array
 import dataclasses
 import threading
 import time
@@ -99,9 +100,9 @@ class VirtualDevice:
         """Shared by all cameras of the rig."""
         self._faults = faults or Faults()
         self._number, self._running = 0, False
-        self.delivered: list[int] = []
+        self.delivered = array.array("q")
         """Numbers of the frames that were given out."""
-        self.lost: list[int] = []
+        self.lost = array.array("q")
         """Numbers of those before them that were not."""
 
     @property

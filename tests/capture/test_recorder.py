@@ -100,7 +100,7 @@ def test_drops_are_counted_exactly(quick, tmp_path):
             == len(faults.get(f"cam{device.camera}", Faults()).drops)
         )
         stamps = Recording(tmp_path / "a").stamps(device.camera)
-        assert stamps.number.tolist() == device.delivered
+        assert stamps.number.tolist() == list(device.delivered)
         assert stamps.dropped == device.dropped
     assert summary.lost == sum(d.dropped for d in devices)
 
