@@ -7,7 +7,7 @@
     python -m experiments.record to-realdex RECORDING DEST/mug_1
     python -m experiments.record repair RECORDING
 
-A virtual rig renders every exposure at its own time, half a second to two each, and keeps what is
+A virtual rig renders every exposure at its own time, about a second each, and keeps what is
 true in `truth.npz`; live, it shows a few exposures over and over, as no machine renders so fast.
 Exit status: 0 if every frame is on disk, 1 if some are not or a camera was lost, 2 if it could not
 be done. `docs/capture.md` says what is written.
