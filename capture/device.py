@@ -1,7 +1,7 @@
 """What a camera is to the rest of the rig: its optics, and frames one by one."""
 
 import dataclasses
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8, UInt16
@@ -19,6 +19,10 @@ class CaptureError(RealdexError):
 
 class UnpluggedError(CaptureError):
     """A camera that is gone; the others go on."""
+
+
+class OverError(UnpluggedError):
+    """A recording, or a sequence, that has come to its end."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,6 +53,7 @@ class Frame:
     """Millimetres along the optical axis in the depth lens's picture; 0 without a reading."""
 
 
+@runtime_checkable
 class Device(Protocol):
     """A camera; used by one thread at a time."""
 
@@ -74,7 +79,7 @@ class Device(Protocol):
         """The next frame; None if none came in that time.
 
         Raises:
-            UnpluggedError: The camera is gone, or a recording is over.
+            UnpluggedError: The camera is gone, or, as its kind `OverError`, a recording is over.
         """
         ...
 

@@ -130,29 +130,41 @@ def photograph(
 
 
 def robot_links(
-    hand: HandModel, phi: Float[np.ndarray, "t 28"]
+    hand: HandModel,
+    phi: Float[np.ndarray, "t 28"],
+    *,
+    q_wrist: Float[np.ndarray, "t 2"] | None = None,
+    q_arm: Float[np.ndarray, "t 6"] | None = None,
+    wxyz_xyz_world_base: Float[np.ndarray, " 7"] | None = None,
 ) -> dict[tuple[str, str], Float[np.ndarray, "_ 7"]]:
     """The series of arm and hand, link by link as in the release's `TF` folder.
 
-    The wrist is at zero. Where the arm follows the palm on one branch, it carries the hand; where
-    it does not, the hand's forearm hangs on the world, as nothing else is known.
+    Where the arm follows the palm on one branch, it carries the hand; where it does not, the hand's
+    forearm hangs on the world, as nothing else is known.
 
     Args:
         hand: The hand.
         phi: Its poses in the world.
+        q_wrist: WRJ2 and WRJ1, radians; zero if None.
+        q_arm: Angles of the arm, radians, if they are known; they must lead to the palm.
+        wxyz_xyz_world_base: T_world_base of the arm; the demonstrations' if None.
     """
     R_world_palm = Rotation.from_rotvec(phi[:, 25:].astype(np.float64))
     wxyz = R_world_palm.as_quat(scalar_first=True)
     palm = np.concatenate([wxyz, phi[:, 22:25]], axis=1)
-    links = realdex_write.hand_links(hand, phi[:, :22].astype(np.float64), palm)
-    p_base_palm = phi[:, 22:25] - np.array(P_WORLD_BASE)
-    R = jnp.asarray(R_world_palm.as_matrix(), jnp.float32)
-    q, serves = arm.track(R, jnp.asarray(p_base_palm, jnp.float32))
-    if not bool(serves):
-        return links
-    still = np.array([1.0, 0.0, 0.0, 0.0])
-    links["world", "ra_base_link"] = np.concatenate([still, P_WORLD_BASE])[None]
-    placed = arm.forward(q)
+    links = realdex_write.hand_links(hand, phi[:, :22].astype(np.float64), palm, q_wrist)
+    if wxyz_xyz_world_base is None:
+        wxyz_xyz_world_base = np.array([1.0, 0.0, 0.0, 0.0, *P_WORLD_BASE])
+    if q_arm is None:
+        base_palm = rigid.compose(rigid.inverse(wxyz_xyz_world_base), palm)
+        R = Rotation.from_quat(base_palm[:, :4], scalar_first=True).as_matrix()
+        p_base_palm = jnp.asarray(base_palm[:, 4:], jnp.float32)
+        tracked, serves = arm.track(jnp.asarray(R, jnp.float32), p_base_palm)
+        if not bool(serves):
+            return links
+        q_arm = np.asarray(tracked)
+    links["world", "ra_base_link"] = wxyz_xyz_world_base[None]
+    placed = arm.forward(jnp.asarray(q_arm, jnp.float32))
     turns, p = np.asarray(placed.R, np.float64), np.asarray(placed.p, np.float64)
     frames = {
         name: np.concatenate(

@@ -38,12 +38,20 @@ class Scene:
     """Stamps of the scene frames, rising; all cameras and the robot have this clock."""
     links: Links
     """The robot's links, as `hand_links` makes those of the hand."""
-    wxyz_xyz_world_object: Float[np.ndarray, "t 7"]
-    """T_world_object: quaternion wxyz and position (m)."""
+    wxyz_xyz_world_object: Float[np.ndarray, "t 7"] | None
+    """T_world_object: quaternion wxyz and position (m); None if it is not known yet."""
     wxyz_xyz_world_cam0: Float[np.ndarray, " 7"]
     """T_world_cam0."""
     segments: Sequence[tuple[int, int]] = ()
     """First frame and end (exclusive) of each grasp; none writes no file."""
+    camera_ns: Mapping[int, Int[np.ndarray, " _"]] = dataclasses.field(default_factory=dict)
+    """Stamps of a camera's own pictures, rising, where they are not those of the scene frames."""
+    link_ns: Int[np.ndarray, " _"] | None = None
+    """Stamps of the links, rising; those of the scene frames if None."""
+
+    def stamps(self, camera: int) -> Int[np.ndarray, " n"]:
+        """When a camera's pictures are taken, nanoseconds."""
+        return self.camera_ns.get(camera, self.time_ns)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,6 +89,7 @@ def write_recording(
         scene: All but the pictures.
         cameras: Numbers of the cameras.
         take: Gives the picture of (camera, frame); called for missing ones only, frame by frame.
+            A camera with stamps of its own has as many pictures, whatever the scene has.
         tell: Told the number of each frame when it is complete.
 
     Returns:
@@ -92,8 +101,10 @@ def write_recording(
     _check(scene)
     write_scene(folder, scene, cameras)
     taken = 0
-    for k in range(len(scene.time_ns)):
+    for k in range(max(len(scene.stamps(camera)) for camera in cameras) if cameras else 0):
         for camera in cameras:
+            if k >= len(scene.stamps(camera)):
+                continue
             paths = [folder / f"cam{camera}" / which / f"{k}.png" for which in (COLOUR, DEPTH)]
             if all(path.is_file() for path in paths):
                 continue
@@ -107,17 +118,21 @@ def write_recording(
 
 def write_scene(folder: Path, scene: Scene, cameras: Sequence[int]) -> None:
     """Writes all but the pictures."""
-    stamps = "".join(f"{t}\n" for t in scene.time_ns.tolist())
-    write(folder / STAMPS, stamps.encode())
+    write(folder / STAMPS, _stamp_lines(scene.time_ns))
     for camera in cameras:
-        write(folder / f"cam{camera}" / COLOUR / "info.txt", stamps.encode())
+        info = folder / f"cam{camera}" / COLOUR / "info.txt"
+        write(info, _stamp_lines(scene.stamps(camera)))
+    (folder / "TF").mkdir(exist_ok=True)  # also without links: it marks a recording
+    stamps = scene.time_ns if scene.link_ns is None else scene.link_ns
     for (parent, link), poses in scene.links.items():
-        times = scene.time_ns[: len(poses)].tolist()
+        times = stamps[: len(poses)].tolist()
         lines = _lines(rigid.to_ros(poses))
         text = "".join(f"{t} {line}\n" for t, line in zip(times, lines, strict=True))
         write(folder / "TF" / f"{parent}-{link}.txt", text.encode())
-    tracked = "".join(f"{line}\n" for line in _lines(rigid.to_ros(scene.wxyz_xyz_world_object)))
-    write(folder / "tracking_result" / "gt_pose.txt", tracked.encode())
+    if scene.wxyz_xyz_world_object is not None:
+        rows = _lines(rigid.to_ros(scene.wxyz_xyz_world_object))
+        tracked = "".join(f"{row}\n" for row in rows)
+        write(folder / "tracking_result" / "gt_pose.txt", tracked.encode())
     placed = {"cam0_rgb_camera_link": rigid.matrix(scene.wxyz_xyz_world_cam0).ravel().tolist()}
     _write_json(folder / "global_name_position" / "0.txt", placed)
     meshes = {str(k): f"{t}.ply" for k, t in enumerate(scene.time_ns.tolist())}
@@ -183,15 +198,29 @@ def millimetres(depth: Float[np.ndarray, "h w"]) -> UInt16[np.ndarray, "h w"]:
 
 def _check(scene: Scene) -> None:
     count = len(scene.time_ns)
-    if not count or scene.time_ns[0] < 0 or (np.diff(scene.time_ns) <= 0).any():
-        raise DatasetError("stamps of a recording must rise, and there must be one at least")
-    if len(scene.wxyz_xyz_world_object) != count:
-        raise DatasetError(f"{len(scene.wxyz_xyz_world_object)} object poses for {count} frames")
+    _check_rising(scene.time_ns, "a recording")
+    for camera, stamps in scene.camera_ns.items():
+        _check_rising(stamps, f"camera {camera}")
+    found = scene.wxyz_xyz_world_object
+    if found is not None and len(found) != count:
+        raise DatasetError(f"{len(found)} object poses for {count} frames")
+    if scene.link_ns is not None:
+        _check_rising(scene.link_ns, "the robot")
+        count = len(scene.link_ns)
     for (parent, link), poses in scene.links.items():
         if len(poses) not in (1, count):
             raise DatasetError(f"{parent}-{link}: {len(poses)} poses; must be 1 or {count}")
         if "-" in parent or "-" in link or os.sep in parent + link:
             raise DatasetError(f"link names {parent!r}, {link!r} cannot be a file's name")
+
+
+def _check_rising(stamps: Int[np.ndarray, " t"], whose: str) -> None:
+    if not len(stamps) or stamps[0] < 0 or (np.diff(stamps) <= 0).any():
+        raise DatasetError(f"stamps of {whose} must rise, and there must be one at least")
+
+
+def _stamp_lines(stamps: Int[np.ndarray, " t"]) -> bytes:
+    return "".join(f"{t}\n" for t in stamps.tolist()).encode()
 
 
 def _lines(rows: Float[np.ndarray, "t n"]) -> list[str]:
