@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from realdex_jax.data import npz, object_files, schema, splits, store
+from realdex_jax.data import folder, npz, object_files, schema, splits, store
 from realdex_jax.errors import DatasetError
 from realdex_jax.hand import joints
 
