@@ -320,7 +320,7 @@ def _measured(
         total = weight.sum(axis=-1)
         off = (weight * middle).sum(axis=-1) / np.maximum(total, 1e-9) * reach
         edge = plane.flat(bent + off[..., None] * out)
-        clear = total.mean(axis=-1).min(axis=-1)
+        clear = np.sqrt(total).mean(axis=-1).min(axis=-1)
         strong = rise.sum(axis=-1) >= _LEAST_RISE
         sharp &= (strong.sum(axis=-1) >= _PLACES // 2).all(axis=-1)
         point, direction = _lines(edge, np.where(strong, np.sqrt(total), 0.0))
