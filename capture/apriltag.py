@@ -131,9 +131,7 @@ def residuals(
     return corners.pixels - lens.project(rigid.apply(wxyz_xyz_cam_board, corners.p_board))
 
 
-def poses(
-    corners: Corners, lens: Lens
-) -> list[tuple[Float[np.ndarray, " 7"], float]]:
+def poses(corners: Corners, lens: Lens) -> list[tuple[Float[np.ndarray, " 7"], float]]:
     """T_cam_board from one view, and the root mean square of its residuals (pixels).
 
     A plane seen small has two poses that hardly differ in the picture, tilted to this side and to
@@ -304,7 +302,9 @@ def _measured(
     sharp, clear = np.ones(len(corners), bool), np.zeros(len(corners))
     for _ in range(_ROUNDS):
         start, end = corners[:, :, None], np.roll(corners, -1, axis=1)[:, :, None]
-        along = (end - start) / np.maximum(np.linalg.norm(end - start, axis=-1, keepdims=True), 1e-9)
+        along = (end - start) / np.maximum(
+            np.linalg.norm(end - start, axis=-1, keepdims=True), 1e-9
+        )
         # Clockwise with rows down, so this points out of the square: from black to white.
         out = np.stack([along[..., 1], -along[..., 0]], axis=-1)
         straight = plane.flat(np.concatenate([start, end], axis=2))
@@ -357,13 +357,16 @@ def _lines(
 ) -> tuple[Float[np.ndarray, "*b 2"], Float[np.ndarray, "*b 2"]]:
     """Lines of least squares: a point and the direction of each; points far from it count less."""
     points = np.nan_to_num(points)
+    middle, direction = points[..., 0, :], points[..., 0, :]
     for _ in range(2):
         w = weight[..., None] / np.maximum(weight.sum(axis=-1), 1e-9)[..., None, None]
         middle = (w * points).sum(axis=-2)
         apart = points - middle[..., None, :]
         spread = np.einsum("...k,...ki,...kj->...ij", w[..., 0], apart, apart)
         direction = np.linalg.eigh(spread)[1][..., 1]
-        off = np.abs(apart[..., 0] * direction[..., None, 1] - apart[..., 1] * direction[..., None, 0])
+        off = np.abs(
+            apart[..., 0] * direction[..., None, 1] - apart[..., 1] * direction[..., None, 0]
+        )
         usual = np.median(off, axis=-1, keepdims=True) + 1e-6
         weight = weight / (1.0 + (off / (3.0 * usual)) ** 2)
     return middle, direction

@@ -124,9 +124,8 @@ def read(folder: Path) -> BoardSet:
         if longest > MOST_PICTURES:
             raise CalibrationError(f"{folder / part}: {longest} pictures, at most {MOST_PICTURES}")
     if not any(shots["table"].values()):
-        raise CalibrationError(
-            f"{folder / 'table'}: no picture <number>.png or .jpg in {', '.join(f'cam{c}' for c in lenses)}"
-        )
+        places = ", ".join(f"cam{c}" for c in lenses)
+        raise CalibrationError(f"{folder / 'table'}: no picture <number>.png or .jpg in {places}")
     poses = {}
     if any(shots["hand"].values()):
         poses = read_poses(folder / "hand" / "poses.txt")

@@ -11,6 +11,7 @@ are written out; the Jacobian is sparse, as a corner depends on two poses alone.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -92,10 +93,11 @@ def solve(
     start = np.zeros(system.unknowns)
     if not np.isfinite(system.residuals(start)).all():
         raise CalibrationError("refinement starts at poses that are not finite")
+    jacobian: Any = system.jacobian
     found = optimize.least_squares(
         system.residuals,
         start,
-        jac=system.jacobian,
+        jac=jacobian,
         loss="soft_l1",
         f_scale=ROBUST,
         x_scale="jac",
@@ -114,7 +116,10 @@ def solve(
 
 
 def _certainty(
-    system: "_System", x: Float[np.ndarray, " k"], residuals: Float[np.ndarray, " n"], clusters: bool
+    system: "_System",
+    x: Float[np.ndarray, " k"],
+    residuals: Float[np.ndarray, " n"],
+    clusters: bool,
 ) -> tuple[Float[np.ndarray, "k k"], float]:
     J = system.jacobian(x)
     weight = 1.0 / np.sqrt(1.0 + (residuals / ROBUST) ** 2)

@@ -56,6 +56,8 @@ class Extrinsics:
     """Views that were left out, and why."""
     views: tuple[Corners, ...]
     """Those that were used."""
+    joint: Mapping[tuple[int, int], Float[np.ndarray, " 7"]]
+    """T_cam_board of each by all views together; by camera and placement."""
 
 
 def calibrate(views: Sequence[Corners], lenses: Mapping[int, Lens]) -> Extrinsics:
@@ -141,34 +143,56 @@ def _checked(
                 "more placements, larger in the pictures"
             )
         error_mm[camera], error_deg[camera] = 1000.0 * float(way), float(np.rad2deg(turn))
-    residuals = {}
-    for camera in sorted(lenses):
-        mine = [v for v in used if v.camera == camera]
-        joint = [
-            rigid.compose(rigid.inverse(cameras[camera]), boards[v.placement]) for v in mine
-        ]
-        alone = [nearest(poses[camera, v.placement], T) for v, T in zip(mine, joint, strict=True)]
-        both = list(zip(joint, alone, strict=True))
-        residuals[camera] = bundle.residuals_of(mine, both, lenses[camera])
+    joint = {
+        (v.camera, v.placement): rigid.compose(
+            rigid.inverse(cameras[v.camera]), boards[v.placement]
+        )
+        for v in used
+    }
     return Extrinsics(
         cameras,
         boards,
-        residuals,
+        residuals(used, joint, poses, lenses),
         error_mm,
         error_deg,
         solution.condition,
         tuple(left_out),
         tuple(used),
+        joint,
     )
+
+
+def residuals(
+    views: Sequence[Corners],
+    joint: Mapping[tuple[int, int], Float[np.ndarray, " 7"]],
+    poses: "Poses",
+    lenses: Mapping[int, Lens],
+) -> dict[int, Residuals]:
+    """What is left of each camera's views.
+
+    Args:
+        views: The views.
+        joint: T_cam_board of each by all views together.
+        poses: T_cam_board of each by itself.
+        lenses: By camera.
+    """
+    found = {}
+    for camera in sorted(lenses):
+        mine = [v for v in views if v.camera == camera]
+        together = [joint[camera, v.placement] for v in mine]
+        alone = [
+            nearest(poses[camera, v.placement], T) for v, T in zip(mine, together, strict=True)
+        ]
+        both = list(zip(together, alone, strict=True))
+        found[camera] = bundle.residuals_of(mine, both, lenses[camera])
+    return found
 
 
 Poses = dict[tuple[int, int], list[Float[np.ndarray, " 7"]]]
 """T_cam_board by camera and placement; two where a view alone cannot tell."""
 
 
-def view_poses(
-    views: Sequence[Corners], lenses: Mapping[int, Lens]
-) -> tuple[Poses, list[str]]:
+def view_poses(views: Sequence[Corners], lenses: Mapping[int, Lens]) -> tuple[Poses, list[str]]:
     """The board's pose in each view by itself, and the views without one.
 
     Raises:
@@ -232,9 +256,7 @@ def chained(
     """
     found = {0: np.eye(7)[0]}
     while len(found) < len(cameras):
-        pairs = [
-            (len(seen[a] & seen[b]), a, b) for a in found for b in cameras if b not in found
-        ]
+        pairs = [(len(seen[a] & seen[b]), a, b) for a in found for b in cameras if b not in found]
         count, a, b = max(pairs, key=lambda pair: (pair[0], -pair[1], -pair[2]))
         if not count:
             without = ", ".join(str(c) for c in cameras if c not in found)

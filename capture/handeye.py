@@ -69,6 +69,8 @@ class HandEye:
     """Views that were left out, and why."""
     views: tuple[Corners, ...]
     """Those that were used."""
+    joint: Mapping[tuple[int, int], Float[np.ndarray, " 7"]]
+    """T_cam_board of each by robot and rig; by camera and placement."""
 
 
 def calibrate(
@@ -123,24 +125,15 @@ def calibrate(
         used = [v for v, wrong in zip(used, bad, strict=True) if not wrong]
         turns, ways = check(used, wxyz_xyz_base_hand, lenses)
     errors = _checked(solution)
-    residuals = {}
-    for camera in sorted(lenses):
-        mine = [v for v in used if v.camera == camera]
-        to_cam = rigid.inverse(rigid.compose(T_base_cam0, wxyz_xyz_cam0_cam[camera]))
-        joint = [
-            rigid.compose(to_cam, rigid.compose(wxyz_xyz_base_hand[v.placement], T_hand_board))
-            for v in mine
-        ]
-        alone = [
-            extrinsics.nearest(poses[camera, v.placement], T)
-            for v, T in zip(mine, joint, strict=True)
-        ]
-        both = list(zip(joint, alone, strict=True))
-        residuals[camera] = bundle.residuals_of(mine, both, lenses[camera])
+    joint = {}
+    for view in used:
+        T_base_cam = rigid.compose(T_base_cam0, wxyz_xyz_cam0_cam[view.camera])
+        T_base_board = rigid.compose(wxyz_xyz_base_hand[view.placement], T_hand_board)
+        joint[view.camera, view.placement] = rigid.compose(rigid.inverse(T_base_cam), T_base_board)
     return HandEye(
         T_base_cam0,
         T_hand_board,
-        residuals,
+        extrinsics.residuals(used, joint, poses, lenses),
         *errors,
         solution.condition,
         turns,
@@ -148,6 +141,7 @@ def calibrate(
         len(_distinct([wxyz_xyz_base_hand[k] for k in sorted({v.placement for v in used})])),
         tuple(left_out),
         tuple(used),
+        joint,
     )
 
 
@@ -239,10 +233,9 @@ def closed_form(
     )
 
 
-def _rotation(M: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
+def _rotation(turned: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
     """The rotation nearest to a matrix, whose sign and length do not count."""
-    M = M * np.sign(np.linalg.det(M))
-    u, _, v = np.linalg.svd(M)
+    u, _, v = np.linalg.svd(turned * np.sign(np.linalg.det(turned)))
     return u @ np.diag([1.0, 1.0, np.linalg.det(u @ v)]) @ v
 
 

@@ -37,7 +37,7 @@ _TRIES = 2000
 class Faults:
     """What is not as the calibration takes it to be; standard deviations."""
 
-    exposure: Exposure = Exposure()
+    exposure: Exposure = dataclasses.field(default_factory=Exposure)
     """Blur and noise of the pictures."""
     print_size: float = 3e-4
     """Of the print, over its size: 0.07 mm on 231."""
@@ -95,13 +95,13 @@ def record(
     cell = board.cell * (1.0 + faults.print_size * float(rng.normal()))
     T_hand_board = _held(rng)
     base = np.concatenate([[1.0, 0.0, 0.0, 0.0], P_WORLD_BASE])
-    at_table = [_placement(rng, 0.0) for _ in range(placements)]
+    at_table = [_placement(rng, 0.0, 0.16) for _ in range(placements)]
     hands = _reached(rng, poses, base, T_hand_board)
     in_hand = [
         rigid.compose(base, rigid.compose(rigid.compose(T, _jolt(rng, faults)), T_hand_board))
         for T in hands
     ]
-    boards = {"table": at_table, "hand": in_hand}
+    boards: dict[Part, list[Float[np.ndarray, " 7"]]] = {"table": at_table, "hand": in_hand}
     white = apriltag.cells(board)
 
     def take(part: Part, camera: int, k: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -111,7 +111,7 @@ def record(
         own = np.random.default_rng([seed, 1 + PARTS.index(part), camera, k])
         return print_of.photograph(white, cell, true[camera], T_cam_board, own, faults.exposure)
 
-    shots = {
+    shots: dict[Part, dict[int, tuple[int, ...]]] = {
         part: dict.fromkeys(numbers, tuple(range(len(boards[part])))) for part in PARTS
     }
     truth = Truth(
@@ -141,14 +141,16 @@ def _misjudged(lens: Lens, rng: np.random.Generator, faults: Faults) -> Lens:
     )
 
 
-def _placement(rng: np.random.Generator, least_height: float) -> Float[np.ndarray, " 7"]:
+def _placement(
+    rng: np.random.Generator, least_height: float, away: float
+) -> Float[np.ndarray, " 7"]:
     """T_world_board of a board that lies, leans or is held above the table, its print up."""
     yaw = Rotation.from_rotvec([0.0, 0.0, rng.uniform(-np.pi, np.pi)])
     way = rng.uniform(-np.pi, np.pi)
     lean = np.deg2rad(rng.uniform(0.0, _TILT_DEG))
     tilt = Rotation.from_rotvec(lean * np.array([np.cos(way), np.sin(way), 0.0]))
     up = Rotation.from_rotvec([np.pi, 0.0, 0.0])
-    p = rng.uniform([-0.10, -0.10, least_height], [0.10, 0.10, least_height + 0.20])
+    p = rng.uniform([-away, -away, least_height], [away, away, least_height + 0.20])
     return np.concatenate([(tilt * yaw * up).as_quat(scalar_first=True), p])
 
 
@@ -175,7 +177,7 @@ def _reached(
     to_hand = rigid.inverse(T_hand_board)
     drawn = np.stack(
         [
-            rigid.compose(rigid.inverse(base), rigid.compose(_placement(rng, 0.05), to_hand))
+            rigid.compose(rigid.inverse(base), rigid.compose(_placement(rng, 0.05, 0.12), to_hand))
             for _ in range(_TRIES)
         ]
     )

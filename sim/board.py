@@ -186,9 +186,10 @@ def _plane(
     slope = flat @ R[:2, 2] + R[2, 2]
     z = np.divide(R[:, 2] @ p, slope, out=np.full(slope.shape, -1.0), where=np.abs(slope) > 1e-9)
     # Rows of the board's axes: a point's coordinate along one is that axis times (point - p).
-    at = np.stack(
-        [z * (flat @ R[:2, k] + R[2, k]) - R[:, k] @ p for k in range(2)], axis=-1
-    ) / cell + np.array([shape[1], shape[0]]) / 2
+    at = (
+        np.stack([z * (flat @ R[:2, k] + R[2, k]) - R[:, k] @ p for k in range(2)], axis=-1) / cell
+        + np.array([shape[1], shape[0]]) / 2
+    )
     inside = (at >= 0.0).all(axis=-1) & (at[..., 0] < shape[1]) & (at[..., 1] < shape[0])
     return z, inside & (z > 0.0), flat, at
 
