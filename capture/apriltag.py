@@ -116,7 +116,8 @@ def view(
             return None
         off = np.linalg.norm(residuals(corners, lens, found[0][0]), axis=1)
         off = off.reshape(-1, 4).max(axis=1)
-        if off.max() <= max(_WRONG, 4.0 * float(np.median(off))):
+        usual = float(np.median(off))
+        if off.max() <= _WRONG or (usual <= _WRONG and off.max() <= 4.0 * usual):
             return corners
         # A square misread as a tag of the board, or a tag half hidden: the worst goes.
         kept = np.arange(len(off)) != off.argmax()

@@ -63,12 +63,13 @@ def photograph(
         exposure: how the picture is taken.
     """
     exposure = exposure or Exposure()
-    across, down = (np.linspace(0.0, 1.0, n) for n in (lens.width, lens.height))
-    corner = rng.uniform(60.0, 160.0, (2, 2))
+    across, down = (np.linspace(0.0, 1.0, n, dtype=np.float32) for n in (lens.width, lens.height))
+    (upper_left, upper_right), (lower_left, lower_right) = rng.uniform(60.0, 160.0, (2, 2))
+    upper = np.float32(upper_left) + across * np.float32(upper_right - upper_left)
+    lower = np.float32(lower_left) + across * np.float32(lower_right - lower_left)
+    picture = upper + down[:, None] * (lower - upper)
     # Light falls off over the picture, on wall and print alike.
-    fall = 1.0 - np.outer(down, rng.uniform(0.0, 0.12, 1)) * np.ones(lens.width)
-    picture = np.outer(1.0 - down, corner[0, 0] + across * (corner[0, 1] - corner[0, 0]))
-    picture += np.outer(down, corner[1, 0] + across * (corner[1, 1] - corner[1, 0]))
+    fall = 1.0 - np.float32(rng.uniform(0.0, 0.12)) * down[:, None]
     box = _box(white.shape, cell, lens, wxyz_xyz_cam_board)
     if box is not None:
         left, top, right, bottom = box
@@ -80,8 +81,10 @@ def photograph(
         blurred = ndimage.gaussian_filter(picture[top:bottom, left:right], exposure.blur)
         picture[top:bottom, left:right] = blurred
     picture *= fall
-    picture += exposure.noise * rng.standard_normal(picture.shape, np.float32)
-    grey = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+    noise = rng.standard_normal(picture.shape, np.float32)
+    noise *= np.float32(exposure.noise)
+    picture += noise
+    grey = np.clip(picture + np.float32(0.5), 0, 255, out=picture).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=2)
 
 
@@ -168,6 +171,10 @@ def _directions(
     inside = (np.arange(rays) + 0.5) / rays - 0.5
     fine_x = (np.arange(left, right)[:, None] + inside).ravel()
     fine_y = (np.arange(top, bottom)[:, None] + inside).ravel()
+    if not np.isfinite(flat).all():
+        # The picture reaches beyond what the lens shows: no smooth function there.
+        fine = np.stack(np.meshgrid(fine_x, fine_y), axis=-1)
+        return lens.undistort(fine.reshape(-1, 2)).reshape(fine.shape)
     return np.stack(
         [RectBivariateSpline(coarse_y, coarse_x, flat[..., k])(fine_y, fine_x) for k in range(2)],
         axis=-1,
@@ -181,10 +188,11 @@ def _plane(
     wxyz_xyz_cam_board: Float[np.ndarray, " 7"],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Depth (m) of rays, whether they meet the print, the rays, and where in it, in cells."""
-    R = Rotation.from_quat(wxyz_xyz_cam_board[:4], scalar_first=True).as_matrix()
-    p = wxyz_xyz_cam_board[4:]
+    turn = Rotation.from_quat(wxyz_xyz_cam_board[:4], scalar_first=True)
+    R = turn.as_matrix().astype(flat.dtype)
+    p = wxyz_xyz_cam_board[4:].astype(flat.dtype)
     slope = flat @ R[:2, 2] + R[2, 2]
-    z = np.divide(R[:, 2] @ p, slope, out=np.full(slope.shape, -1.0), where=np.abs(slope) > 1e-9)
+    z = np.divide(R[:, 2] @ p, slope, out=np.full_like(slope, -1.0), where=np.abs(slope) > 1e-9)
     # Rows of the board's axes: a point's coordinate along one is that axis times (point - p).
     at = (
         np.stack([z * (flat @ R[:2, k] + R[2, k]) - R[:, k] @ p for k in range(2)], axis=-1) / cell
@@ -203,11 +211,12 @@ def _cast(
     exposure: Exposure,
 ) -> tuple[np.ndarray, np.ndarray, bool]:
     """Grey of the print in each pixel, the share of the pixel it covers, and if it faces us."""
-    flat = _directions(lens, box, _RAYS)
+    # Single precision places a ray to 1e-5 of a cell.
+    flat = _directions(lens, box, _RAYS).astype(np.float32)
     _, hit, _, at = _plane(white.shape, cell, flat, wxyz_xyz_cam_board)
     R = Rotation.from_quat(wxyz_xyz_cam_board[:4], scalar_first=True).as_matrix()
     facing = bool(R[:, 2] @ wxyz_xyz_cam_board[4:] > 0.0)
-    grey = np.full(hit.shape, _BACK)
+    grey = np.full(hit.shape, _BACK, np.float32)
     if facing:
         levels = np.where(white, exposure.white, exposure.black)
         column, row = at[hit].astype(np.int64).T
@@ -218,4 +227,4 @@ def _cast(
     def mean(values: np.ndarray) -> np.ndarray:
         return values.reshape(rows, _RAYS, columns, _RAYS).mean(axis=(1, 3))
 
-    return mean(grey), mean(hit.astype(np.float64)), facing
+    return mean(grey), mean(hit.astype(np.float32)), facing

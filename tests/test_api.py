@@ -80,7 +80,11 @@ def test_mujoco_is_imported_in_the_core_only_where_mjcf_is_read(repository: path
 
 @pytest.mark.parametrize(
     ("package", "place"),
-    [("viser", "sim/viewer.py"), ("pyarrow", "realdex_jax/data/lerobot.py")],
+    [
+        ("viser", "sim/viewer.py"),
+        ("pyarrow", "realdex_jax/data/lerobot.py"),
+        ("cv2", "capture/apriltag.py"),
+    ],
 )
 def test_an_optional_package_is_imported_in_one_file(
     repository: pathlib.Path, package: str, place: str
