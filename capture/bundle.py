@@ -24,7 +24,7 @@ from realdex_jax.geometry.lens import Lens
 
 ROBUST = 0.5
 """Residuals (pixels) above this count less and less."""
-_EVALUATIONS = 200
+_EVALUATIONS, _TOLERANCE = 200, 1e-9
 _BEHIND = 0.02
 """Depth (m) that points behind a camera are taken to have, so that a bad start has derivatives."""
 _WIDE = 2.0
@@ -101,9 +101,9 @@ def solve(
         loss="soft_l1",
         f_scale=ROBUST,
         x_scale="jac",
-        xtol=1e-12,
-        ftol=1e-12,
-        gtol=1e-12,
+        xtol=_TOLERANCE,
+        ftol=_TOLERANCE,
+        gtol=_TOLERANCE,
         max_nfev=_EVALUATIONS,
         tr_solver="lsmr",
     )
@@ -321,8 +321,15 @@ def angle_deg(first: Float[np.ndarray, " 7"], second: Float[np.ndarray, " 7"]) -
 def outlying(
     views: Sequence[Corners], residuals: Float[np.ndarray, "n 2"], least_px: float
 ) -> Bool[np.ndarray, " v"]:
-    """Views that do not fit the others: five times the usual residual, and more than `least_px`."""
+    """Views that do not fit the others, of each placement the worst.
+
+    Their residual is five times the usual one, and more than `least_px`. A view that is wrong pulls
+    the others of its placement along, so those may be right.
+    """
     ends = np.cumsum([len(v.pixels) for v in views])[:-1]
     parts = np.split((residuals**2).sum(axis=1), ends)
     rms = np.array([np.sqrt(part.mean()) for part in parts])
-    return rms > max(least_px, 5.0 * float(np.median(rms)))
+    bad = rms > max(least_px, 5.0 * float(np.median(rms)))
+    placement = np.array([view.placement for view in views])
+    worst = [np.flatnonzero(placement == k)[rms[placement == k].argmax()] for k in set(placement)]
+    return bad & np.isin(np.arange(len(views)), worst)

@@ -28,8 +28,12 @@ LEAST_TURN_DEG = 5.0
 """Rotations must spread so much (standard deviation) about two axes at least."""
 LEAST_WAY = 0.03
 """Positions of the hand must spread so much (standard deviation, m)."""
+FARTHEST = 5.0
+"""Farthest (m) that a hand may be from its base, along an axis."""
 MOST_CONDITION = 1e3
 """Of the problem; see `bundle.Solution`. Good sets have 10 to 50."""
+MOST_START = (0.05, 3.0)
+"""Differences (m, degrees) between robot and cameras that the closed form may leave."""
 MOST_PX = 5.0
 """Root mean square of the residuals above which nothing is accepted. Errors of the robot are in
 them: 1 mm is about one pixel."""
@@ -103,6 +107,10 @@ def calibrate(
     T_base_cam0, T_hand_board = closed_form(
         np.stack([wxyz_xyz_base_hand[k] for k in order]), np.stack([boards[k] for k in order])
     )
+    _check_start(
+        [rigid.compose(wxyz_xyz_base_hand[k], T_hand_board) for k in order],
+        [rigid.compose(T_base_cam0, boards[k]) for k in order],
+    )
     while True:
         problem = Problem(
             tuple(used),
@@ -114,7 +122,10 @@ def calibrate(
         )
         solution = bundle.solve(problem, T_base_cam0[None], T_hand_board[None], clusters=True)
         T_base_cam0, T_hand_board = solution.Ts_a[0], solution.Ts_b[0]
+        # A robot that was elsewhere spoils all views of its pose.
         bad = bundle.outlying(used, solution.residuals, _OUTLYING_PX)
+        wrong_poses = {v.placement for v, wrong in zip(used, bad, strict=True) if wrong}
+        bad = np.array([v.placement in wrong_poses for v in used])
         if not bad.any():
             break
         left_out += [
@@ -165,6 +176,12 @@ def check(
         raise CalibrationError(
             f"{len(poses)} different poses of the hand in which a camera saw the board (of "
             f"{len(wxyz_xyz_base_hand)} recorded); {LEAST_POSES} are needed"
+        )
+    farthest = max(float(np.abs(pose[4:]).max()) for pose in poses)
+    if farthest > FARTHEST:
+        raise CalibrationError(
+            f"the hand is up to {farthest:.4g} m from the robot's base, at most {FARTHEST:.0f} is "
+            "believed: positions must be metres"
         )
     turns, ways = spreads(np.stack(poses))
     about = ", ".join(f"{x:.1f}" for x in turns)
@@ -249,6 +266,21 @@ def _distinct(poses: Sequence[Float[np.ndarray, " 7"]]) -> list[Float[np.ndarray
         ):
             found.append(pose)
     return found
+
+
+def _check_start(
+    by_robot: Sequence[Float[np.ndarray, " 7"]], by_cameras: Sequence[Float[np.ndarray, " 7"]]
+) -> None:
+    """Refuses poses of the robot that are of other pictures: T_base_board from both sides."""
+    pairs = list(zip(by_robot, by_cameras, strict=True))
+    turn = float(np.median([bundle.angle_deg(a, b) for a, b in pairs]))
+    way = float(np.median([np.linalg.norm(a[4:] - b[4:]) for a, b in pairs]))
+    if turn > MOST_START[1] or way > MOST_START[0]:
+        raise CalibrationError(
+            f"where the robot holds the board and where the cameras see it differ by {turn:.1f} "
+            f"degrees and {1000 * way:.0f} mm (medians), at most {MOST_START[1]:.0f} and "
+            f"{1000 * MOST_START[0]:.0f} are credible: are they the poses of these pictures?"
+        )
 
 
 def _checked(solution: Solution) -> tuple[float, float, float, float]:

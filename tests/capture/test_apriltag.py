@@ -133,9 +133,10 @@ def test_a_tag_at_the_wrong_place_is_left_out():
     assert corners is not None
     assert len(corners.pixels) == 40
     outer = np.abs(board.corners()[[0, 11]]).reshape(-1, 3).max(axis=0)
-    assert not np.any(np.all(np.abs(corners.p_board) == outer, axis=1) & (
-        np.sign(corners.p_board[:, 0]) == np.sign(corners.p_board[:, 1])
-    ))
+    assert not np.any(
+        np.all(np.abs(corners.p_board) == outer, axis=1)
+        & (np.sign(corners.p_board[:, 0]) == np.sign(corners.p_board[:, 1]))
+    )
 
 
 def test_a_number_that_is_there_twice_says_nothing():
