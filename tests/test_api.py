@@ -84,6 +84,7 @@ def test_mujoco_is_imported_in_the_core_only_where_mjcf_is_read(repository: path
         ("viser", "sim/viewer.py"),
         ("pyarrow", "realdex_jax/data/lerobot.py"),
         ("pyk4a", "capture/kinect.py"),
+        ("cv2", "capture/apriltag.py"),
     ],
 )
 def test_an_optional_package_is_imported_in_one_file(

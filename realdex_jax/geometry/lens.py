@@ -65,6 +65,11 @@ class Lens:
         """Where the lens shows directions x/z, y/z; in units of the focal length."""
         return _distorted(self.distortion, flat)[0]
 
+    def slopes(self, flat: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2 2"]:
+        """Derivative of `distort`."""
+        xx, xy, yx, yy = _distorted(self.distortion, np.asarray(flat, np.float64))[1]
+        return np.stack([np.stack([xx, xy], axis=-1), np.stack([yx, yy], axis=-1)], axis=-2)
+
     def undistort(self, pixels: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
         """Directions x/z, y/z of pixels: `project` undone.
 

@@ -1,0 +1,222 @@
+"""What a calibration looks like: residuals on the pictures, the rig from above, and a page."""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from capture import apriltag
+from capture.board import Corners
+from capture.extrinsics import Extrinsics
+from capture.handeye import HandEye
+from realdex_jax.data import rigid
+from realdex_jax.geometry.lens import Lens
+
+_COLOURS = ("#3b6fd4", "#0b8f6a", "#d9822b", "#a05ab4")
+"""By camera; read apart by people who see no red or green, too."""
+_MAGNIFIED = 60.0
+"""Of a residual vector, in pictures 1920 wide."""
+_MARGIN = 60.0
+"""Pixels shown around the corners, in pictures 1920 wide."""
+_SIGHT = 0.25
+"""Length of a camera's line of sight, metres."""
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1b2430; --dim: #66717f; --line: #d8dee6;
+  --paper: #fbfcfd; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6ebf1; --dim: #9aa6b4; --line: #35404d;
+  --paper: #12171d; } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+  margin: 0 auto; max-width: 72rem; padding: 1.5rem; }
+h1 { font-size: 1.5rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
+p.note { color: var(--dim); font-size: .87rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: right; }
+th:first-child, td:first-child { text-align: left; }
+img { width: 100%; height: auto; background: #fff; border: 1px solid var(--line); }
+code { font-size: .87em; overflow-wrap: anywhere; }
+"""
+
+Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
+"""Heading, column names, rows."""
+
+
+def figure(
+    lenses: Mapping[int, Lens],
+    rig: Extrinsics,
+    hand: HandEye | None,
+    pictures: Mapping[int, UInt8[np.ndarray, "h w *c"]],
+) -> bytes:
+    """A PNG: a camera's picture with its residual vectors for each, and the rig from above.
+
+    Args:
+        lenses: Optics by camera.
+        rig: The cameras to each other.
+        hand: The rig to the robot, if it was calibrated.
+        pictures: One of each camera, to lay the vectors on.
+    """
+    numbers = sorted(lenses)
+    rows = max((len(numbers) + 1) // 2, 2)
+    plot = Figure(figsize=(15.0, 3.4 * rows), layout="constrained")
+    spec = plot.add_gridspec(rows, 3)
+    for i, camera in enumerate(numbers):
+        axis = plot.add_subplot(spec[i // 2, i % 2])
+        _residuals(axis, camera, lenses[camera], rig, hand, pictures.get(camera))
+    _above(plot.add_subplot(spec[:, 2]), numbers, rig, hand)
+    out = io.BytesIO()
+    plot.savefig(out, format="png", dpi=110)
+    return out.getvalue()
+
+
+def _residuals(
+    axis: Axes,
+    camera: int,
+    lens: Lens,
+    rig: Extrinsics,
+    hand: HandEye | None,
+    picture: UInt8[np.ndarray, "h w *c"] | None,
+) -> None:
+    long, margin = (x * lens.width / 1920 for x in (_MAGNIFIED, _MARGIN))
+    if picture is not None:
+        grey = picture if picture.ndim == 2 else picture.mean(axis=2)
+        axis.imshow(255 - (255 - grey) * 0.5, cmap="gray", vmin=0, vmax=255)
+    places = []
+    for name, colour, found in (("hand", "#d9822b", hand), ("table", "#1f4fb0", rig)):
+        mine = [v for v in found.views if v.camera == camera] if found else []
+        if found and mine:
+            at, off = _vectors(mine, lens, found.joint)
+            axis.quiver(
+                *at.T,
+                *(long * off).T,
+                angles="xy",
+                scale_units="xy",
+                scale=1.0,
+                width=2e-3,
+                color=colour,
+                alpha=0.8,
+                label=f"{name}: {found.residuals[camera].px:.2f} px",
+            )
+            places.append(at)
+    low, high = [0.0, 0.0], [lens.width - 1.0, lens.height - 1.0]
+    if places:
+        low = np.maximum(np.concatenate(places).min(axis=0) - margin, low)
+        high = np.minimum(np.concatenate(places).max(axis=0) + margin, high)
+    axis.set_xlim(low[0], high[0])
+    axis.set_ylim(high[1], low[1])
+    axis.set_aspect("equal")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.set_title(
+        f"camera {camera}: mean residual of each tag, {_MAGNIFIED:.0f} times", fontsize="medium"
+    )
+    if places:
+        axis.legend(loc="upper left", fontsize="small", framealpha=0.7)
+
+
+def _vectors(
+    views: Sequence[Corners],
+    lens: Lens,
+    joint: Mapping[tuple[int, int], Float[np.ndarray, " 7"]],
+) -> tuple[Float[np.ndarray, "t 2"], Float[np.ndarray, "t 2"]]:
+    """Middles of all tags seen, and the mean residual of each (pixels)."""
+    off = [apriltag.residuals(v, lens, joint[v.camera, v.placement]) for v in views]
+    both = np.concatenate([v.pixels for v in views]), np.concatenate(off)
+    at, mean = (x.reshape(-1, 4, 2).mean(axis=1) for x in both)
+    return at, mean
+
+
+def _above(axis: Axes, numbers: Sequence[int], rig: Extrinsics, hand: HandEye | None) -> None:
+    """From above, in the robot's base; without it, in a frame whose floor the boards lie in."""
+    to_floor = hand.wxyz_xyz_base_cam0 if hand else _floor(list(rig.wxyz_xyz_cam0_board.values()))
+    boards = np.array([rigid.compose(to_floor, T)[4:6] for T in rig.wxyz_xyz_cam0_board.values()])
+    axis.plot(*boards.T, "s", color="#3b6fd4", ms=3, label="board, table")
+    if hand:
+        cams = {v.placement: v for v in hand.views}.values()
+        carried = [
+            rigid.compose(
+                rigid.compose(to_floor, rig.wxyz_xyz_cam0_cam[v.camera]),
+                hand.joint[v.camera, v.placement],
+            )[4:6]
+            for v in cams
+        ]
+        axis.plot(*np.array(carried).T, "o", color="#d9822b", ms=3, label="board, hand")
+        axis.plot(0.0, 0.0, "k^", ms=9)
+        axis.annotate("robot's base", (0.0, 0.0), xytext=(6, 6), textcoords="offset points")
+    for i, camera in enumerate(numbers):
+        T = rigid.compose(to_floor, rig.wxyz_xyz_cam0_cam[camera])
+        end = rigid.apply(T, np.array([[0.0, 0.0, _SIGHT]]))[0]
+        colour = _COLOURS[i % len(_COLOURS)]
+        axis.plot([T[4], end[0]], [T[5], end[1]], color=colour, lw=2)
+        axis.plot(T[4], T[5], "D", color=colour, ms=7)
+        axis.annotate(
+            f"camera {camera}\n{T[6]:.2f} m up" if hand else f"camera {camera}",
+            (T[4], T[5]),
+            xytext=(-60 if T[4] > boards[:, 0].mean() else 8, 8),
+            textcoords="offset points",
+        )
+    axis.set_aspect("equal")
+    axis.margins(0.15)
+    axis.set_xlabel("x (m)")
+    axis.set_ylabel("y (m)")
+    axis.set_title("from above, in the robot's base" if hand else "from above", fontsize="medium")
+    axis.legend(fontsize="small", framealpha=0.7)
+
+
+def _floor(boards: Sequence[Float[np.ndarray, " 7"]]) -> Float[np.ndarray, " 7"]:
+    """T_floor_cam0 with z against the boards' mean normal."""
+    into = np.mean([rigid.matrix(T)[:3, 2] for T in boards], axis=0)
+    z = -into / np.linalg.norm(into)
+    x = np.cross([0.0, 1.0, 0.0] if abs(z[1]) < 0.9 else [1.0, 0.0, 0.0], z)
+    x /= np.linalg.norm(x)
+    T = np.eye(4)
+    T[:3, :3] = np.stack([x, np.cross(z, x), z])
+    return rigid.of_matrix(T, "floor")
+
+
+def page(
+    command: str,
+    commit: str,
+    device: str,
+    picture: bytes,
+    tables: Sequence[Table],
+    notes: Sequence[str],
+) -> str:
+    """One HTML page that needs no second file.
+
+    Args:
+        command: How the run was started.
+        commit: Of the program.
+        device: What it ran on.
+        picture: The PNG of `figure`.
+        tables: Shown in this order.
+        notes: Lines under them.
+    """
+    e = html.escape
+    data = base64.b64encode(picture).decode()
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>Calibration</title><style>{_STYLE}</style></head><body>",
+        "<h1>Calibration</h1>",
+        f'<p class="note"><code>{e(command)}</code><br>commit {e(commit)}, on {e(device)}</p>',
+        f'<img src="data:image/png;base64,{data}" alt="residual vectors of each camera, and the '
+        'rig from above">',
+    ]
+    for heading, names, rows in tables:
+        head = "".join(f"<th>{e(name)}</th>" for name in names)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{e(text)}</td>" for text in row) + "</tr>" for row in rows
+        )
+        parts.append(
+            f"<h2>{e(heading)}</h2><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+            "</table>"
+        )
+    if notes:
+        parts.append("<h2>Notes</h2>")
+        parts += [f'<p class="note">{e(note)}</p>' for note in notes]
+    return "\n".join([*parts, "</body></html>"]) + "\n"

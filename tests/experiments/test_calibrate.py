@@ -1,0 +1,135 @@
+import json
+import sys
+
+import numpy as np
+import pytest
+from capture_scene import away
+from rich.console import Console
+
+from capture import board_set
+from capture.board import Board
+from experiments import calibrate, virtual_board
+from experiments.calibrate import Calibrate, PrintBoard
+from realdex_jax.data import calibration, rigid, textfile
+from realdex_jax.errors import ConfigError
+
+QUIET = Console(quiet=True)
+LARGE = Board(2, 2, 0.012)
+"""Large tags, for small pictures."""
+
+
+def test_a_virtual_rig_is_calibrated_from_its_pictures(tmp_path):
+    """From pictures on disk to all files, with small pictures of a board with large tags."""
+    shown, truth = virtual_board.record(3, width=640, placements=6, poses=32, board=LARGE)
+    board_set.write(tmp_path / "pictures", shown)
+    config = Calibrate(rig=str(tmp_path / "pictures"), out=tmp_path / "out")
+    (found,) = calibrate.run(config, "the command", QUIET)
+    assert found.hand is not None
+    errors = calibrate.true_errors(found.rig, found.hand, truth)
+    # A third of the usual width: a pixel is 2.8 mm, and six placements are few.
+    assert errors["camera_mm"] < 4.0
+    assert errors["camera_deg"] < 0.3
+    assert errors["base0_mm"] < 4.0
+    assert errors["base0_deg"] < 0.3
+    for camera in range(4):
+        assert found.rig.residuals[camera].px < 0.4
+        assert found.hand.residuals[camera].px < 0.6
+    # The release's layout reads back to what was found.
+    read = calibration.read(tmp_path / "out" / calibration.FOLDER)
+    assert dict(read.lenses) == dict(shown.lenses)
+    for camera in range(4):
+        pair = read.wxyz_xyz_cam0_cam[camera], found.rig.wxyz_xyz_cam0_cam[camera]
+        assert away(*pair)[0] < 1e-9
+    placed = calibration.read_named_pose(
+        tmp_path / "out" / "global_name_position" / "0.txt", "cam0_rgb_camera_link"
+    )
+    assert away(placed, found.hand.wxyz_xyz_base_cam0)[0] < 1e-9
+    state = textfile.read_json(tmp_path / "out" / "calibration.json")
+    assert state["command"] == "the command"
+    assert state["hand_eye"]["condition"] == pytest.approx(found.hand.condition)
+    assert state["cameras"]["residuals"]["2"]["px"] == found.rig.residuals[2].px
+    assert state["true_errors"] is None
+    assert (tmp_path / "out" / "calibration.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "data:image/png;base64," in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_the_same_seed_takes_the_same_pictures():
+    first, second, other = (
+        virtual_board.record(seed, 320, 2, 2)[0].take("hand", 1, 1) for seed in (5, 5, 6)
+    )
+    np.testing.assert_array_equal(first, second)
+    assert (first != other).any()
+
+
+def test_without_faults_robot_and_cameras_agree():
+    """The board is where hand and cameras say, when nothing is wrong with either."""
+    faults = calibrate.grown(0.0)
+    assert (faults.robot_m, faults.focal) == (0.0, 0.0)
+    assert faults.exposure == virtual_board.Faults().exposure
+    shown, truth = virtual_board.record(0, 960, 2, 8, faults=faults)
+    views, _ = board_set.look(shown, "hand")
+    assert len(views) > 16
+    for view in views:
+        T_base_cam = rigid.compose(truth.wxyz_xyz_base_cam0, truth.wxyz_xyz_cam0_cam[view.camera])
+        hand = shown.wxyz_xyz_base_hand[view.placement]
+        T_base_board = rigid.compose(hand, truth.wxyz_xyz_hand_board)
+        T_cam_board = rigid.compose(rigid.inverse(T_base_cam), T_base_board)
+        lens = shown.lenses[view.camera]
+        off = lens.project(rigid.apply(T_cam_board, view.p_board)) - view.pixels
+        # A misread place of the board would be off by tens of pixels.
+        assert np.sqrt((off**2).sum(axis=1).mean()) < 1.0
+
+
+def test_the_board_is_printed_with_its_description(tmp_path):
+    calibrate.print_board(PrintBoard(tmp_path / "a" / "board.pdf", 3, 2, 6.0, 40), QUIET)
+    assert (tmp_path / "a" / "board.pdf").read_bytes().startswith(b"%PDF-")
+    described = json.loads((tmp_path / "a" / "board.json").read_text())
+    assert described == {"columns": 3, "rows": 2, "cell_m": 0.006, "first": 40}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seeds": 0}, "--seeds 0; must be 1 to 100"),
+        ({"faults": -1.0}, "--faults -1.0"),
+        ({"faults": float("nan")}, "--faults nan"),
+        ({"rig": "somewhere", "seeds": 2}, "are of the virtual rig"),
+        ({"placements": 0}, "0 placements, 36 poses"),
+        ({"poses": 3000}, "3000 poses of the robot; the arm reaches"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(tmp_path, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        calibrate.run(Calibrate(out=tmp_path, **settings), "", QUIET)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--rig", "nowhere"], "CalibrationError: nowhere: no folder"),
+        (["--width", "100"], "CameraError: pictures 100 wide"),
+        (["board", "board.svg"], "CalibrationError: board.svg: must end in .pdf or .png"),
+    ],
+)
+def test_mistakes_end_in_a_line(tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["calibrate", *words])
+    with pytest.raises(SystemExit) as caught:
+        calibrate.main()
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_ten_virtual_rigs_are_calibrated_as_well_as_promised(tmp_path):
+    """Half the usual width, fewer pictures: harder than the default."""
+    config = Calibrate(out=tmp_path, seeds=10, width=960, placements=14, poses=32)
+    found = calibrate.run(config, "", QUIET)
+    totals = calibrate.summary(found)
+    assert totals["camera_mm"]["worst"] <= 1.5
+    assert totals["camera_deg"]["worst"] <= 0.15
+    assert totals["base_mm"]["worst"] <= 2.0
+    assert totals["base_deg"]["worst"] <= 0.3
+    assert textfile.read_json(tmp_path / "seeds.json")["true_errors"] == totals
