@@ -85,6 +85,7 @@ def test_the_rig_is_where_it_is(rng):
     assert found.residuals[2].px == pytest.approx(0.07, abs=0.01)
 
 
+@pytest.mark.slow
 def test_standard_errors_tell_the_error(rng):
     """A robot that is 0.3 mm and 0.15 mrad off: errors over seeds are as large as they are said."""
     shares = []

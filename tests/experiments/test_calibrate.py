@@ -18,6 +18,7 @@ LARGE = Board(2, 2, 0.012)
 """Large tags, for small pictures."""
 
 
+@pytest.mark.slow
 def test_a_virtual_rig_is_calibrated_from_its_pictures(tmp_path):
     """From pictures on disk to all files, with small pictures of a board with large tags."""
     shown, truth = virtual_board.record(3, width=640, placements=6, poses=32, board=LARGE)

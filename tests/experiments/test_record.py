@@ -114,6 +114,7 @@ def test_what_cannot_be_is_refused(here, tmp_path):
         virtual_rig.read_truth(tmp_path)
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_terminate_end_a_recording_cleanly_and_repair_finds_nothing(
     here, tmp_path, repository
 ):
