@@ -95,15 +95,17 @@ _CAPSULES: tuple[tuple[str, tuple[float, ...], tuple[float, ...], float], ...] =
 CAPSULE_LINK = np.array([LINKS.index(name) for name, *_ in _CAPSULES])
 """Which of `LINKS` each capsule of `capsules` belongs to."""
 _P_LINK_ENDS = np.array([ends for _, *ends, _ in _CAPSULES], np.float32)
+_UNCHANGING = {(0, 2), (4, 6), (4, 7)}
 PAIRS = np.array(
     [
         (a, b)
         for a, b in itertools.combinations(range(len(_CAPSULES)), 2)
-        if min(CAPSULE_LINK[b], 6) - CAPSULE_LINK[a] >= 2 and (CAPSULE_LINK[[a, b]] != (0, 2)).any()
+        if min(CAPSULE_LINK[b], 6) - CAPSULE_LINK[a] >= 2
+        and (CAPSULE_LINK[a], CAPSULE_LINK[b]) not in _UNCHANGING
     ]
 )
-"""Pairs of capsules that must not touch: on links two joints apart or more; the base and the upper
-arm, whose distance no joint changes, overlap by their round ends."""
+"""Pairs of capsules that must not touch: on links two joints apart or more, less those of links
+whose distance no joint changes. Of these the base and the upper arm overlap by their round ends."""
 _RADIUS = np.array([radius for *_, radius in _CAPSULES], np.float32)
 
 

@@ -218,7 +218,7 @@ def _add_arm(spec: mujoco.MjSpec) -> list[mujoco.MjsBody]:
             type=mujoco.mjtGeom.mjGEOM_CAPSULE,
             fromto=np.concatenate(ends),
             size=[radius[c], 0.0, 0.0],
-            mass=_MASS[link] / (arm.CAPSULE_LINK == link).sum(),
+            mass=_MASS[link] / (link == arm.CAPSULE_LINK).sum(),
         )
     spec.worldbody.add_geom(
         name=PEDESTAL,
