@@ -27,7 +27,7 @@ what is thick."""
 _MOVING = np.flatnonzero(arm.CAPSULE_LINK > 0)
 _OFF_PEDESTAL = np.flatnonzero(arm.CAPSULE_LINK > 2)
 _OF_UPPER_ARM = np.flatnonzero(arm.CAPSULE_LINK == 2)[2:]  # the first turn about the shoulder
-_FOREARM = np.flatnonzero(arm.CAPSULE_LINK == len(arm.LINKS) - 1)
+_FOREARM = np.flatnonzero(arm.LINKS.index("rh_forearm") == arm.CAPSULE_LINK)
 
 
 _CHUNK = 256

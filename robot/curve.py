@@ -52,11 +52,13 @@ class Extremes:
     long as the shorter of the two pieces. A jump from and to rest counts at the ends."""
 
 
-def extremes(trajectory: Trajectory) -> Extremes:
+def extremes(trajectory: Trajectory, from_rest: bool = True) -> Extremes:
     """What the cubics reach between the points as well as at them.
 
     Args:
         trajectory: At least two points, time rising, finite.
+        from_rest: Whether there is no acceleration before the first point; else the first piece
+            goes on with what was.
     """
     h = np.diff(np.asarray(trajectory.t, np.float64))[:, None]
     q = np.asarray(trajectory.q, np.float64)
@@ -80,7 +82,7 @@ def extremes(trajectory: Trajectory) -> Extremes:
     both = np.concatenate([np.stack([q0, q1]), inner])
 
     start, end = 2.0 * b / h**2, (2.0 * b + 6.0 * c) / h**2
-    before = np.concatenate([np.zeros_like(start[:1]), end[:-1]])
+    before = np.concatenate([np.zeros_like(start[:1]) if from_rest else start[:1], end[:-1]])
     shorter = np.minimum(h, np.concatenate([h[:1], h[:-1]]))
     jerk = np.maximum(np.abs(6.0 * c / h**3), np.abs(start - before) / shorter)
     jerk[-1] = np.maximum(jerk[-1], np.abs(end[-1]) / h[-1])
@@ -151,7 +153,7 @@ def digest(trajectory: Trajectory) -> str:
     """SHA-256 of names and numbers: what a verdict is bound to."""
     found = hashlib.sha256("\n".join(trajectory.names).encode())
     for value in (trajectory.t, trajectory.q, trajectory.qd):
-        value = np.ascontiguousarray(value, "<f8")
-        found.update(repr(value.shape).encode())
-        found.update(value.tobytes())
+        plain = np.ascontiguousarray(value, "<f8")
+        found.update(repr(plain.shape).encode())
+        found.update(plain.tobytes())
     return found.hexdigest()

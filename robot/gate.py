@@ -4,6 +4,7 @@ Every refusal names the joint, the time, the value and the limit. Nothing is men
 a PC is not a safety function: the robot's own limits and its emergency stop are.
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -81,8 +82,8 @@ def check(
         now_s: The time, by the clock of `JointState.received_s`.
         config: What is allowed.
     """
-    for rule in (_shapes, _names, _finite, _times):
-        broken = tuple(rule(trajectory, config))
+    for rule in (_shapes, _names, _finite, functools.partial(_times, config=config)):
+        broken = tuple(rule(trajectory))
         if broken:
             return broken
     found = [*_course(trajectory), *_start(trajectory, state, now_s, config)]
@@ -107,7 +108,7 @@ def ensure(
         raise RobotError("trajectory refused: " + "; ".join(map(str, found)))
 
 
-def _shapes(trajectory: Trajectory, config: GateConfig) -> Iterator[Refusal]:
+def _shapes(trajectory: Trajectory) -> Iterator[Refusal]:
     k, j = len(trajectory.t), len(limits.NAMES)
     for name, want in (("t", (k,)), ("q", (k, j)), ("qd", (k, j))):
         value = np.asarray(getattr(trajectory, name))
@@ -117,7 +118,7 @@ def _shapes(trajectory: Trajectory, config: GateConfig) -> Iterator[Refusal]:
         yield Refusal("points", "t", np.nan, k, "2 or more")
 
 
-def _names(trajectory: Trajectory, config: GateConfig) -> Iterator[Refusal]:
+def _names(trajectory: Trajectory) -> Iterator[Refusal]:
     names = tuple(trajectory.names)
     if names == limits.NAMES:
         return
@@ -129,7 +130,7 @@ def _names(trajectory: Trajectory, config: GateConfig) -> Iterator[Refusal]:
     yield Refusal("names", f"joint {len(limits.NAMES)}", np.nan, names[len(limits.NAMES)], "none")
 
 
-def _finite(trajectory: Trajectory, config: GateConfig) -> Iterator[Refusal]:
+def _finite(trajectory: Trajectory) -> Iterator[Refusal]:
     bad = np.flatnonzero(~np.isfinite(trajectory.t))
     if len(bad):
         yield Refusal("finite", "t", np.nan, float(trajectory.t[bad[0]]), "finite")

@@ -2,12 +2,13 @@
 
 The arm's path is solved in closed form on all eight branches at once, for many motions at once, and
 the branch is chosen by clearance, distance from singular poses and the way from where the robot is.
-Time is given by stretching: every part begins and ends at rest, has the course of its own demonstra-
-tion or of minimum jerk, and takes as long as rates, accelerations and jerks need. All in numpy but
-the batched kinematics.
+Time is given by stretching: every part begins and ends at rest, has the course of its own motion or
+that of minimum jerk, and takes as long as rates, accelerations and jerks need. All in numpy but the
+batched kinematics.
 """
 
 import functools
+import itertools
 from dataclasses import dataclass
 
 import jax
@@ -296,7 +297,7 @@ _LOOKS = 60
 def _blocked(hand: HandModel, way: list[np.ndarray], config: PlanConfig) -> str | None:
     """What the robot meets on straight lines through points."""
     share = np.linspace(0.0, 1.0, _LOOKS)[:, None]
-    lines = [a + share * (b - a) for a, b in zip(way, way[1:], strict=False)]
+    lines = [a + share * (b - a) for a, b in itertools.pairwise(way)]
     found = clearance.clearance(hand, np.concatenate(lines))
     start = jax.tree.map(lambda x: float(x[0]), found)
     for name in ("arm_self", "arm_table", "hand_table", "hand_arm"):
@@ -320,7 +321,7 @@ def _timed(
     """Joins the parts; each at rest at both ends."""
     stretched = functools.partial(_stretched, hand, config=config)
     parts = []
-    for i, (a, b) in enumerate(zip(way, way[1:], strict=False)):
+    for i, (a, b) in enumerate(itertools.pairwise(way)):
         parts.append(stretched(_straight(a, b), config.open_s if i == 0 else config.approach_s))
     own = (len(reach) - 1) / RATE
     parts.append(stretched(_through(reach), config.stretch * own))
