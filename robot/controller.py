@@ -34,6 +34,9 @@ class ControllerConfig:
     """... after this many seconds."""
     brake_s: float = 0.15
     """Seconds in which a hold comes to rest."""
+    max_rate: tuple[float, ...] = ()
+    """What joints are able to, rad/s; a trajectory that asks for more is refused. Empty: anything.
+    """
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,6 +133,15 @@ def accept(
         qd=np.concatenate([qd_now[None], qd[later]]),
         has_goal=True,
     )
+    if config.max_rate:
+        mean = np.abs(np.diff(new.q, axis=0)) / np.diff(new.t)[:, None]
+        asked = np.maximum(mean.max(0), np.abs(new.qd).max(0))
+        j = int((asked / config.max_rate).argmax())
+        if asked[j] > config.max_rate[j] * 1.001:
+            told = (
+                f"{config.names[j]} at {asked[j]:.2f} rad/s; it is able to {config.max_rate[j]:.2f}"
+            )
+            return state, f"it asks for {told}"
     return new, ""
 
 

@@ -14,7 +14,7 @@ from robot import controller, faults
 from robot.controller import ControllerConfig, ControllerState
 from robot.faults import Fault, FaultError
 from robot.interface import JointState, Trajectory
-from robot.plant import NAMES, Plant
+from robot.plant import MAX_RATE, NAMES, Plant
 from robot.presets import Part, Preset
 
 TICK_S = 0.01
@@ -77,6 +77,7 @@ class Machine:
                 path_rad=_ARM_PATH_RAD if of_arm else math.inf,
                 goal_rad=_ARM_GOAL_RAD if of_arm else math.inf,
                 brake_s=preset.brake_s,
+                max_rate=tuple(MAX_RATE[columns].tolist()),
             )
             start = controller.init(q[columns])
             self._servos[part.name] = _Servo(part, config, columns, start)

@@ -5,6 +5,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float
 
+from realdex_jax import arm
 from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand import joints
 from realdex_jax.hand.load import HandModel
@@ -14,6 +15,10 @@ from sim.physics import LiftPhysics
 NAMES = workcell.NAMES
 """Joints: arm, wrist, hand; the order of every `q`."""
 
+MAX_RATE: Float[np.ndarray, " 30"] = np.concatenate(
+    [arm.MAX_RATE, arm.WRIST_MAX_RATE, joints.MAX_RATE]
+)
+"""What joints are able to, rad/s: the URDF's figures."""
 HOME = np.array([-2.6610, -2.6656, -2.4238, -1.1924, -1.0898, -3.1416])
 """Angles of the arm (rad) that put the palm where demonstrations begin on average, pointing ahead
 with the palm down: of the eight solutions one with the elbow up."""

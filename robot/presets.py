@@ -69,7 +69,7 @@ class Preset:
     local: bool = False
     """Look for the robot on this machine alone."""
     stamped: bool = True
-    """Trajectories say when they begin. False has controllers begin when they get them: for a
+    """Trajectories that begin at 0 say when that is. False has controllers begin when they get them: for a
     robot whose clock is not this machine's."""
     heartbeat: str = ""
     """Topic of the client's sign of life, 50 a second; none if empty."""

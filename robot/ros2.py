@@ -280,7 +280,9 @@ class Ros2Robot:
     def send(self, trajectory: Trajectory) -> None:
         """Sends each controller its joints, all with one stamp.
 
-        A trajectory that names joints of one part leaves the other alone.
+        A trajectory that names joints of one part leaves the other alone. One whose first point is
+        at 0 begins now, by its stamp; one that begins later has no stamp, and is gone to from
+        wherever the joints are when it comes.
 
         Raises:
             RobotError: A joint that no controller has, a controller whose joints are named in
@@ -356,7 +358,8 @@ class Ros2Robot:
         for part, trajectory in parts:
             self._sent[part.name] = (now, trajectory)
             theirs = Trajectory(part.theirs, trajectory.t, trajectory.q, trajectory.qd)
-            self._send[part.name](theirs, stamp_s if self.preset.stamped else 0.0)
+            stamped = self.preset.stamped and trajectory.t[0] == 0.0
+            self._send[part.name](theirs, stamp_s if stamped else 0.0)
 
     def _going(self, part: Part) -> tuple[np.ndarray, np.ndarray] | None:
         """Where a part's joints are by now, and how fast they move; None if nobody knows."""
