@@ -275,8 +275,7 @@ def _approach(
 
 def _raised(q: np.ndarray) -> np.ndarray | None:
     """The arm with the palm `_UP` higher, on the branch it is on."""
-    R, p = clearance.palm(jnp.asarray(q, jnp.float32))
-    there, reached = arm.inverse(R, p + jnp.array([0.0, 0.0, _UP]))
+    there, reached = _above(jnp.asarray(q, jnp.float32))
     there = np.asarray(there, np.float64)[np.asarray(reached)]
     if not len(there):
         return None
@@ -288,6 +287,12 @@ def _raised(q: np.ndarray) -> np.ndarray | None:
     up = q.copy()
     up[limits.ARM] = nearest
     return up
+
+
+@jax.jit
+def _above(q: Float[Array, " 30"]) -> tuple[Float[Array, "8 6"], Bool[Array, " 8"]]:
+    R, p = clearance.palm(q)
+    return arm.inverse(R, p + jnp.array([0.0, 0.0, _UP]))
 
 
 _LOOKS = 60

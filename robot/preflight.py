@@ -89,7 +89,9 @@ def preflight(
         cell: The compiled scene, if there is one of this object and pose.
     """
     digest = curve.digest(plan.trajectory)
-    refused = gate.check(hand, plan.trajectory, state, time.monotonic(), gate_config or GateConfig())
+    refused = gate.check(
+        hand, plan.trajectory, state, time.monotonic(), gate_config or GateConfig()
+    )
     if refused:
         return Verdict(digest, tuple(map(str, refused)), None, time.monotonic())
     cell = cell or workcell.build(hand, shape, wxyz_xyz_world_object, physics)
