@@ -3,8 +3,8 @@
 By capsules of the arm and primitives of the hand, over many configurations at once.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +72,8 @@ def clearance(hand: HandModel, q: Float[np.ndarray, "b 30"]) -> Clearance:
         hand: The hand.
         q: Joint angles in the order of `limits.NAMES`, radians.
     """
-    return Clearance(**_in_chunks(lambda q: vars(_clearance(hand, q)), q))
+    found = _in_chunks(hand, q)
+    return Clearance(**{f.name: found[f.name] for f in dataclasses.fields(Clearance)})
 
 
 def parts(hand: HandModel, q: Float[np.ndarray, "b 30"]) -> Float[np.ndarray, "b n 3"]:
@@ -82,21 +83,20 @@ def parts(hand: HandModel, q: Float[np.ndarray, "b 30"]) -> Float[np.ndarray, "b
         hand: The hand.
         q: Joint angles, radians.
     """
-    return _in_chunks(lambda q: {"p": _parts(hand, q)}, q)["p"]
+    return _in_chunks(hand, q)["parts"]
 
 
-def _in_chunks(
-    f: Callable[[Array], dict[str, Array]], q: Float[np.ndarray, "b 30"]
-) -> dict[str, np.ndarray]:
-    """Applies a compiled function to any number of configurations."""
+def _in_chunks(hand: HandModel, q: Float[np.ndarray, "b 30"]) -> dict[str, np.ndarray]:
+    """`_look` at any number of configurations."""
     count = len(q)
     padded = np.concatenate([q, np.repeat(q[-1:], -count % _CHUNK, axis=0)]).astype(np.float32)
-    found = [f(jnp.asarray(chunk)) for chunk in padded.reshape(-1, _CHUNK, q.shape[1])]
+    found = [_look(hand, jnp.asarray(chunk)) for chunk in padded.reshape(-1, _CHUNK, q.shape[1])]
     return {name: np.concatenate([np.asarray(x[name]) for x in found])[:count] for name in found[0]}
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _clearance(hand: HandModel, q: Float[Array, "b 30"]) -> Clearance:
+def _look(hand: HandModel, q: Float[Array, "b 30"]) -> dict[str, Array]:
+    """The fields of `Clearance`, and `parts`: one program, for it takes seconds to compile."""
     of_self, of_table = arm_clearance(q[:, :6])
     R_palm, p_palm = palm(q)
     links = kinematics.forward(hand, q[:, 8:])
@@ -116,24 +116,17 @@ def _clearance(hand: HandModel, q: Float[Array, "b 30"]) -> Clearance:
     )
     to_arm = (to_arm - radius[others]).min(-1)
     to_pedestal = _to_pedestal(joints_of_hand, still)
-    return Clearance(
-        arm_self=of_self,
-        arm_table=of_table,
-        hand_table=(centre[..., 2] + P_BASE[2] - cover.radius).min(-1),
-        hand_self=-collision.self_penetration(hand, links).max(-1),
-        hand_arm=jnp.minimum(to_arm, to_pedestal).min(-1) - _FINGER,
-    )
+    return {
+        "arm_self": of_self,
+        "arm_table": of_table,
+        "hand_table": (centre[..., 2] + P_BASE[2] - cover.radius).min(-1),
+        "hand_self": -collision.self_penetration(hand, links).max(-1),
+        "hand_arm": jnp.minimum(to_arm, to_pedestal).min(-1) - _FINGER,
+        "parts": jnp.concatenate([p_a, p_b, joints_of_hand], axis=1),
+    }
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _parts(hand: HandModel, q: Float[Array, "b 30"]) -> Float[Array, "b n 3"]:
-    R_palm, p_palm = palm(q)
-    of_hand = kinematics.keypoints(hand, kinematics.forward(hand, q[:, 8:]))
-    of_hand = jnp.einsum("bij,bnj->bni", R_palm, of_hand) + p_palm[:, None]
-    p_a, p_b, _ = arm.capsules(arm.forward(q[:, :6]))
-    return jnp.concatenate([p_a, p_b, of_hand], axis=1)
-
-
+@jax.jit
 def palm(q: Float[Array, "*b 30"]) -> tuple[Float[Array, "*b 3 3"], Float[Array, "*b 3"]]:
     """`T_base_palm` with the wrist as it is: rotation and origin (m)."""
     links = arm.forward(q[..., :6])

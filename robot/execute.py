@@ -47,7 +47,7 @@ from realdex_jax.models.motion_model import MotionModel
 from realdex_jax.select.local import LocalScorer
 from realdex_jax.select.scorer import Task
 from realdex_jax.trajectory import TrajectoryConfig
-from robot import account, drive, limits, plan, preflight, presets, simulated, watch
+from robot import account, drive, film, limits, plan, preflight, presets, simulated
 from robot.account import Ending, Run, Told
 from robot.executor import Order, Phase
 from robot.gate import GateConfig
@@ -240,7 +240,7 @@ def _one(
         if not order.verdict.passed:
             reason = "; ".join(order.verdict.faults)
             return told.ended("refused", reason, tried=tried), clips
-        with watch.watching(robot.state, robot.object_pose) as seen:
+        with film.filming(robot.state, robot.object_pose) as seen:
             outcome = drive.run(
                 robot,
                 order,

@@ -1,7 +1,7 @@
 """The executor: a pure state machine that drives a checked plan, and stops at the first doubt.
 
     idle -> approaching -> grasping -> lifting -> holding
-                 \\________ any of them _______/ -> stopping -> idle (cancelled) or fault
+    any of the last four -> stopping -> idle (after a cancel) or fault
 
 It never sends a trajectory whole. Ten times a second it sends what lies just ahead and a stop on
 the path behind it, so a client that dies or a link that is cut means a robot that brakes by itself.
@@ -17,10 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from robot import curve, limits
+from robot import curve, limits, watch
 from robot.interface import JointState, Trajectory
 from robot.plan import Plan
 from robot.preflight import Verdict
+from robot.watch import Seen, WatchConfig
 
 
 class Phase(enum.StrEnum):
@@ -45,6 +46,8 @@ NOT_CONFIRMED = "STOP NOT CONFIRMED, press the emergency stop"
 class ExecutorConfig:
     """When it sends, and when it stops."""
 
+    watch: WatchConfig = WatchConfig()
+    """What a joint state must be to be believed."""
     stale_s: float = 0.05
     """Most seconds since the last good joint state, which comes at 100 Hz."""
     resend_s: float = 0.1
@@ -61,10 +64,6 @@ class ExecutorConfig:
     """The same for what the hand's motors drive, in the approach."""
     grasp_error_rad: float = 1.2
     """The same once fingers press on something."""
-    jump_rad: float = 0.1
-    """Most that a joint may move between two states beyond what its greatest speed allows."""
-    beyond_rad: float = 0.05
-    """Most that a joint may be measured beyond its limits."""
     frozen_s: float = 0.025
     """States that go on coming with the same values for so long ..."""
     frozen_rad: float = 0.01
@@ -127,25 +126,6 @@ Command = Send | Stop
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """What is known of the joints."""
-
-    q: Float[np.ndarray, " 30"]
-    """Positions of the last good state, radians, order `limits.NAMES`."""
-    qd: Float[np.ndarray, " 30"]
-    """Its velocities, rad/s."""
-    stamp_s: float
-    """When it was, by the sender's clock."""
-    came_s: float
-    """When it would have come with the least delay seen so far, by this machine's clock: a state
-    that is late is old."""
-    delay_s: float
-    """Least of arrival less stamp so far: the clocks' difference and the link's usual delay."""
-    changed_s: float
-    """`came_s` of the last state whose values differed from those before."""
-
-
-@dataclass(frozen=True, eq=False)
 class State:
     """All that the machine remembers."""
 
@@ -192,7 +172,7 @@ def step(
     Returns:
         The next state, and commands for the robot in this order.
     """
-    seen, trouble = look(state.seen, inputs.joint, inputs.now_s, config)
+    seen, trouble = watch.look(state.seen, inputs.joint, inputs.now_s, config.watch)
     gap = inputs.now_s - state.stepped_s
     state = dataclasses.replace(state, seen=seen, refusal="", stepped_s=inputs.now_s)
     if state.phase in MOVING:
@@ -200,60 +180,6 @@ def step(
     if state.phase is Phase.IDLE:
         return _idle(state, inputs, trouble, config)
     return _stand(state, inputs, trouble, config)
-
-
-def look(
-    seen: Seen | None, joint: JointState | None, now_s: float, config: ExecutorConfig
-) -> tuple[Seen | None, str]:
-    """Takes in a joint state.
-
-    Returns:
-        What is known, unchanged by a state that is not new or not good; and what is wrong with a
-        new one, empty where nothing is.
-    """
-    if joint is None or (seen is not None and joint.stamp_s <= seen.stamp_s):
-        return seen, ""  # none, the same again, or overtaken by a later one
-    names = tuple(joint.names)
-    if names != limits.NAMES:
-        twice = sorted({n for n in names if names.count(n) > 1})
-        missing = [n for n in limits.NAMES if n not in names]
-        if twice or missing:
-            return seen, f"joint state: missing {missing or 'none'}, twice {twice or 'none'}"
-    q, qd = np.asarray(joint.q, np.float64), np.asarray(joint.qd, np.float64)
-    if q.shape != (len(names),) or qd.shape != (len(names),):
-        return seen, f"joint state: {len(names)} names, values {q.shape} and {qd.shape}"
-    if names != limits.NAMES:
-        picked = [names.index(n) for n in limits.NAMES]
-        q, qd = q[picked], qd[picked]
-    numbers = (joint.stamp_s, joint.received_s)
-    bad = np.flatnonzero(~(np.isfinite(q) & np.isfinite(qd)))
-    if len(bad) or not np.isfinite(numbers).all():
-        where = limits.NAMES[bad[0]] if len(bad) else "its time"
-        return seen, f"joint state: {where} is not finite"
-    if joint.received_s > now_s + config.stale_s:
-        return seen, f"joint state from {joint.received_s - now_s:.3f} s in the future"
-    off = np.maximum(limits.LOWER - q, q - limits.UPPER)
-    if off.max() > config.beyond_rad:
-        j = int(off.argmax())
-        return seen, f"{limits.NAMES[j]} at {q[j]:.3f} rad, {off[j]:.3f} beyond its limit"
-    fast = np.abs(qd) - 2.0 * limits.MAX_RATE
-    if fast.max() > 0.0:
-        j = int(fast.argmax())
-        return seen, f"{limits.NAMES[j]} at {qd[j]:.3f} rad/s, its greatest {qd[j] - fast[j]:.3f}"
-    delay = joint.received_s - joint.stamp_s
-    if seen is None:
-        return Seen(q, qd, joint.stamp_s, joint.received_s, delay, joint.received_s), ""
-    passed = joint.stamp_s - seen.stamp_s
-    jump = np.abs(q - seen.q) - 2.0 * limits.MAX_RATE * min(passed, 1.0)
-    if jump.max() > config.jump_rad:
-        j = int(jump.argmax())
-        moved = q[j] - seen.q[j]
-        return seen, f"{limits.NAMES[j]} jumped by {moved:.3f} rad in {1000 * passed:.0f} ms"
-    same = bool((q == seen.q).all() and (qd == seen.qd).all())
-    least = min(delay, seen.delay_s)
-    came = joint.received_s - (delay - least)
-    changed = seen.changed_s if same else came
-    return Seen(q, qd, joint.stamp_s, came, least, changed), ""
 
 
 def _fresh(state: State, now_s: float, config: ExecutorConfig) -> str:

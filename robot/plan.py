@@ -275,8 +275,7 @@ def _approach(
 
 def _raised(q: np.ndarray) -> np.ndarray | None:
     """The arm with the palm `_UP` higher, on the branch it is on."""
-    R, p = clearance.palm(jnp.asarray(q, jnp.float32))
-    there, reached = arm.inverse(R, p + jnp.array([0.0, 0.0, _UP]))
+    there, reached = _above(jnp.asarray(q, jnp.float32))
     there = np.asarray(there, np.float64)[np.asarray(reached)]
     if not len(there):
         return None
@@ -288,6 +287,12 @@ def _raised(q: np.ndarray) -> np.ndarray | None:
     up = q.copy()
     up[limits.ARM] = nearest
     return up
+
+
+@jax.jit
+def _above(q: Float[Array, " 30"]) -> tuple[Float[Array, "8 6"], Bool[Array, " 8"]]:
+    R, p = clearance.palm(q)
+    return arm.inverse(R, p + jnp.array([0.0, 0.0, _UP]))
 
 
 _LOOKS = 60
@@ -365,10 +370,18 @@ def _straight(a: np.ndarray, b: np.ndarray) -> _Part:
 
 
 def _through(q: Float[np.ndarray, "t 30"]) -> _Part:
-    """A curve through frames, evenly in time, with continuous jerk."""
+    """A curve through frames, evenly in time, with continuous jerk.
+
+    The arm's goes through them: a milliradian of it is a millimetre of the palm. The hand's has
+    them for its control points, so that it never leaves the joints' limits between frames at them;
+    in mid-motion it passes them by what they bend, within milliradians.
+    """
     rest = np.zeros(q.shape[1])
     held = [(1, rest), (2, rest)]
-    return _Part(make_interp_spline(np.linspace(0.0, 1.0, len(q)), q, k=5, bc_type=(held, held)))
+    through = make_interp_spline(np.linspace(0.0, 1.0, len(q)), q, k=5, bc_type=(held, held))
+    inside = np.concatenate([q[:1], q[:1], q, q[-1:], q[-1:]])
+    points = np.concatenate([through.c[:, limits.ARM], inside[:, limits.ARM.stop :]], axis=1)
+    return _Part(BSpline(through.t, points, 5))
 
 
 _FINE = 8

@@ -1,89 +1,100 @@
-"""What a robot did: its states and the object's pose while it ran, as a motion, and the verdict."""
+"""What is known of the robot's joints: states taken in one by one, and none believed blindly."""
 
-import contextlib
-import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from scipy.spatial.transform import Rotation
 
-from realdex_jax.data.motion import RATE, Motion
-from robot import clearance, limits, plan
-from robot.interface import JointState, RobotError
-
-MIN_RISE_M = 0.05
-"""An object that ends so high over where it stood, metres, is lifted; plans lift it by 0.10."""
+from robot import limits
+from robot.interface import JointState
 
 
-@dataclass(eq=False)
-class Watch:
-    """States as they came, 15 a second; written by one thread."""
+@dataclass(frozen=True)
+class WatchConfig:
+    """What a joint state must be to be believed."""
 
-    time_s: list[float] = field(default_factory=list)
-    """Monotonic seconds."""
-    q: list[Float[np.ndarray, " 30"]] = field(default_factory=list)
-    """Joint angles, radians, order `limits.NAMES`."""
-    wxyz_xyz_world_object: list[Float[np.ndarray, " 7"]] = field(default_factory=list)
-    """Poses of the object."""
-
-    def motion(self) -> Motion | None:
-        """Hand and object in the world; None if next to nothing was seen."""
-        if len(self.time_s) < 6:
-            return None
-        q = np.stack(self.q)
-        R, p_base = clearance.palm(jnp.asarray(q, jnp.float32))
-        turn = Rotation.from_matrix(np.asarray(R, np.float64)).as_rotvec()
-        p_world = np.asarray(p_base, np.float64) + clearance.P_BASE
-        fingers = np.clip(q[:, limits.HAND], limits.LOWER[limits.HAND], limits.UPPER[limits.HAND])
-        return Motion(
-            time=np.asarray(self.time_s, np.float32) - np.float32(self.time_s[0]),
-            phi=np.concatenate([fingers, p_world, turn], axis=1).astype(np.float32),
-            wxyz_xyz_world_object=np.stack(self.wxyz_xyz_world_object).astype(np.float32),
-        )
-
-    def risen_m(self) -> float:
-        """How much higher the object ends than it began, metres; 0 if it was never seen."""
-        seen = self.wxyz_xyz_world_object
-        return float(seen[-1][6] - seen[0][6]) if seen else 0.0
-
-    @property
-    def lifted(self) -> bool:
-        """Whether the object ends in the air."""
-        return self.risen_m() >= MIN_RISE_M
+    jump_rad: float = 0.1
+    """Most that a joint may move between two states beyond what its greatest speed allows."""
+    beyond_rad: float = 0.05
+    """Most that a joint may be measured beyond its limits."""
+    future_s: float = 0.05
+    """Most that a state may have come later than now: clocks that are not the same."""
 
 
-@contextlib.contextmanager
-def watching(
-    state: Callable[[], JointState | None],
-    object_pose: Callable[[], tuple[Float[np.ndarray, " 7"], float] | None],
-) -> Iterator[Watch]:
-    """Watches for as long as the block lasts; what cannot be read is left out.
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What is known of the joints."""
+
+    q: Float[np.ndarray, " 30"]
+    """Positions of the last good state, radians, order `limits.NAMES`."""
+    qd: Float[np.ndarray, " 30"]
+    """Its velocities, rad/s."""
+    stamp_s: float
+    """When it was, by the sender's clock."""
+    came_s: float
+    """When it would have come with the least delay seen so far, by this machine's clock: a state
+    that is late is old."""
+    delay_s: float
+    """Least of arrival less stamp so far: the clocks' difference and the link's usual delay."""
+    changed_s: float
+    """`came_s` of the last state whose values differed from those before."""
+
+
+def look(
+    seen: Seen | None, joint: JointState | None, now_s: float, config: WatchConfig = WatchConfig()
+) -> tuple[Seen | None, str]:
+    """Takes in a joint state.
 
     Args:
-        state: The robot's last joint state.
-        object_pose: The object's last pose, T_world_object, and its stamp.
+        seen: What is known so far.
+        joint: The last state that came, new or not.
+        now_s: The time, by this machine's clock.
+        config: What it must be.
+
+    Returns:
+        What is known, unchanged by a state that is not new or not good; and what is wrong with a
+        new one, empty where nothing is.
     """
-    seen, over = Watch(), threading.Event()
-
-    def look() -> None:
-        while not over.wait(1.0 / RATE):
-            joint, placed = state(), object_pose()
-            if joint is None or placed is None:
-                continue
-            with contextlib.suppress(RobotError):
-                q = plan.at(joint)
-                seen.time_s.append(time.monotonic())
-                seen.q.append(q)
-                seen.wxyz_xyz_world_object.append(np.asarray(placed[0], np.float64))
-
-    thread = threading.Thread(target=look, name="watch", daemon=True)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        over.set()
-        thread.join()
+    if joint is None or (seen is not None and joint.stamp_s <= seen.stamp_s):
+        return seen, ""  # none, the same again, or overtaken by a later one
+    names = tuple(joint.names)
+    if names != limits.NAMES:
+        twice = sorted({n for n in names if names.count(n) > 1})
+        missing = [n for n in limits.NAMES if n not in names]
+        if twice or missing:
+            return seen, f"joint state: missing {missing or 'none'}, twice {twice or 'none'}"
+    q, qd = np.asarray(joint.q, np.float64), np.asarray(joint.qd, np.float64)
+    if q.shape != (len(names),) or qd.shape != (len(names),):
+        return seen, f"joint state: {len(names)} names, values {q.shape} and {qd.shape}"
+    if names != limits.NAMES:
+        picked = [names.index(n) for n in limits.NAMES]
+        q, qd = q[picked], qd[picked]
+    numbers = (joint.stamp_s, joint.received_s)
+    bad = np.flatnonzero(~(np.isfinite(q) & np.isfinite(qd)))
+    if len(bad) or not np.isfinite(numbers).all():
+        where = limits.NAMES[bad[0]] if len(bad) else "its time"
+        return seen, f"joint state: {where} is not finite"
+    if joint.received_s > now_s + config.future_s:
+        return seen, f"joint state from {joint.received_s - now_s:.3f} s in the future"
+    off = np.maximum(limits.LOWER - q, q - limits.UPPER)
+    if off.max() > config.beyond_rad:
+        j = int(off.argmax())
+        return seen, f"{limits.NAMES[j]} at {q[j]:.3f} rad, {off[j]:.3f} beyond its limit"
+    fast = np.abs(qd) - 2.0 * limits.MAX_RATE
+    if fast.max() > 0.0:
+        j = int(fast.argmax())
+        return seen, f"{limits.NAMES[j]} at {qd[j]:.3f} rad/s, its greatest {qd[j] - fast[j]:.3f}"
+    delay = joint.received_s - joint.stamp_s
+    if seen is None:
+        return Seen(q, qd, joint.stamp_s, joint.received_s, delay, joint.received_s), ""
+    passed = joint.stamp_s - seen.stamp_s
+    jump = np.abs(q - seen.q) - 2.0 * limits.MAX_RATE * min(passed, 1.0)
+    if jump.max() > config.jump_rad:
+        j = int(jump.argmax())
+        moved = q[j] - seen.q[j]
+        return seen, f"{limits.NAMES[j]} jumped by {moved:.3f} rad in {1000 * passed:.0f} ms"
+    same = bool((q == seen.q).all() and (qd == seen.qd).all())
+    least = min(delay, seen.delay_s)
+    came = joint.received_s - (delay - least)
+    changed = seen.changed_s if same else came
+    return Seen(q, qd, joint.stamp_s, came, least, changed), ""

@@ -129,7 +129,7 @@ def build(
     damping = np.array([model.dof_damping[model.joint(n).dofadr[0]] for n in NAMES])
     lead = (np.abs(control) * damping).max(1) / model.actuator_gainprm[:, 0]
     lead -= model.actuator_biasprm[:, 2] / model.actuator_gainprm[:, 0]
-    bodies = model.geom_bodyid
+    still = [0, model.body(arm.LINKS[0]).id, model.body(OBJECT).id]
     return Workcell(
         model=model,
         joint_qpos=np.array([model.joint(n).qposadr[0] for n in NAMES]),
@@ -137,7 +137,7 @@ def build(
         object_qpos=int(model.joint(OBJECT).qposadr[0]),
         object_body=model.body(OBJECT).id,
         table=model.geom(TABLE).id,
-        robot_geoms=np.flatnonzero((bodies > 0) & (bodies != model.body(OBJECT).id)),
+        robot_geoms=np.flatnonzero(~np.isin(model.geom_bodyid, still)),
         control=control,
         lead=lead,
         wxyz_xyz_world_object=placed,

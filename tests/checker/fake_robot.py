@@ -6,6 +6,7 @@ import numpy as np
 
 from robot import curve, limits
 from robot.interface import JointState, RobotError
+from sim import workcell
 
 TICK = 0.01
 NEVER = 1e9
@@ -193,3 +194,48 @@ class FakeRobot:
     def close(self):
         self.stop()
         self.closed = True
+
+
+class PhysicsRobot:
+    """The robot of `sim.workcell`, its controllers following what was sent; nothing goes wrong."""
+
+    def __init__(self, clock, cell, q):
+        self.clock, self.cell = clock, cell
+        self.data = workcell.start(cell, q)
+        self.held, self.followed = np.array(q), None
+        self.begun, self.steps = clock.now, 0
+        self.given = None
+        self.sent = []
+
+    def advance(self):
+        dt = self.cell.model.opt.timestep
+        for _ in range(round((self.clock.now - self.begun) / dt) - self.steps):
+            self.steps += 1
+            q, qd = self.held, np.zeros(30)
+            if self.followed is not None:
+                t = self.begun + self.steps * dt - self.followed[0]
+                q, qd = (x[0] for x in curve.sample(self.followed[1], np.array([t])))
+            workcell.step(self.cell, self.data, q, qd)
+            if self.steps % 5 == 0:
+                now, rate = workcell.joint_state(self.cell, self.data)
+                stamp = self.steps * dt
+                self.given = JointState(stamp, self.begun + stamp, limits.NAMES, now, rate)
+
+    def state(self):
+        self.advance()
+        return self.given
+
+    def faults(self):
+        return ()
+
+    def send(self, trajectory):
+        self.advance()
+        self.sent.append(trajectory)
+        self.followed = self.clock.now, trajectory
+
+    def stop(self):
+        self.advance()
+        self.held, self.followed = workcell.joint_state(self.cell, self.data)[0], None
+
+    def close(self):
+        self.stop()

@@ -1,34 +1,22 @@
 """A small motion, its plan, and leave to drive it."""
 
+import itertools
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
-from scipy.spatial.transform import Rotation
+from small_motion import SHORT, small_motion
 
+from realdex_jax.data.store import open_dataset
 from realdex_jax.hand import joints
 from realdex_jax.hand.load import load
-from robot import clearance, curve, limits
-from robot.plan import PlanConfig, plan
+from robot import curve, limits
+from robot.plan import plan
 from robot.preflight import Verdict
+from sim import demonstrate, objects, workcell
 
-SHORT = PlanConfig(open_s=0.5, approach_s=0.6, stretch=1.0, squeeze_s=0.3, lift_s=0.6, hold_s=0.4)
-
-
-def small_motion(rng=None, frames=24):
-    """Poses from near the home pose to 15 cm further, the hand closing; a little different each."""
-    import jax.numpy as jnp
-
-    R, p = (np.asarray(x, np.float64) for x in clearance.palm(jnp.asarray(limits.HOME)))
-    s = np.linspace(0.0, 1.0, frames)[:, None]
-    s = s**3 * (10.0 - 15.0 * s + 6.0 * s**2)
-    off, way, turn = np.array([0.02, 0.0, -0.03]), np.array([0.12, 0.03, -0.08]), np.zeros(3)
-    if rng is not None:
-        off, way = off + 0.02 * rng.normal(size=3), way + 0.03 * rng.normal(size=3)
-        turn = 0.2 * rng.normal(size=3)
-    phi = np.zeros((frames, 28))
-    phi[:, :22] = s * joints.REST
-    phi[:, 22:25] = p + clearance.P_BASE + off + s * way
-    phi[:, 25:] = (Rotation.from_rotvec(s * turn) * Rotation.from_matrix(R)).as_rotvec()
-    return phi
+GRASP = 1
+"""One whose forearm is level, so that the arm reaches it."""
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +39,32 @@ def leave():
         return Verdict(curve.digest(plan.trajectory), faults, None, made_s)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def cell(hand):
+    """The robot with a small cube far from it."""
+    corners = 0.02 * np.array(list(itertools.product((-1.0, 1.0), repeat=3)))
+    cube = SimpleNamespace(name="cube", pieces=(corners,))
+    return workcell.build(hand, cube, np.array([1.0, 0.0, 0.0, 0.0, 1.5, 1.5, 0.02]))
+
+
+@pytest.fixture(scope="session")
+def job(hand):
+    """A shipped grasp of a bottle of lotion, reached for in the demonstrator's usual way."""
+    shape, grasps = objects.make("cosmetics"), open_dataset("realdex-sim").grasps("cosmetics")
+    config = demonstrate.DemonstrationConfig(object_spread=0.0, yaw_spread=0.0)
+    drawn = demonstrate.draw(shape, grasps, 8, np.random.default_rng(0), config, in_order=True)
+    i = GRASP
+    length = np.array([60])
+    phi = demonstrate.habitual(drawn.start[[i]], drawn.goal[[i]], length, int(length[0]))[0]
+    placed = np.asarray(drawn.wxyz_xyz_world_object[i], np.float64)
+    squeeze = np.asarray(grasps.q_squeeze[i], np.float64)
+    return SimpleNamespace(
+        shape=shape,
+        phi=phi,
+        q_squeeze=squeeze,
+        placed=placed,
+        plan=plan(hand, phi, squeeze, limits.HOME, SHORT),
+        cell=workcell.build(hand, shape, placed),
+    )

@@ -83,9 +83,7 @@ def drive_with(name, seed, plan, leave, **kwargs):
 
     clock.sleep(0.05)
     order = Order(plan, leave(plan, clock.now))
-    outcome = drive.run(
-        robot, order, cancel=cancel, clock=clock, sleep=sleep, **kwargs
-    )
+    outcome = drive.run(robot, order, cancel=cancel, clock=clock, sleep=sleep, **kwargs)
     return outcome, robot, fault
 
 
@@ -232,7 +230,10 @@ def test_what_must_not_start_does_not(short_plan, leave):
         assert not commands
         assert match in state.refusal
 
-    refused("did not pass: hand in table", order=Order(short_plan, leave(short_plan, now, ("hand in table",))))
+    refused(
+        "did not pass: hand in table",
+        order=Order(short_plan, leave(short_plan, now, ("hand in table",))),
+    )
     other = dataclasses.replace(
         short_plan, trajectory=curve.scaled(short_plan.trajectory, 1.0 + 1e-12)
     )
@@ -297,7 +298,7 @@ def test_a_stop_is_believed_only_if_places_agree_with_speeds(short_plan, leave):
     for i in range(2, 60):
         q = q + 0.002
         at = now + i * TICK
-        state, commands = executor.step(state, Inputs(at, joint_at(q, at)))
+        state, _ = executor.step(state, Inputs(at, joint_at(q, at)))
     assert state.phase is Phase.FAULT
     assert not state.confirmed
     assert state.reason.startswith(executor.NOT_CONFIRMED)
