@@ -28,9 +28,10 @@ from realdex_jax.data import teleop as door
 from realdex_jax.errors import ConfigError
 from realdex_jax.hand.load import HandModel, load
 from robot import plant, presets, recording, simulated, teleop
+from robot.interface import Trajectory
 from robot.recording import Recorder
 from robot.ros2 import Ros2Robot
-from robot.teleop import STEP_S, Sample, TeleopConfig, TeleopState
+from robot.teleop import STEP_S, Sample, TeleopConfig, TeleopState, Watch
 
 CONFIRMATION = "move the robot"
 """What is typed before a real robot moves."""
@@ -148,7 +149,7 @@ def drive(
     latency: list[float] = []
     waited = skipped = held = k = 0
     faults: list[str] = []
-    holding = False
+    watch = Watch()
     steps = int((len(samples) - 1) / speed) + 1
     begun = time.perf_counter()
     while k < steps:
@@ -158,8 +159,8 @@ def drive(
         if robot is not None:
             said = robot.faults()
             faults += said
-            now, holding = _watched(robot, now, holding, bool(said))
-        if holding:
+            now, watch = _served(robot, now, watch, bool(said))
+        if watch.phase != "going":
             held += 1
         else:
             now, followed = teleop.step(hand, config, now, sample)
@@ -187,19 +188,22 @@ def drive(
     return Timing(np.array(latency), seconds, skipped, waited, held, tuple(faults), off)
 
 
-def _watched(
-    robot: Ros2Robot, now: TeleopState, holding: bool, faulty: bool
-) -> tuple[TeleopState, bool]:
-    """Stops on a fault or a stale state; goes on from where the joints are once they rest."""
+def _served(
+    robot: Ros2Robot, now: TeleopState, before: Watch, faulty: bool
+) -> tuple[TeleopState, Watch]:
+    """Stops the robot on a fault or a stale state, and lets it go on when that is over."""
     state = robot.state()
     stale = state is None or time.monotonic() - state.received_s > _FRESH_S
-    if faulty or stale:
-        if not holding:
-            robot.stop()
-        return now, True
-    if holding and state is not None and np.abs(state.qd).max() < _STILL:
-        return teleop.resume(now, state.q), False
-    return now, holding
+    still = state is not None and bool(np.abs(state.qd).max() < _STILL)
+    watch, action = teleop.watch(before, time.monotonic(), faulty=faulty or stale, still=still)
+    if action == "stop":
+        robot.stop()
+    elif action == "settle" and state is not None:
+        at, rest = np.array([teleop.SETTLE_S / 2]), np.zeros((1, len(state.q)))
+        robot.send(Trajectory(state.names, at, state.q[None], rest))
+    elif action == "resume" and state is not None:
+        now = teleop.resume(now, state.q)
+    return now, watch
 
 
 def _source(args: Teleop) -> tuple[str, TeleopConfig, list[list[Sample]]]:

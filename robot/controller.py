@@ -37,6 +37,8 @@ class ControllerConfig:
     max_rate: tuple[float, ...] = ()
     """What joints are able to, rad/s; a trajectory that asks for more is refused. Empty: anything.
     """
+    pairs: tuple[tuple[int, int], ...] = ()
+    """Joints on one tendon: only the speed of their sum is asked of the robot."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -133,16 +135,23 @@ def accept(
         qd=np.concatenate([qd_now[None], qd[later]]),
         has_goal=True,
     )
-    if config.max_rate:
-        mean = np.abs(np.diff(new.q, axis=0)) / np.diff(new.t)[:, None]
-        asked = np.maximum(mean.max(0), np.abs(new.qd).max(0))
-        j = int((asked / config.max_rate).argmax())
-        if asked[j] > config.max_rate[j] * 1.001:
-            told = (
-                f"{config.names[j]} at {asked[j]:.2f} rad/s; it is able to {config.max_rate[j]:.2f}"
-            )
-            return state, f"it asks for {told}"
-    return new, ""
+    too_fast = _too_fast(config, new)
+    return (state, too_fast) if too_fast else (new, "")
+
+
+def _too_fast(config: ControllerConfig, state: ControllerState) -> str:
+    if not config.max_rate:
+        return ""
+    mean, at = np.diff(state.q, axis=0) / np.diff(state.t)[:, None], state.qd.copy()
+    for rate in (mean, at):
+        for i, j in config.pairs:
+            rate[:, [i, j]] = 0.5 * rate[:, [i, j]].sum(1, keepdims=True)
+    asked = np.maximum(np.abs(mean).max(0), np.abs(at).max(0))
+    j = int((asked / config.max_rate).argmax())
+    if asked[j] <= config.max_rate[j] * 1.001:
+        return ""
+    told = f"{asked[j]:.2f} rad/s of {config.names[j]}"
+    return f"it asks for {told}, which is able to {config.max_rate[j]:.2f}"
 
 
 def refusal(config: ControllerConfig, trajectory: Trajectory) -> str:
@@ -199,7 +208,21 @@ def judge(
     if not off[j] <= tolerance:
         what = "path" if over < config.goal_s else "goal"
         broken = f"{config.names[j]} is {off[j]:.3f} rad off, {what} tolerance {tolerance}"
-        return hold(config, state, now_s), broken
+        return _yield(config, state, now_s, np.asarray(q, np.float64)), broken
     if over >= config.goal_s:
         return dataclasses.replace(state, has_goal=False), ""
     return state, ""
+
+
+def _yield(
+    config: ControllerConfig, state: ControllerState, now_s: float, q: Float[np.ndarray, " j"]
+) -> ControllerState:
+    """Goes to where the joints are: what keeps them from where they should be is not pressed on."""
+    if not np.isfinite(q).all():
+        return hold(config, state, now_s)
+    q_now, qd_now = wanted(state, now_s)
+    return ControllerState(
+        t=np.array([now_s, now_s + 2.0 * config.brake_s]),
+        q=np.stack([q_now, q]),
+        qd=np.stack([qd_now, np.zeros_like(q)]),
+    )

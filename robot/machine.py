@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from realdex_jax.hand import joints
 from robot import controller, faults
 from robot.controller import ControllerConfig, ControllerState
 from robot.faults import Fault, FaultError
@@ -34,6 +35,11 @@ class Tick:
     """What controllers say went wrong."""
     wxyz_xyz_world_object: Float[np.ndarray, " 7"] | None = None
     """The object's true pose."""
+
+
+def _pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    found = ((f"rh_{joints.NAMES[a]}", f"rh_{joints.NAMES[b]}") for a, b in joints.COUPLED)
+    return tuple((names.index(a), names.index(b)) for a, b in found if a in names)
 
 
 @dataclasses.dataclass
@@ -78,6 +84,7 @@ class Machine:
                 goal_rad=_ARM_GOAL_RAD if of_arm else math.inf,
                 brake_s=preset.brake_s,
                 max_rate=tuple(MAX_RATE[columns].tolist()),
+                pairs=_pairs(part.ours),
             )
             start = controller.init(q[columns])
             self._servos[part.name] = _Servo(part, config, columns, start)

@@ -36,8 +36,8 @@ def take(
 ) -> tuple[Merged, tuple[str, ...]]:
     """Takes what a message says of our joints; other joints are passed over.
 
-    A message that is older than the last of the same joints, names a joint twice, has not one value
-    for each or values that are not finite is passed over as a whole.
+    A message that is older than the last of the same joints, names a joint twice or has values that
+    are not finite is passed over as a whole.
 
     Args:
         merged: What is known.
@@ -54,9 +54,6 @@ def take(
         return merged, ()
     if len(set(into)) != len(into):
         return merged, (f"joint states name {_doubled(message.names)} twice",)
-    if not len(message.q) == len(message.qd) == len(message.names):
-        counts = f"{len(message.names)} names, {len(message.q)} positions, {len(message.qd)}"
-        return merged, (f"joint states have {counts} velocities",)
     q, qd = np.asarray(message.q)[theirs], np.asarray(message.qd)[theirs]
     broken = ~(np.isfinite(q) & np.isfinite(qd))
     if broken.any():

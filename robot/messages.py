@@ -3,7 +3,7 @@
 import array
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -97,6 +97,11 @@ def _doubles(values: np.ndarray) -> "array.array[float]":
     return array.array("d", np.ascontiguousarray(values, np.float64).tobytes())
 
 
+def _each(values: Sequence[float], count: int) -> Float[np.ndarray, " j"]:
+    """One value for each joint; NaN, which is refused further on, where it is not one for each."""
+    return np.array(values, np.float64) if len(values) == count else np.full(count, np.nan)
+
+
 def _encode_states(state: JointState, stamp_s: float, message: Any) -> None:
     _stamp(message, stamp_s)
     message.name = list(state.names)
@@ -109,8 +114,8 @@ def _decode_states(message: Any) -> tuple[JointState, float]:
         stamp_s=stamp_s,
         received_s=time.monotonic(),
         names=tuple(message.name),
-        q=np.array(message.position, np.float64),
-        qd=np.array(message.velocity, np.float64),
+        q=_each(message.position, len(message.name)),
+        qd=_each(message.velocity, len(message.name)),
     )
     return state, stamp_s
 
@@ -134,10 +139,7 @@ def _decode_trajectory(message: Any) -> tuple[Trajectory, float]:
     j = len(message.joint_names)
     q, qd = np.full((2, len(message.points), j), np.nan)
     for i, point in enumerate(message.points):
-        # What has not one value for each joint stays NaN, and is refused as such.
-        for row, values in ((q[i], point.positions), (qd[i], point.velocities)):
-            if len(values) == j:
-                row[:] = values
+        q[i], qd[i] = _each(point.positions, j), _each(point.velocities, j)
     t = [p.time_from_start.sec + 1e-9 * p.time_from_start.nanosec for p in message.points]
     names = tuple(message.joint_names)
     return Trajectory(names, np.array(t, np.float64), q, qd), _stamp_of(message)

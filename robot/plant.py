@@ -1,6 +1,6 @@
 """What a simulated robot's controllers move: ideal joints, or MuJoCo's."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -19,11 +19,12 @@ MAX_RATE: Float[np.ndarray, " 30"] = np.concatenate(
     [arm.MAX_RATE, arm.WRIST_MAX_RATE, joints.MAX_RATE]
 )
 """What joints are able to, rad/s: the URDF's figures."""
-HOME = np.array([-2.6610, -2.6656, -2.4238, -1.1924, -1.0898, -3.1416])
+HOME = np.array([-2.6606, -2.6665, -2.4242, -1.1925, -1.0898, -3.1416])
 """Angles of the arm (rad) that put the palm where demonstrations begin on average, pointing ahead
 with the palm down: of the eight solutions one with the elbow up."""
 
 
+@runtime_checkable
 class Plant(Protocol):
     """Joints that follow set points in steps of time."""
 

@@ -69,8 +69,8 @@ class Preset:
     local: bool = False
     """Look for the robot on this machine alone."""
     stamped: bool = True
-    """Trajectories that begin at 0 say when that is. False has controllers begin when they get them: for a
-    robot whose clock is not this machine's."""
+    """Trajectories that begin at 0 say when that is. False has controllers begin when they get
+    them: for a robot whose clock is not this machine's."""
     heartbeat: str = ""
     """Topic of the client's sign of life, 50 a second; none if empty."""
     reports: str = ""

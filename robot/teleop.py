@@ -9,6 +9,8 @@ acceleration limits, so that a lost or wild tracker is followed no faster than t
 
 import dataclasses
 import functools
+import itertools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,7 @@ from realdex_jax import arm, pose, pytree
 from realdex_jax.data.motion import Motion
 from realdex_jax.hand import human, joints, torque
 from realdex_jax.hand.load import HandModel
-from realdex_jax.hand.retarget import RetargetConfig, retarget, retarget_sequence
+from realdex_jax.hand.retarget import RetargetConfig, retarget_sequence
 from robot.interface import RobotError, Trajectory
 from robot.presets import PARTS
 
@@ -28,8 +30,13 @@ NAMES: tuple[str, ...] = (*PARTS["arm"], *PARTS["hand"])
 """Joints: arm, wrist, hand; the order of every `q` of 30."""
 STEP_S = 0.01
 """Seconds between samples."""
+SETTLE_S = 0.4
+"""Seconds in which set points are put where joints are, before a stopped robot goes on."""
 
+_FIRST_STEPS = 12
 _ARM, _HAND = slice(0, 6), slice(8, 30)
+_AROUND = np.array(list(itertools.product((-0.08, 0.13), (-0.13, 0.08), (-0.27, 0.23))), np.float32)
+"""Corners of a box around hand and forearm in the palm's frame, two centimetres away, metres."""
 _LOWER = np.concatenate([arm.LOWER, arm.WRIST_LOWER, joints.LOWER])
 _UPPER = np.concatenate([arm.UPPER, arm.WRIST_UPPER, joints.UPPER])
 _MAX_RATE = np.concatenate([arm.MAX_RATE, arm.WRIST_MAX_RATE, joints.MAX_RATE])
@@ -47,6 +54,8 @@ class TeleopConfig:
     """Metres of the palm per metre of the tracker."""
     yaw: float = 0.0
     """Radians about the vertical from the tracker's world to the arm's base frame."""
+    table: float = -0.5
+    """Height of the table in the arm's base frame, metres; hand and forearm stay above."""
     low: tuple[float, float, float] = (0.35, -0.60, -0.42)
     """Corner of the box that the palm stays in, metres in the arm's base frame."""
     high: tuple[float, float, float] = (1.05, 0.60, 0.50)
@@ -103,9 +112,43 @@ class Followed:
     reached: Bool[Array, ""]
     """False where the arm has no near solution, or no tracker was seen, and it waits."""
     clamped: Bool[Array, ""]
-    """Whether the palm was kept inside its box."""
+    """Whether the palm's goal was kept inside its box and above the table."""
+    blocked: Bool[Array, ""]
+    """Whether the arm brakes because it would come too near to the table on its way."""
     behind: Float[Array, " 30"]
     """Radians from set points to goals: what speed limits left over."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Watch:
+    """Whether the robot is driven at all."""
+
+    phase: Literal["going", "stopped", "settling"] = "going"
+    until_s: float = 0.0
+    """When it goes on, after settling."""
+
+
+def watch(
+    before: Watch, now_s: float, *, faulty: bool, still: bool
+) -> tuple[Watch, Literal["", "stop", "settle", "resume"]]:
+    """What is to be done about a robot that reports faults or is not heard of.
+
+    It is stopped at once; when all is well and its joints rest, its set points are put where they
+    are, in `SETTLE_S`; then it is driven again.
+
+    Args:
+        before: Of the sample before.
+        now_s: The time.
+        faulty: A fault was reported, or the last state is old.
+        still: All joints rest.
+    """
+    if faulty:
+        return Watch("stopped"), "" if before.phase == "stopped" else "stop"
+    if before.phase == "stopped" and still:
+        return Watch("settling", now_s + SETTLE_S), "settle"
+    if before.phase == "settling" and now_s >= before.until_s:
+        return Watch(), "resume"
+    return before, ""
 
 
 def init(
@@ -117,7 +160,7 @@ def init(
         hand: The robot's hand.
         config: Of the run.
         q: Where the joints are, radians, order `NAMES`.
-        first: The first sample; fingers are searched from it without a start.
+        first: The first sample.
 
     Raises:
         RobotError: A sample of neither keypoints nor angles, or values that are not finite.
@@ -125,25 +168,20 @@ def init(
     _check(first)
     if np.shape(q) != (len(NAMES),) or not np.isfinite(q).all():
         raise RobotError(f"joints to begin with must be {len(NAMES)} finite angles")
-    phi = jnp.zeros(pose.SIZE)
-    if first.keypoints is not None:
-        phi = retarget(hand, jnp.asarray(first.keypoints, jnp.float32)[None], config.retarget).phi[
-            0
-        ]
     now = jnp.asarray(q, jnp.float32)
-    T_palm = _palm(now[_ARM])
-    state = TeleopState(
-        phi=phi,
+    begin = TeleopState(
+        phi=jnp.concatenate([jnp.asarray(joints.REST), jnp.zeros(6)]),
         q=now,
         qd=jnp.zeros(len(NAMES)),
         q_goal=now[_ARM],
         T_tracker=jnp.full(7, jnp.nan),
-        T_palm=T_palm.wxyz_xyz,
+        T_palm=_palm(now[_ARM]).wxyz_xyz,
     )
-    # Compiled here and not at the first sample; twice, as results may differ in type from these.
-    again, _ = step(hand, config, state, first)
-    jax.block_until_ready(step(hand, config, again, first))
-    return state
+    # The first posture may be far from the rest posture: it is sought in several steps.
+    state = begin
+    for _ in range(_FIRST_STEPS):
+        state, _ = step(hand, config, state, first)
+    return dataclasses.replace(begin, phi=jax.block_until_ready(state.phi))
 
 
 def resume(state: TeleopState, q: Float[np.ndarray, " 30"]) -> TeleopState:
@@ -209,9 +247,9 @@ def _step(
         q_hand = phi[: pose.JOINTS]
     q_goal, T_tracker, T_palm, reached, clamped = _arm_goal(config, state, tracker)
     goal = jnp.concatenate([q_goal, jnp.zeros(2), q_hand])
-    q, qd = _toward(config, state.q, state.qd, goal)
+    q, qd, blocked = _toward(config, state.q, state.qd, goal)
     new = TeleopState(phi, q, qd, q_goal, T_tracker, T_palm)
-    return new, Followed(reached, clamped, goal - q)
+    return new, Followed(reached, clamped, blocked, goal - q)
 
 
 def _arm_goal(
@@ -231,8 +269,10 @@ def _arm_goal(
     moved = config.scale * (turn @ (T_now.translation() - T_then.translation()))
     turned = turn @ T_now.rotation() @ T_then.rotation().inverse() @ turn.inverse()
     wanted = T_palm.translation() + moved
-    p = jnp.clip(wanted, np.array(config.low), np.array(config.high))
     R = (turned @ T_palm.rotation()).as_matrix()
+    floor = config.table - (_AROUND * R[2]).sum(-1).min()
+    low = jnp.maximum(np.array(config.low), jnp.stack([-jnp.inf, -jnp.inf, floor]))
+    p = jnp.clip(wanted, low, jnp.maximum(np.array(config.high), low))
     solutions, reachable = arm.inverse(R, p)
     # The whole turns of each joint nearest to where the goal was, within the limits.
     turns = jnp.round((state.q_goal - solutions) / (2.0 * np.pi))
@@ -247,7 +287,7 @@ def _arm_goal(
 
 def _toward(
     config: TeleopConfig, q: Float[Array, " 30"], qd: Float[Array, " 30"], goal: Float[Array, " 30"]
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, Array]:
     """One step toward a goal within speed and acceleration, slow enough to come to rest at it.
 
     On its way a pair of joints on one tendon may pass J1 <= J2: only their sum is driven.
@@ -264,9 +304,23 @@ def _toward(
     left = goal - q
     speed = jnp.minimum(jnp.minimum(able(jnp.abs(left)), jnp.abs(left) / STEP_S), fastest)
     v = jnp.clip(jnp.sign(left) * speed, qd - most * STEP_S, qd + most * STEP_S)
+    # Joints that lag lead the palm off its path: the arm brakes where it would end too low.
+    low, before = (_lowest(x, most, w) for x, w in ((q + v * STEP_S, v), (q, qd)))
+    slower = jnp.sign(qd) * jnp.maximum(jnp.abs(qd) - most * STEP_S, 0.0)
+    blocked = (low < config.table) & (low < before)
+    v = jnp.where(blocked & (np.arange(len(NAMES)) < _ARM.stop), slower, v)
     v = jnp.clip(v, -able(q - _LOWER), able(_UPPER - q))
     new = jnp.clip(q + v * STEP_S, _LOWER, _UPPER)
-    return new, (new - q) / STEP_S
+    return new, (new - q) / STEP_S, blocked
+
+
+def _lowest(
+    q: Float[Array, " 30"], most: Float[np.ndarray, " 30"], qd: Float[Array, " 30"]
+) -> Float[Array, ""]:
+    """How low hand and forearm are, in the base frame (m), when the arm has braked from now on."""
+    rest = (q + 0.5 * qd * jnp.abs(qd) / most)[_ARM]
+    R, p = arm.palm_pose(rest)
+    return p[2] + (_AROUND * R[2]).sum(-1).min()
 
 
 def _acceleration(config: TeleopConfig) -> Float[np.ndarray, " 30"]:
@@ -302,14 +356,14 @@ def of_motion(motion: Motion) -> list[Sample]:
 
 
 def of_keypoints(
-    keypoints: Float[np.ndarray, "t 21 3"],
+    keypoints: Float[np.ndarray, "..."],
     rate: float,
     wxyz_xyz_tracker: Float[np.ndarray, "t 7"] | None = None,
 ) -> list[Sample]:
     """Samples every `STEP_S` from keypoints (m) at another rate, in straight lines between frames.
 
     Args:
-        keypoints: Frames of a right hand.
+        keypoints: Frames (t 21 3) of a right hand.
         rate: Frames a second.
         wxyz_xyz_tracker: The tracker at the same times.
 
