@@ -231,7 +231,7 @@ def _one(
         console.print(chosen.verdict.text(), highlight=False, markup=False)
         console.print(f"  grasp {tried}: {subject.explanation}", highlight=False, markup=False)
         clips = _clips(config, hand, chosen, folder / "predicted.mp4", "predicted")
-        if real is not None and not _allowed(config, chosen, console):
+        if real is not None and not allowed(config, float(chosen.plan.trajectory.t[-1]), console):
             return told.ended("refused", "not told to move", tried=tried), clips
         robot = real or stack.enter_context(_simulated(config, chosen))
         if real is None:
@@ -355,9 +355,8 @@ def _simulated(config: Execute, chosen: Chosen) -> Iterator[Ros2Robot]:
         yield robot
 
 
-def _allowed(config: Execute, chosen: Chosen, console: Console) -> bool:
-    """Whether a person lets a real robot move."""
-    seconds = float(chosen.plan.trajectory.t[-1])
+def allowed(config: Execute, seconds: float, console: Console) -> bool:
+    """Whether a person at the terminal lets a real robot move for so many seconds."""
     if not config.execute:
         console.print("nothing moves without --execute", style="yellow")
         return False
