@@ -46,7 +46,7 @@ NOT_CONFIRMED = "STOP NOT CONFIRMED, press the emergency stop"
 class ExecutorConfig:
     """When it sends, and when it stops."""
 
-    watch: WatchConfig = WatchConfig()
+    watch: WatchConfig = dataclasses.field(default_factory=WatchConfig)
     """What a joint state must be to be believed."""
     stale_s: float = 0.05
     """Most seconds since the last good joint state, which comes at 100 Hz."""
