@@ -52,7 +52,7 @@ class PlanConfig:
     """Least seconds of the lift."""
     hold_s: float = 2.0
     """Seconds of the hold."""
-    arm_clear_m: float = 0.005
+    arm_clear_m: float = 0.002
     """Metres the arm keeps from itself, its pedestal and the table."""
     regular: float = 0.08
     """Least sine of elbow and second wrist joint: below, the arm is near a singular pose."""
@@ -245,10 +245,12 @@ def _why_none(paths: ArmPaths, config: PlanConfig) -> str:
             "branches meet"
         )
     clear, regular = (np.asarray(x)[0][serves] for x in (paths.clear_m, paths.regular))
+    best = int(clear.argmax())
     return (
-        f"{serves.sum()} branches follow the motion, but none clear: least distances "
-        f"{np.round(clear, 3).tolist()} m (wanted {config.arm_clear_m}), least sines "
-        f"{np.round(regular, 3).tolist()} (wanted {config.regular})"
+        f"{serves.sum()} of the arm's branches follow the motion, none clear: the best comes "
+        f"within {1000 * clear[best]:.0f} mm of itself, pedestal or table (allowed "
+        f"{1000 * config.arm_clear_m:.0f}), with a least sine of {regular[best]:.2f} of elbow and "
+        f"second wrist joint (allowed {config.regular})"
     )
 
 
@@ -328,7 +330,7 @@ def _timed(
     parts = []
     for i, (a, b) in enumerate(itertools.pairwise(way)):
         parts.append(stretched(_straight(a, b), config.open_s if i == 0 else config.approach_s))
-    own = (len(reach) - 1) / RATE
+    own = (len(reach) + _DEGREE) / RATE
     parts.append(stretched(_through(reach), config.stretch * own))
     ends = [sum(float(part.t[-1]) for part in parts)]
     squeezed = reach[-1].copy()
@@ -370,26 +372,31 @@ def _straight(a: np.ndarray, b: np.ndarray) -> _Part:
 
 
 def _through(q: Float[np.ndarray, "t 30"]) -> _Part:
-    """A curve through frames, evenly in time, with continuous jerk.
+    """A quintic B-spline with the frames as its control points, evenly in time.
 
-    The arm's goes through them: a milliradian of it is a millimetre of the palm. The hand's has
-    them for its control points, so that it never leaves the joints' limits between frames at them;
-    in mid-motion it passes them by what they bend, within milliradians.
+    It stays between its control points, so within limits and with J1 <= J2, where a spline through
+    frames that rest at a limit would swing beyond; and it smooths. A frame is passed at a distance
+    of a quarter of its second difference; the arm's frames are moved by that beforehand, so that
+    the palm is where it should be.
     """
-    rest = np.zeros(q.shape[1])
-    held = [(1, rest), (2, rest)]
-    through = make_interp_spline(np.linspace(0.0, 1.0, len(q)), q, k=5, bc_type=(held, held))
-    inside = np.concatenate([q[:1], q[:1], q, q[-1:], q[-1:]])
-    points = np.concatenate([through.c[:, limits.ARM], inside[:, limits.ARM.stop :]], axis=1)
-    return _Part(BSpline(through.t, points, 5))
+    held = np.concatenate([q[:1]] * _DEGREE + [q] + [q[-1:]] * _DEGREE)  # at rest at both ends
+    near = np.stack([np.convolve(x, _WEIGHTS, "same") for x in held[:, limits.ARM].T], axis=1)
+    inner = slice(_DEGREE, -_DEGREE)
+    held[inner, limits.ARM] += (held[:, limits.ARM] - near)[inner]
+    pieces = len(held) - _DEGREE
+    knots = np.arange(-_DEGREE, len(held) + 1) / pieces
+    return _Part(BSpline(knots, held, _DEGREE))
 
 
+_DEGREE = 5
+_WEIGHTS = np.array([1.0, 26.0, 66.0, 26.0, 1.0]) / 120.0
+"""What control points weigh where the middle one of them counts most."""
 _FINE = 8
 
 
 def _stretched(hand: HandModel, part: _Part, least_s: float, *, config: PlanConfig) -> Trajectory:
     """The part in as many seconds as it needs, at least `least_s`; both before `speed`."""
-    pieces = max(len(part.spline.t) - 11, 1)
+    pieces = len(part.spline.t) - 2 * _DEGREE - 1
     u = np.linspace(0.0, 1.0, max(pieces * _FINE, 200) + 1)
     first, second, third = (np.abs(part.spline(u, nu=k)).max(0) for k in (1, 2, 3))
     needed = max(
@@ -407,5 +414,4 @@ def _stretched(hand: HandModel, part: _Part, least_s: float, *, config: PlanConf
     u = np.linspace(0.0, 1.0, steps + 1)
     qd = part.spline(u, nu=1) / seconds
     qd[[0, -1]] = 0.0
-    q = np.clip(part.spline(u), limits.LOWER, limits.UPPER)
-    return Trajectory(limits.NAMES, np.arange(steps + 1) * curve.STEP, q, qd)
+    return Trajectory(limits.NAMES, np.arange(steps + 1) * curve.STEP, part.spline(u), qd)

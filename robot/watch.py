@@ -17,6 +17,9 @@ class WatchConfig:
     """Most that a joint may move between two states beyond what its greatest speed allows."""
     beyond_rad: float = 0.05
     """Most that a joint may be measured beyond its limits."""
+    push: float = 2.0
+    """How many times faster than by its own motor, by the URDF, a joint of the hand may move: a
+    finger that slips off an edge snaps. The arm's may not."""
     future_s: float = 0.05
     """Most that a state may have come later than now: clocks that are not the same."""
 
@@ -80,15 +83,16 @@ def look(
     if off.max() > config.beyond_rad:
         j = int(off.argmax())
         return seen, f"{limits.NAMES[j]} at {q[j]:.3f} rad, {off[j]:.3f} beyond its limit"
-    fast = np.abs(qd) - 2.0 * limits.MAX_RATE
-    if fast.max() > 0.0:
+    fast = np.abs(qd) / _greatest(config)
+    if fast.max() > 1.0:
         j = int(fast.argmax())
-        return seen, f"{limits.NAMES[j]} at {qd[j]:.3f} rad/s, its greatest {qd[j] - fast[j]:.3f}"
+        greatest = _greatest(config)[j]
+        return seen, f"{limits.NAMES[j]} at {qd[j]:.3f} rad/s, its greatest {greatest:.3f}"
     delay = joint.received_s - joint.stamp_s
     if seen is None:
         return Seen(q, qd, joint.stamp_s, joint.received_s, delay, joint.received_s), ""
     passed = joint.stamp_s - seen.stamp_s
-    jump = np.abs(q - seen.q) - 2.0 * limits.MAX_RATE * min(passed, 1.0)
+    jump = np.abs(q - seen.q) - _greatest(config) * min(passed, 1.0)
     if jump.max() > config.jump_rad:
         j = int(jump.argmax())
         moved = q[j] - seen.q[j]
@@ -98,3 +102,9 @@ def look(
     came = joint.received_s - (delay - least)
     changed = seen.changed_s if same else came
     return Seen(q, qd, joint.stamp_s, came, least, changed), ""
+
+
+def _greatest(config: WatchConfig) -> Float[np.ndarray, " 30"]:
+    """Speeds (rad/s) beyond which a joint state is not believed."""
+    urdf = 2.0 * limits.MAX_RATE
+    return np.concatenate([urdf[limits.ARM], config.push * urdf[limits.ARM.stop :]])

@@ -53,7 +53,8 @@ FAULTS = {
     "client late": (NEVER, STOPS, "late|stale"),
     "ctrl-c twice": (NEVER, (Phase.IDLE,), "operator"),
     "cancel": (NEVER, (Phase.IDLE,), "cancelled by the test"),
-    "cancel ignored": (NEVER, STOPS, executor.NOT_CONFIRMED),
+    # In the parts in which nothing moves it stands, whether it listens or not.
+    "cancel ignored": (NEVER, (*STOPS, Phase.IDLE), f"{executor.NOT_CONFIRMED}|stop confirmed"),
     "stop slow": (NEVER, (Phase.IDLE,), "confirmed"),
     "stop raises": (NEVER, STOPS, "stop service is gone"),
 }
@@ -98,6 +99,9 @@ def check_safe(name, outcome, robot, fault):
         assert robot.stops  # it was asked to stop
         last = robot.sent[-1][0]
         assert last <= robot.stops[0] + 1e-9  # and nothing was sent after
+        if outcome.confirmed:  # then it is true
+            end = robot.clock.now
+            assert max(v for t, v in robot.speeds if t > end - 0.15) < 0.02
     if name in UNCONFIRMED:
         assert not outcome.confirmed
         assert executor.NOT_CONFIRMED in outcome.text()
@@ -140,6 +144,25 @@ def test_no_fault_is_unsafe(name, short_plan, leave):
 def test_no_fault_is_unsafe_at_any_time(name, short_plan, leave):
     for seed in range(20):
         check_safe(name, *drive_with(name, 100 + seed, short_plan, leave))
+
+
+def test_a_cancel_that_is_ignored_is_reported(short_plan, leave):
+    """In mid-reach."""
+    clock = Clock()
+    fault = Fault("cancel ignored", short_plan.ends[0] - 1.0)
+    robot = FakeRobot(clock, limits.HOME, fault, np.random.default_rng(0))
+    clock.sleep(0.05)
+    outcome = drive.run(
+        robot,
+        Order(short_plan, leave(short_plan, clock.now)),
+        cancel=lambda: "the test" if robot.on("cancel ignored") else "",
+        clock=clock,
+        sleep=clock.sleep,
+    )
+    assert outcome.phase is Phase.FAULT
+    assert executor.NOT_CONFIRMED in outcome.text()
+    assert "it stands after" in outcome.reason  # for what was sent ends at rest
+    assert len(robot.stops) > 4
 
 
 def test_motion_stops_soon_after_a_fault(short_plan, leave):
