@@ -101,12 +101,25 @@ def _generate(
 
 
 def situations(
-    hand: HandModel, shape: ObjectShape, grasps: GraspSet, seed: int
+    hand: HandModel,
+    shape: ObjectShape,
+    grasps: GraspSet,
+    seed: int,
+    wxyz_xyz_world_object: Float[np.ndarray, " 7"] | None = None,
 ) -> tuple[Asked, World, SdfGrids]:
-    """One drawn situation per grasp: nothing is demonstrated, the goal alone is known."""
+    """One drawn situation per grasp: nothing is demonstrated, the goal alone is known.
+
+    Args:
+        hand: The hand.
+        shape: The object.
+        grasps: Its grasps, in the object frame.
+        seed: Of what is drawn.
+        wxyz_xyz_world_object: Where the object stands; if None as an operator would put it for each
+            grasp.
+    """
     rng = np.random.default_rng(seed)
     grid = sdf.build(shape)
-    drawn = _clear(hand, shape, grasps, grid, rng)
+    drawn = _clear(hand, shape, grasps, grid, rng, wxyz_xyz_world_object)
     lengths = np.asarray(drawn.lengths)
     frames = int(lengths.max())
     phi = np.repeat(np.asarray(drawn.goal)[:, None], frames, axis=1)
@@ -129,17 +142,28 @@ def _clear(
     grasps: GraspSet,
     grid: sdf.SdfGrid,
     rng: np.random.Generator,
+    wxyz_xyz_world_object: Float[np.ndarray, " 7"] | None,
 ) -> Attempts:
     """Situations whose start is clear of the object; one start in a thousand is drawn again."""
     config = demonstrate.DemonstrationConfig()
-    drawn = demonstrate.draw(shape, grasps, len(grasps), rng, config, in_order=True)
+    again = functools.partial(
+        demonstrate.draw,
+        shape,
+        grasps,
+        len(grasps),
+        rng,
+        config,
+        in_order=True,
+        wxyz_xyz_world_object=wxyz_xyz_world_object,
+    )
+    drawn = again()
     for _ in range(_REDRAWS):
         placed = jnp.asarray(drawn.wxyz_xyz_world_object)
         depths = touch.depths(hand, grid, jnp.asarray(drawn.start), placed)
         inside = np.asarray(jnp.maximum(*depths)) > 0.0
         if not inside.any():
             break
-        fresh = demonstrate.draw(shape, grasps, len(grasps), rng, config, in_order=True)
+        fresh = again()
         drawn = jax.tree.map(
             lambda new, old: np.where(inside.reshape(-1, *[1] * (old.ndim - 1)), new, old),  # noqa: B023
             fresh,

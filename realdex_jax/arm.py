@@ -46,6 +46,16 @@ LINKS = (
     "rh_forearm",
 )
 """Link names of the URDF; the order of the links axis."""
+WRIST_JOINTS = ("rh_WRJ2", "rh_WRJ1")
+"""The hand's two wrist joints, from the forearm on: about y of the forearm, then x of the wrist."""
+WRIST_UPPER = np.array([0.174533, 0.488692], np.float32)
+"""Upper limits of the wrist joints, radians."""
+WRIST_LOWER = np.array([-0.523599, -0.698132], np.float32)
+"""Lower limits of the wrist joints, radians."""
+WRIST_MAX_RATE = np.array([2.0, 2.0], np.float32)
+"""Greatest speeds of the wrist joints in the URDF, radians per second."""
+P_FOREARM_WRIST = np.array([0.0, -0.010, 0.21301], np.float32)
+"""Where the first wrist joint is in the forearm frame, metres; the second is above it."""
 P_FOREARM_PALM = np.array([0.0, -0.010, 0.24701], np.float32)
 """Palm origin in the hand's forearm frame with both wrist joints at zero, m; it is not turned."""
 BRANCHES = np.array(list(itertools.product((1, -1), repeat=3)), np.float32)
@@ -85,6 +95,17 @@ _CAPSULES: tuple[tuple[str, tuple[float, ...], tuple[float, ...], float], ...] =
 CAPSULE_LINK = np.array([LINKS.index(name) for name, *_ in _CAPSULES])
 """Which of `LINKS` each capsule of `capsules` belongs to."""
 _P_LINK_ENDS = np.array([ends for _, *ends, _ in _CAPSULES], np.float32)
+_UNCHANGING = {(0, 2), (4, 6), (4, 7)}
+PAIRS = np.array(
+    [
+        (a, b)
+        for a, b in itertools.combinations(range(len(_CAPSULES)), 2)
+        if min(CAPSULE_LINK[b], 6) - CAPSULE_LINK[a] >= 2
+        and (CAPSULE_LINK[a], CAPSULE_LINK[b]) not in _UNCHANGING
+    ]
+)
+"""Pairs of capsules that must not touch: on links two joints apart or more, less those of links
+whose distance no joint changes. Of these the base and the upper arm overlap by their round ends."""
 _RADIUS = np.array([radius for *_, radius in _CAPSULES], np.float32)
 
 

@@ -1,7 +1,7 @@
 """What a robot is to the rest: joint states that come, trajectories that go, and a stop."""
 
 import dataclasses
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -43,6 +43,7 @@ class Trajectory:
     """Velocities, radians per second."""
 
 
+@runtime_checkable
 class Robot(Protocol):
     """Arm and hand, whether real or simulated. Calls return at once."""
 

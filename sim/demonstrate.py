@@ -110,11 +110,12 @@ def draw(
     config: DemonstrationConfig,
     *,
     in_order: bool = False,
+    wxyz_xyz_world_object: Float[np.ndarray, " 7"] | None = None,
 ) -> Attempts:
     """Draws situations: grasp (or the grasps in order), place of the object, start.
 
     The object is turned so that the forearm of the grasp points toward the arm, as an operator
-    would put it, give or take `config.yaw_spread`.
+    would put it, give or take `config.yaw_spread`; unless its pose is given.
     """
     grasp = np.arange(count) if in_order else rng.integers(len(grasps), size=count)
     phi = np.asarray(grasps.phi, np.float64)[grasp]
@@ -128,6 +129,10 @@ def draw(
     p_world_object = np.zeros((count, 3))
     p_world_object[:, :2] = config.object_spread * rng.normal(size=(count, 2))
     p_world_object[:, 2] = -shape.bounds[0, 2]
+    if wxyz_xyz_world_object is not None:
+        quaternion = np.tile(wxyz_xyz_world_object[:4], (count, 1))
+        R_world_object = Rotation.from_quat(quaternion, scalar_first=True)
+        p_world_object = np.tile(wxyz_xyz_world_object[4:], (count, 1))
     p_goal = R_world_object.apply(phi[:, 22:25]) + p_world_object
     goal = np.concatenate(
         [phi[:, :22], p_goal, (R_world_object * R_object_palm).as_rotvec()], axis=1

@@ -111,7 +111,7 @@ def still_scene(hand: HandModel, shape: Pieces, physics: Physics) -> StillScene:
     """
     source = mujoco.MjModel.from_xml_path(str(hand.mjcf))
     spec = mujoco.MjSpec()
-    _set_options(spec, physics.timestep, physics.impratio, physics)
+    set_options(spec, physics.timestep, physics.impratio, physics)
     spec.option.gravity = [0.0, 0.0, -physics.gravity]
     links = []
     for link, name in enumerate(hand.link_names):
@@ -130,9 +130,9 @@ def still_scene(hand: HandModel, shape: Pieces, physics: Physics) -> StillScene:
                 contype=1,
                 conaffinity=0,
             )
-    _add_object(spec, shape, contype=0, conaffinity=1)
-    _set_contact(spec, physics.contact)
-    model = _compile(spec, shape, physics.mass)
+    add_object(spec, shape, contype=0, conaffinity=1)
+    set_contact(spec, physics.contact)
+    model = compile_scene(spec, shape, physics.mass)
     body = model.body(OBJECT).id
     return StillScene(model, np.array(links), body, model.body_ipos[body].copy())
 
@@ -152,15 +152,15 @@ def actuated_scene(hand: HandModel, shape: Pieces, physics: StrictPhysics) -> Ac
         PhysicsError: A piece of the object is flat, empty or not finite.
     """
     spec = mujoco.MjSpec.from_file(str(hand.mjcf))
-    _set_options(spec, physics.timestep, physics.impratio, physics)
+    set_options(spec, physics.timestep, physics.impratio, physics)
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.noslip_iterations = physics.noslip_iterations
     spec.option.gravity = [0.0, 0.0, 0.0]
-    control = _actuate(spec, physics)
-    _add_object(spec, shape, contype=1, conaffinity=1)
-    _set_contact(spec, physics.contact)
-    _exclude_overlapping(spec, hand)
-    model = _compile(spec, shape, physics.mass)
+    control = actuate(spec, physics)
+    add_object(spec, shape, contype=1, conaffinity=1)
+    set_contact(spec, physics.contact)
+    exclude_overlapping(spec, hand)
+    model = compile_scene(spec, shape, physics.mass)
     body = model.body(OBJECT).id
     free = model.joint(OBJECT)
     return ActuatedScene(
@@ -193,7 +193,7 @@ def lift_scene(hand: HandModel, shape: Pieces, physics: LiftPhysics) -> LiftScen
         PhysicsError: A piece of the object is flat, empty or not finite.
     """
     spec = mujoco.MjSpec.from_file(str(hand.mjcf))
-    _set_options(spec, physics.timestep, physics.impratio, physics)
+    set_options(spec, physics.timestep, physics.impratio, physics)
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.gravity = [0.0, 0.0, -physics.gravity]
     palm = hand.link_names[0]
@@ -207,13 +207,13 @@ def lift_scene(hand: HandModel, shape: Pieces, physics: LiftPhysics) -> LiftScen
     weld.data[:11] = [0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1]  # anchor, offset, turn, torque scale
     weld.solref = [-1.0 / physics.timestep**2, -1.0 / physics.timestep]
     weld.solimp = [_IMPEDANCE, _IMPEDANCE, 0.001, 0.5, 2.0]
-    control = _actuate(spec, physics)
-    _add_object(spec, shape, contype=1, conaffinity=1)
+    control = actuate(spec, physics)
+    add_object(spec, shape, contype=1, conaffinity=1)
     plane = mujoco.mjtGeom.mjGEOM_PLANE
     spec.worldbody.add_geom(name=TABLE, type=plane, size=[1.0, 1.0, 0.1])
-    _set_contact(spec, physics.contact)
-    _exclude_overlapping(spec, hand)
-    model = _compile(spec, shape, physics.mass)
+    set_contact(spec, physics.contact)
+    exclude_overlapping(spec, hand)
+    model = compile_scene(spec, shape, physics.mass)
     return LiftScene(
         model=model,
         palm_qpos=int(model.joint(palm).qposadr[0]),
@@ -225,12 +225,13 @@ def lift_scene(hand: HandModel, shape: Pieces, physics: LiftPhysics) -> LiftScen
     )
 
 
-def _set_options(
+def set_options(
     spec: mujoco.MjSpec,
     timestep: float,
     impratio: float,
     physics: Physics | StrictPhysics | LiftPhysics,
 ) -> None:
+    """Sets time step, friction cone and solver."""
     spec.option.timestep = timestep
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     spec.option.impratio = impratio
@@ -239,7 +240,8 @@ def _set_options(
     spec.option.ls_iterations = physics.line_search_iterations
 
 
-def _set_contact(spec: mujoco.MjSpec, contact: Contact) -> None:
+def set_contact(spec: mujoco.MjSpec, contact: Contact) -> None:
+    """Gives every geometry the same contact."""
     for geom in spec.geoms:
         geom.friction = [contact.sliding, contact.torsional, contact.rolling]
         geom.condim = contact.dimensions
@@ -247,7 +249,12 @@ def _set_contact(spec: mujoco.MjSpec, contact: Contact) -> None:
         geom.solimp = list(contact.solimp)
 
 
-def _add_object(spec: mujoco.MjSpec, shape: Pieces, contype: int, conaffinity: int) -> None:
+def add_object(spec: mujoco.MjSpec, shape: Pieces, contype: int, conaffinity: int) -> None:
+    """Adds the object as a free body of convex meshes.
+
+    Raises:
+        PhysicsError: A piece is flat, empty or not finite.
+    """
     body = spec.worldbody.add_body(name=OBJECT)
     body.add_freejoint(name=OBJECT)
     if not shape.pieces:
@@ -280,23 +287,34 @@ def _add_object(spec: mujoco.MjSpec, shape: Pieces, contype: int, conaffinity: i
         )
 
 
-def _actuate(spec: mujoco.MjSpec, physics: StrictPhysics | LiftPhysics) -> np.ndarray:
-    """Replaces the actuators by 18 for positions, adds the mechanical stops; see `control`."""
+def actuate(
+    spec: mujoco.MjSpec, physics: StrictPhysics | LiftPhysics, prefix: str = ""
+) -> Float[np.ndarray, "18 22"]:
+    """Adds 18 actuators for positions and the mechanical stops, in the place of those there are.
+
+    Args:
+        spec: The model, with the hand's joints and tendons.
+        physics: Gain and limit of the actuators.
+        prefix: Before the hand's names in the model.
+
+    Returns:
+        `ActuatedScene.control`.
+    """
     for actuator in list(spec.actuators):
         spec.delete(actuator)
     coupled = {j for pair in joints.COUPLED for j in pair}
     columns: list[list[int]] = []
     for j, name in enumerate(joints.NAMES):
         if j not in coupled:
-            _add_position_actuator(spec, name, mujoco.mjtTrn.mjTRN_JOINT, physics)
+            _add_position_actuator(spec, prefix + name, mujoco.mjtTrn.mjTRN_JOINT, physics)
             columns.append([j])
     for j2, j1 in joints.COUPLED:
-        finger = joints.NAMES[j1][:2]
+        finger = prefix + joints.NAMES[j1][:2]
         _add_position_actuator(spec, f"{finger}J0", mujoco.mjtTrn.mjTRN_TENDON, physics)
         columns.append([j2, j1])
         stop = spec.add_tendon(name=f"{finger}stop", limited=True, range=[-np.pi, 0.0])
-        stop.wrap_joint(joints.NAMES[j1], 1.0)
-        stop.wrap_joint(joints.NAMES[j2], -1.0)
+        stop.wrap_joint(prefix + joints.NAMES[j1], 1.0)
+        stop.wrap_joint(prefix + joints.NAMES[j2], -1.0)
     control = np.zeros((len(columns), len(joints.NAMES)))
     for row, column in enumerate(columns):
         control[row, column] = 1.0
@@ -315,7 +333,7 @@ def _add_position_actuator(
     actuator.forcerange = [-physics.torque_limit, physics.torque_limit]
 
 
-def _exclude_overlapping(spec: mujoco.MjSpec, hand: HandModel) -> None:
+def exclude_overlapping(spec: mujoco.MjSpec, hand: HandModel, prefix: str = "") -> None:
     """Lets link pairs too near in the tree pass: their primitives overlap by construction.
 
     MuJoCo filters parent and child by itself, but not where the parent is the world, and not
@@ -324,10 +342,15 @@ def _exclude_overlapping(spec: mujoco.MjSpec, hand: HandModel) -> None:
     for a, name in enumerate(hand.link_names):
         for b in range(a + 1, len(hand.link_names)):
             if hand.hops[a, b] < MIN_HOPS:
-                spec.add_exclude(bodyname1=name, bodyname2=hand.link_names[b])
+                spec.add_exclude(bodyname1=prefix + name, bodyname2=prefix + hand.link_names[b])
 
 
-def _compile(spec: mujoco.MjSpec, shape: Pieces, mass: float) -> mujoco.MjModel:
+def compile_scene(spec: mujoco.MjSpec, shape: Pieces, mass: float) -> mujoco.MjModel:
+    """Compiles, and scales the object to its mass (kg).
+
+    Raises:
+        PhysicsError: MuJoCo refuses the object.
+    """
     try:
         model = spec.compile()
     except ValueError as error:

@@ -1,0 +1,132 @@
+"""What became of runs of the robot: how each ended, its timeline, the table and the page."""
+
+import dataclasses
+import html
+import json
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from realdex_jax.evaluation import report, results
+
+_STYLE = """body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 76rem;
+  padding: 1.5rem; color: #1b2430; } td, th { padding: .3rem .7rem; text-align: left;
+  border-bottom: 1px solid #d8dee6; vertical-align: top; } figure { display: inline-block;
+  margin: .5rem; } video { max-width: 36rem; }"""
+
+Ending = Literal[
+    "lifted", "not lifted", "no grasp holds", "no plan passes", "refused", "cancelled", "fault"
+]
+"""How a run may end; there is no other way."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run and how it ended."""
+
+    object: str
+    seed: int
+    ending: Ending
+    reason: str
+    """Why, in words; empty where the object was lifted."""
+    risen_cm: float
+    """How much higher the object ended."""
+    confirmed: bool
+    """Whether joint states show that the robot stands or holds."""
+    tried: int
+    """Grasps whose plans were tried."""
+    timeline: tuple[tuple[str, float], ...]
+    """Seconds of each stage."""
+
+
+@dataclasses.dataclass(eq=False)
+class Told:
+    """The timeline of a run, printed as it goes."""
+
+    object: str
+    seed: int
+    console: Console
+    timeline: list[tuple[str, float]] = dataclasses.field(default_factory=list)
+    """Seconds of each stage."""
+    last_s: float = dataclasses.field(default_factory=time.monotonic)
+
+    def spent(self, stage: str) -> None:
+        """Ends a stage."""
+        now = time.monotonic()
+        self.timeline.append((stage, now - self.last_s))
+        self.console.print(f"{stage:<20}{now - self.last_s:6.1f} s", highlight=False)
+        self.last_s = now
+
+    def ended(
+        self,
+        ending: Ending,
+        reason: str = "",
+        risen_m: float = 0.0,
+        confirmed: bool = True,
+        tried: int = 0,
+    ) -> Run:
+        """Ends the run."""
+        self.console.print(f"[bold]{ending}[/bold]", highlight=False)
+        return Run(
+            self.object,
+            self.seed,
+            ending,
+            reason,
+            round(100.0 * risen_m, 2),
+            confirmed,
+            tried,
+            tuple((name, round(seconds, 3)) for name, seconds in self.timeline),
+        )
+
+
+def show(runs: Sequence[Run], console: Console) -> None:
+    """Prints a table, and why what failed did."""
+    table = Table(title=f"{sum(one.ending == 'lifted' for one in runs)} of {len(runs)} lifted")
+    for name in ("object", "seed", "ending", "rose (cm)", "grasps tried", "seconds"):
+        table.add_column(name, justify="left" if name in ("object", "ending") else "right")
+    for one in runs:
+        seconds = sum(s for _, s in one.timeline)
+        row = (one.object, one.seed, one.ending, one.risen_cm, one.tried, f"{seconds:.0f}")
+        table.add_row(*map(str, row))
+    console.print(table)
+    for one in runs:
+        if one.reason:
+            console.print(f"{one.object} {one.seed}: {one.reason}", highlight=False, markup=False)
+
+
+def save(out: Path, runs: Sequence[Run], clips: Sequence[report.Clip]) -> None:
+    """Writes what there is so far: a run that is killed loses itself alone."""
+    found = {
+        "command": " ".join(["python -m robot.execute", *map(shlex.quote, sys.argv[1:])]),
+        "commit": results.commit(),
+        "device": results.device(),
+        "versions": results.versions(),
+        "runs": [dataclasses.asdict(one) for one in runs],
+    }
+    results.write_whole(out / "results.json", json.dumps(found, indent=1) + "\n")
+    e = html.escape
+    rows = "".join(
+        f"<tr><td>{e(one.object)}</td><td>{one.seed}</td><td>{e(one.ending)}</td>"
+        f"<td>{one.risen_cm}</td><td>{one.tried}</td><td>{e(one.reason)}</td>"
+        f"<td>{e(', '.join(f'{name} {seconds:.1f}' for name, seconds in one.timeline))}</td></tr>"
+        for one in runs
+    )
+    shown = "".join(
+        f"<figure>{clip.html}<figcaption>{e(clip.group)}: {e(clip.caption)}</figcaption></figure>"
+        for clip in clips
+    )
+    lifted = sum(one.ending == "lifted" for one in runs)
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Executions</title>'
+        f"<style>{_STYLE}</style></head><body><h1>{lifted} of {len(runs)} lifted</h1>"
+        f"<p>{e(found['command'])}, commit {e(str(found['commit']))}</p><table><tr><th>object</th>"
+        "<th>seed</th><th>ending</th><th>rose (cm)</th><th>grasps tried</th><th>why</th>"
+        f"<th>seconds</th></tr>{rows}</table>{shown}</body></html>\n"
+    )
+    report.save_html(page, out / "report.html")

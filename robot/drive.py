@@ -1,0 +1,231 @@
+"""The loop that runs the executor against a robot at 100 Hz, and the log of what was sent."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from robot import executor
+from robot.executor import Command, ExecutorConfig, Inputs, Order, Phase, Send, State
+from robot.interface import Robot, RobotError
+
+T = TypeVar("T")
+Write = Callable[[dict[str, Any]], None]
+
+CYCLE_S = 0.01
+"""Seconds between two steps."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    phase: Phase
+    """`HOLDING` where the plan was driven to its end, `IDLE` where it was cancelled or refused."""
+    reason: str
+    """Why, in words; empty where all went as planned."""
+    confirmed: bool
+    """Whether joint states show that the robot stands, or it holds as planned."""
+    seconds: float
+    """From the start to the end."""
+    sent: int
+    """Commands to move that were sent."""
+
+    @property
+    def completed(self) -> bool:
+        """Whether the plan was driven to its end."""
+        return self.phase is Phase.HOLDING
+
+    def text(self) -> str:
+        """One line for a person; a stop that is not confirmed is loud."""
+        said = self.reason or "driven to its end"
+        line = f"{self.phase}: {said} ({self.seconds:.1f} s, {self.sent} commands)"
+        if self.confirmed:
+            return line
+        banner = "!" * 72
+        return f"{banner}\n{executor.NOT_CONFIRMED}\n{line}\n{banner}"
+
+
+def run(
+    robot: Robot,
+    order: Order,
+    config: ExecutorConfig | None = None,
+    *,
+    log: Path | None = None,
+    cancel: Callable[[], str] = lambda: "",
+    on_phase: Callable[[State], None] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+    wait_s: float = 2.0,
+    give_up_s: float = 3.0,
+) -> Outcome:
+    """Drives an order, and comes back when it is done or the robot has been asked to stop.
+
+    Whatever the client raises, Ctrl-C included and as often as it comes, asks the robot to stop,
+    and the joint states whether it did.
+
+    Args:
+        robot: The robot.
+        order: The plan and its verdict.
+        config: When the executor sends and stops; `ExecutorConfig()` if None.
+        log: File for one JSON line per event, every command to move in full; it must not exist.
+        cancel: Asked at every step; who cancels, or nothing.
+        on_phase: Told of every new phase.
+        clock: Monotonic seconds, the clock of `JointState.received_s`.
+        sleep: Waits for so many seconds.
+        wait_s: Most seconds for a first joint state.
+        give_up_s: Seconds after which a stop is no longer waited for.
+
+    Raises:
+        RobotError: The log cannot be begun; nothing was sent.
+    """
+    config = config or ExecutorConfig()
+    with _logging(log) as write:
+        return _run(robot, order, config, write, cancel, on_phase, clock, sleep, wait_s, give_up_s)
+
+
+def _run(
+    robot: Robot,
+    order: Order,
+    config: ExecutorConfig,
+    write: Write,
+    cancel: Callable[[], str],
+    on_phase: Callable[[State], None] | None,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+    wait_s: float,
+    give_up_s: float,
+) -> Outcome:
+    begun = clock()
+    state, sent, asked = State(), 0, False
+    pending: list[str] = []
+    cancelled = ""
+    cycle = 0
+    write(
+        {
+            "event": "begin",
+            "digest": order.verdict.digest,
+            "verdict": order.verdict.text(),
+            "seconds": float(order.plan.trajectory.t[-1]),
+            "names": list(order.plan.trajectory.names),
+            "config": dataclasses.asdict(config),
+        }
+    )
+    while True:
+        try:
+            now = clock()
+            faults, pending = pending, []
+            joint = _ask(robot.state, faults, None)
+            faults += _ask(robot.faults, faults, ())
+            cancelled = cancelled or _ask(cancel, faults, "")
+            waits = joint is None and not faults and not cancelled and now - begun < wait_s
+            start = None if asked or waits else order
+            asked = asked or start is not None
+            inputs = Inputs(now, joint, tuple(faults), start, cancelled)
+            before, (state, commands) = state, executor.step(state, inputs, config)
+            for command in commands:
+                sent += _give(robot, command, now - begun, state, write, pending)
+            if state.phase is not before.phase:
+                _put(write, pending, {"event": "phase", "t": now - begun, **_told(state)})
+                if on_phase is not None:
+                    _ask(functools.partial(on_phase, state), pending, None)
+            if asked and _ended(state, now, give_up_s):
+                break
+            cycle += 1
+            sleep(max(begun + cycle * CYCLE_S - clock(), 0.0))
+            if clock() - begun > (cycle + 5) * CYCLE_S:
+                cycle = int((clock() - begun) / CYCLE_S)
+        except KeyboardInterrupt:
+            cancelled = "the operator (Ctrl-C)"
+        except Exception as error:
+            pending.append(f"{type(error).__name__}: {error}")
+    seconds = clock() - begun
+    outcome = Outcome(
+        state.phase,
+        state.reason,
+        state.confirmed or state.phase is not Phase.FAULT,
+        seconds,
+        sent,
+    )
+    with contextlib.suppress(OSError):
+        write({"event": "end", "t": seconds, **_told(state), "confirmed": outcome.confirmed})
+    return outcome
+
+
+def _ended(state: State, now_s: float, give_up_s: float) -> bool:
+    if state.phase is Phase.FAULT:
+        return state.confirmed or now_s - state.asked_s > give_up_s
+    return state.phase is Phase.IDLE or state.done
+
+
+def _ask(call: Callable[[], T], faults: list[str], otherwise: T) -> T:
+    """What a call of the client returns; what it raises is a fault."""
+    try:
+        return call()
+    except Exception as error:
+        faults.append(f"{type(error).__name__}: {error}")
+        return otherwise
+
+
+def _give(
+    robot: Robot,
+    command: Command,
+    t: float,
+    state: State,
+    write: Write,
+    pending: list[str],
+) -> int:
+    """Carries out a command and logs it; 1 if it was sent to move."""
+    moves = isinstance(command, Send)
+    if isinstance(command, Send):
+        before = len(pending)
+        _ask(functools.partial(robot.send, command.trajectory), pending, None)
+        event: dict[str, Any] = {"event": "send", "t": t, "ok": len(pending) == before}
+        for name in ("t", "q", "qd"):
+            event[f"points_{name}"] = getattr(command.trajectory, name).tolist()
+        if state.seen is not None:
+            event["q_measured"] = state.seen.q.tolist()
+    else:
+        _ask(robot.stop, pending, None)
+        event = {"event": "stop", "t": t, "reason": command.reason}
+    _put(write, pending, event)
+    return int(moves)
+
+
+def _put(write: Write, pending: list[str], event: dict[str, Any]) -> None:
+    """Logs an event; a robot whose commands cannot be logged is not driven on."""
+    try:
+        write(event)
+    except OSError as error:
+        pending.append(f"the log cannot be written: {error.strerror or error}")
+
+
+def _told(state: State) -> dict[str, str]:
+    return {"phase": str(state.phase), "reason": state.reason}
+
+
+@contextlib.contextmanager
+def _logging(path: Path | None) -> Generator[Write, None, None]:
+    """Writes events as JSON lines, each at once: a killed run keeps what it sent."""
+    if path is None:
+        yield lambda _: None
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("x")
+    except OSError as error:
+        raise RobotError(
+            f"--log {path}: {error.strerror}; nothing was sent, choose a new file"
+        ) from error
+    with file:
+
+        def write(event: dict[str, Any]) -> None:
+            file.write(json.dumps(event, allow_nan=False) + "\n")
+            file.flush()
+
+        yield write

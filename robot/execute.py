@@ -1,0 +1,382 @@
+"""From an object's cloud to the lifted object, on a simulated robot or a real one.
+
+    python -m robot.execute --object mug                    # a simulated robot, started and ended
+    python -m robot.execute --object mug --runs 5 --out runs/mine
+    python -m robot.execute --faults "freeze at=8 for=0.5"  # what goes wrong, see docs/ros2.md
+    python -m robot.execute --robot ros2 --preset shadow_ur10e --object mug
+        --object-pose 1 0 0 0 0 0 0.05                      # plans and checks; nothing moves
+    python -m robot.execute --robot ros2 ... --execute      # asks for a typed word, then drives
+
+Cloud (the four virtual cameras) -> grasps -> those that hold -> the most human-like -> motions ->
+plan -> preflight in physics -> execution. The first grasp whose plan passes is driven. Writes
+`out/<object>_<seed>/`: `log.jsonl` (every command that was sent), `predicted.mp4`, `seen.mp4`, and
+`out/results.json` and `out/report.html` over all runs. Ctrl-C stops the robot and waits until its
+joint states show that it stands. The exit code is 0 if every run lifted its object, 1 if not, 2
+after a mistake, 3 if a stop was not confirmed.
+
+This program is no safety function: keep the emergency stop in reach.
+"""
+
+import contextlib
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import jaxlie
+import numpy as np
+import tyro
+from jaxtyping import Float
+from rich.console import Console
+
+from experiments import chain, commands, motion_chain, motion_protocol, selection
+from experiments.motion_protocol import Asked
+from realdex_jax import generate
+from realdex_jax.data import rigid, schema
+from realdex_jax.errors import ConfigError, RealdexError
+from realdex_jax.evaluation import report
+from realdex_jax.geometry.shape import ObjectShape
+from realdex_jax.hand.load import HandModel, load
+from realdex_jax.models import grasp_model, motion_model
+from realdex_jax.models.grasp_model import GraspModel
+from realdex_jax.models.motion_model import MotionModel
+from realdex_jax.select.local import LocalScorer
+from realdex_jax.select.scorer import Task
+from realdex_jax.trajectory import TrajectoryConfig
+from robot import account, drive, film, limits, plan, preflight, presets, simulated
+from robot.account import Ending, Run, Told
+from robot.executor import Order, Phase
+from robot.gate import GateConfig
+from robot.interface import JointState, RobotError
+from robot.plan import Plan, PlanConfig
+from robot.preflight import Verdict
+from robot.ros2 import Ros2Robot
+from sim import kinect, objects, rig, video
+
+WORD = "move"
+"""What is to be typed before a real robot moves."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Execute:
+    """Command line of this script."""
+
+    object: tuple[str, ...] = ("mug",)
+    """Parametric objects, one after the other."""
+    robot: Literal["simulated", "ros2"] = "simulated"
+    """simulated: started here, on this machine alone. ros2: whatever answers to the preset."""
+    preset: str = "simulated"
+    """Names and topics, of `robot/presets.toml`."""
+    presets: Path = presets.FILE
+    """File of presets."""
+    execute: bool = False
+    """Drive a robot that is not the simulated one; a word must be typed, too."""
+    object_pose: tuple[float, ...] = ()
+    """T_world_object, quaternion wxyz and position (m), for `--robot ros2`; drawn if simulated."""
+    cloud: Literal["rig", "kinect", "scan"] = "rig"
+    """rig: four virtual depth cameras around the table. kinect: one. scan: the whole surface."""
+    runs: int = 1
+    """Of each object, with seeds that follow each other."""
+    seed: int = 0
+    """Of the first run: where the object stands, clouds, grasps."""
+    count: int = 64
+    """Grasps generated."""
+    top: int = 5
+    """Grasps that are tried, the most human-like first."""
+    model: str = "realdex-sim-small"
+    """Grasp model."""
+    motion: str = "realdex-sim-motion"
+    """Motion model."""
+    speed: float = 1.0
+    """Share of the planned speed."""
+    guarded: bool = False
+    """No part of the robot moves faster than 250 mm/s."""
+    faults: tuple[str, ...] = ()
+    """Of the simulated robot, each like "freeze at=8 for=0.5"."""
+    domain_id: int | None = None
+    """Of ROS 2; for the simulated robot a free one if not given."""
+    video: bool = True
+    """Draw what was predicted and what was seen."""
+    out: Path = Path("runs/execute")
+    """Folder of everything written."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Chosen:
+    """What would be driven."""
+
+    shape: ObjectShape
+    wxyz_xyz_world_object: Float[np.ndarray, " 7"]
+    plan: Plan
+    verdict: Verdict
+
+
+def main() -> None:
+    """Command line; mistakes of the user end in one line, not a traceback."""
+    config = tyro.cli(Execute, description=__doc__)
+    console = Console()
+    with commands.ending(console):
+        runs = run(config, console)
+    if not all(one.confirmed for one in runs):
+        sys.exit(3)
+    sys.exit(0 if all(one.ending == "lifted" for one in runs) else 1)
+
+
+def run(config: Execute, console: Console) -> list[Run]:
+    """Runs all objects and seeds, prints and writes what came of it.
+
+    Raises:
+        RealdexError: Settings that make no sense, an object that is none, or ROS 2 is not here.
+    """
+    _check(config)
+    commands.make_folder(config.out)
+    hand = load()
+    model, mover = (
+        grasp_model.load_model(config.model),
+        motion_model.load_model(hand, config.motion),
+    )
+    shapes = [objects.make(name) for name in config.object]
+    found: list[Run] = []
+    clips: list[report.Clip] = []
+    for shape in shapes:
+        for seed in range(config.seed, config.seed + config.runs):
+            console.rule(f"{shape.name}, seed {seed}")
+            one, shown = _one(config, hand, model, mover, shape, seed, console)
+            found.append(one)
+            clips += shown
+            account.save(config.out, found, clips)
+            if one.ending == "cancelled":
+                break
+    account.show(found, console)
+    console.print(f"report: {config.out / 'report.html'}", highlight=False)
+    return found
+
+
+def _check(config: Execute) -> None:
+    if min(config.runs, config.count, config.top) < 1 or config.seed < 0:
+        raise ConfigError(
+            f"--runs {config.runs}, --count {config.count}, --top {config.top}, --seed "
+            f"{config.seed}; at least 1, 1, 1 and 0"
+        )
+    if not 0.0 < config.speed <= 1.0:
+        raise ConfigError(f"--speed {config.speed}; more than 0, at most 1")
+    if config.robot == "simulated":
+        if config.object_pose or config.preset != "simulated":
+            raise ConfigError("--object-pose and --preset are for --robot ros2")
+        return
+    if config.faults:
+        raise ConfigError("--faults are the simulated robot's")
+    pose = np.array(config.object_pose)
+    if (
+        pose.shape != (7,)
+        or not np.isfinite(pose).all()
+        or abs(np.linalg.norm(pose[:4]) - 1) > 1e-3
+    ):
+        raise ConfigError(
+            f"--object-pose {' '.join(map(str, config.object_pose)) or '(none)'}: --robot ros2 "
+            "needs seven numbers, a unit quaternion wxyz and a position (m)"
+        )
+    if len(config.object) * config.runs != 1:
+        raise ConfigError("--robot ros2 drives one run of one object at a time")
+
+
+def _one(
+    config: Execute,
+    hand: HandModel,
+    model: GraspModel,
+    mover: MotionModel,
+    shape: ObjectShape,
+    seed: int,
+    console: Console,
+) -> tuple[Run, list[report.Clip]]:
+    """One run, whatever comes of it."""
+    folder = config.out / f"{shape.name}_{seed}"
+    if (folder / "log.jsonl").exists():
+        raise ConfigError(f"{folder} holds the log of a run; name another folder with --out")
+    told = Told(shape.name, seed, console)
+    points = _cloud(config, shape, seed)
+    told.spent("cloud")
+    made = generate.generate(model, points, config.count, jax.random.key(seed), hand=hand)
+    told.spent("grasps")
+    pool = selection.pool(hand, shape, made.refined)
+    best = selection.choose(LocalScorer(), Task(shape.name), pool, config.top)
+    told.spent("selection")
+    if not best.best:
+        reason = f"none of {config.count} holds the object in physics"
+        return told.ended("no grasp holds", reason), []
+    grasps = schema.take(pool.grasps, np.array(best.best))
+    given = np.array(config.object_pose) if config.object_pose else None
+    try:
+        what, world, grids = motion_chain.situations(hand, shape, grasps, seed, given)
+        motion_protocol.check(hand, what, world)
+        phi = motion_chain.made(hand, mover, grids, what)
+        phi = motion_protocol.mend(hand, what, world, phi, TrajectoryConfig())
+    except RealdexError as error:
+        return told.ended("no plan passes", f"motions: {error}"), []
+    told.spent("motions")
+    with contextlib.ExitStack() as stack:
+        real = stack.enter_context(_connected(config)) if config.robot == "ros2" else None
+        chosen, reasons = _first(config, hand, shape, what, phi, real)
+        told.spent("plan and preflight")
+        for reason in reasons:
+            console.print(f"  {reason}", style="yellow", highlight=False, markup=False)
+        if chosen is None:
+            return told.ended("no plan passes", "; ".join(reasons), tried=len(reasons)), []
+        tried = len(reasons) + 1
+        subject = best.scores[best.best[tried - 1]]
+        console.print(chosen.verdict.text(), highlight=False, markup=False)
+        console.print(f"  grasp {tried}: {subject.explanation}", highlight=False, markup=False)
+        clips = _clips(config, hand, chosen, folder / "predicted.mp4", "predicted")
+        if real is not None and not allowed(config, float(chosen.plan.trajectory.t[-1]), console):
+            return told.ended("refused", "not told to move", tried=tried), clips
+        robot = real or stack.enter_context(_simulated(config, chosen))
+        if real is None:
+            told.spent("robot")
+        order = Order(chosen.plan, _again(hand, chosen, robot))
+        if not order.verdict.passed:
+            reason = "; ".join(order.verdict.faults)
+            return told.ended("refused", reason, tried=tried), clips
+        with film.filming(robot.state, robot.object_pose) as seen:
+            outcome = drive.run(
+                robot,
+                order,
+                log=folder / "log.jsonl",
+                on_phase=lambda state: console.print(f"  {state.phase} {state.reason}"),
+            )
+        told.spent("execution")
+    console.print(outcome.text(), highlight=False, markup=False)
+    motion = seen.motion()
+    if motion is not None and config.video:
+        path = video.write_mp4(folder / "seen.mp4", video.draw(hand, shape, motion, every=2), 7.5)
+        clips.append(report.Clip(shape.name, f"seed {seed}, seen", video.as_html(path)))
+    ending: Ending = "lifted" if seen.lifted else "not lifted"
+    if not outcome.completed:
+        ending = "fault" if outcome.phase is Phase.FAULT else "cancelled"
+    return (
+        told.ended(ending, outcome.reason, seen.risen_m(), outcome.confirmed, tried),
+        clips,
+    )
+
+
+def _cloud(config: Execute, shape: ObjectShape, seed: int) -> Float[np.ndarray, "n 3"]:
+    """The object's cloud in its own frame, metres."""
+    if config.cloud != "rig":
+        return chain.seen(shape, config.cloud, seed)[0]
+    cameras, rng = rig.around_table(640), np.random.default_rng(seed)
+    world_object = np.array([1.0, 0.0, 0.0, 0.0, 0.0, 0.0, -shape.bounds[0, 2]])
+    parts = []
+    for camera in cameras.calibration.cameras:
+        placed = rigid.compose(rigid.inverse(world_object), cameras.wxyz_xyz_world_cam(camera))
+        parts.append(
+            kinect.cloud_from_view(shape, jaxlie.SE3(jnp.asarray(placed, jnp.float32)), rng)
+        )
+    points = np.concatenate(parts)
+    chosen = rng.choice(len(points), min(len(points), chain.CLOUD_POINTS), replace=False)
+    return points[chosen]
+
+
+def _first(
+    config: Execute,
+    hand: HandModel,
+    shape: ObjectShape,
+    what: Asked,
+    phi: Float[np.ndarray, "b f 28"],
+    real: Ros2Robot | None,
+) -> tuple[Chosen | None, list[str]]:
+    """The first motion whose plan passes, and why those before it did not."""
+    reasons: list[str] = []
+    for i in range(len(phi)):
+        state = _at_home() if real is None else real.state()
+        pose = np.asarray(what.motions.wxyz_xyz_world_object[i], np.float64)
+        try:
+            if state is None:
+                raise RobotError("no joint state")
+            planned = plan.plan(
+                hand,
+                phi[i, : what.lengths[i]],
+                np.asarray(what.motions.q_squeeze[i]),
+                plan.at(state),
+                PlanConfig(speed=config.speed, guarded=config.guarded),
+            )
+        except RobotError as error:
+            reasons.append(f"grasp {i + 1}: {error}")
+            continue
+        state = _at_home() if real is None else real.state()
+        verdict = preflight.preflight(
+            hand, shape, pose, planned, state, gate_config=GateConfig(guarded=config.guarded)
+        )
+        if verdict.passed:
+            return Chosen(shape, pose, planned, verdict), reasons
+        reasons.append(f"grasp {i + 1}: preflight: {'; '.join(verdict.faults)}")
+    return None, reasons
+
+
+def _at_home() -> JointState:
+    """The state that the simulated robot will start in."""
+    now = time.monotonic()
+    return JointState(now, now, limits.NAMES, limits.HOME, np.zeros(len(limits.NAMES)))
+
+
+def _again(hand: HandModel, chosen: Chosen, robot: Ros2Robot) -> Verdict:
+    """The verdict for where the robot is now; minutes may have passed since the first."""
+    return preflight.preflight(
+        hand, chosen.shape, chosen.wxyz_xyz_world_object, chosen.plan, robot.state()
+    )
+
+
+@contextlib.contextmanager
+def _connected(config: Execute, domain_id: int | None = None) -> Iterator[Ros2Robot]:
+    preset = presets.read(config.preset, config.presets)
+    robot = Ros2Robot(preset, config.domain_id if domain_id is None else domain_id)
+    try:
+        robot.wait()
+        yield robot
+    finally:
+        robot.close()
+
+
+@contextlib.contextmanager
+def _simulated(config: Execute, chosen: Chosen) -> Iterator[Ros2Robot]:
+    """A simulated robot with the object where the plan wants it, and the connection to it."""
+    domain_id = simulated.free_domain() if config.domain_id is None else config.domain_id
+    words = ["--object", chosen.shape.name, "--object-pose"]
+    words += [f"{x:.9f}" for x in chosen.wxyz_xyz_world_object]
+    if config.faults:
+        words += ["--faults", *config.faults]
+    start = dict(zip(limits.NAMES, limits.HOME.tolist(), strict=True))
+    with (
+        simulated.running(*words, domain_id=domain_id, start=start),
+        _connected(config, domain_id) as robot,
+    ):
+        yield robot
+
+
+def allowed(config: Execute, seconds: float, console: Console) -> bool:
+    """Whether a person at the terminal lets a real robot move for so many seconds."""
+    if not config.execute:
+        console.print("nothing moves without --execute", style="yellow")
+        return False
+    if not sys.stdin.isatty():
+        console.print("nothing moves without a person at the terminal", style="yellow")
+        return False
+    console.print(f"The robot {config.preset} will move for {seconds:.0f} s. Is everybody clear?")
+    return console.input(f"Type {WORD!r} to go on: ").strip() == WORD
+
+
+def _clips(
+    config: Execute, hand: HandModel, chosen: Chosen, path: Path, caption: str
+) -> list[report.Clip]:
+    if not config.video:
+        return []
+    made = preflight.write_video(path, hand, chosen.shape, chosen.verdict)
+    if made is None:
+        return []
+    return [report.Clip(chosen.shape.name, caption, video.as_html(made))]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,421 @@
+"""ROS 2: the robot as a node sees it. The only file that imports rclpy.
+
+`Ros2Robot` is a `Robot` whose controllers take trajectories by topic; `Link` is the node beneath,
+which the simulated robot uses from the other end. Every link has a context and a thread of its own
+and leaves nothing behind when it is closed.
+"""
+
+import collections
+import contextlib
+import importlib
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from robot import controller, merging, messages
+from robot.interface import JointState, RobotError, Trajectory
+from robot.presets import Part, Preset, Reliability
+
+BEAT_S = 0.02
+"""Seconds between two signs of life."""
+
+_WATCH_S = 0.05
+_FRESH_S = 0.1
+"""Measured joints older than this do not say where a stop should hold."""
+_RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
+_environment = threading.Lock()
+
+
+def available() -> str:
+    """Why ROS 2 cannot be used here, in words; empty if it can."""
+    try:
+        _import("rclpy")
+        for module, _ in messages.TYPES.values():
+            _import(module)
+    except RobotError as error:
+        return str(error)
+    return ""
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        with warnings.catch_warnings():
+            # Type supports come with a parser that imports what Python has deprecated.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            if name != "rclpy":
+                importlib.import_module("rosidl_generator_py")
+            return importlib.import_module(name)
+    except ImportError as error:
+        raise RobotError(
+            f"ROS 2 is not here ({error}): source a system ROS 2 that has {name.partition('.')[0]},"
+            " or pip install 'realdex_jax[ros]'"
+        ) from error
+
+
+class Link:
+    """A node with topics of plain records. Callbacks run one at a time, in the link's thread."""
+
+    def __init__(self, name: str, *, local: bool = False, domain_id: int | None = None) -> None:
+        """Starts node and thread.
+
+        Args:
+            name: Of the node.
+            local: Finds nodes on this machine alone.
+            domain_id: Of the network's; `ROS_DOMAIN_ID` if None.
+
+        Raises:
+            RobotError: ROS 2 is not installed, or its network cannot be used.
+        """
+        self._rclpy = rclpy = _import("rclpy")
+        executors, node = _import("rclpy.executors"), _import("rclpy.node")
+        self._qos = _import("rclpy.qos")
+        self.context = rclpy.Context()
+        try:
+            with _discovery(local):
+                rclpy.init(
+                    context=self.context,
+                    domain_id=domain_id,
+                    signal_handler_options=_import("rclpy.signals").SignalHandlerOptions.NO,
+                )
+                self.node = node.Node(
+                    name,
+                    context=self.context,
+                    use_global_arguments=False,
+                    enable_rosout=False,
+                    start_parameter_services=False,
+                )
+        except Exception as error:  # rclpy's errors have no common class
+            if self.context.ok():
+                self.context.try_shutdown()
+            raise RobotError(f"ROS 2 does not start a node: {error}") from error
+        self._executor = executors.SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._closing = threading.Event()
+        self.broken = ""
+        """What ended the thread, if anything did."""
+        self._thread = threading.Thread(target=self._spin, name=f"ros2 {name}", daemon=True)
+        self._thread.start()
+
+    def now_s(self) -> float:
+        """The clock of message stamps, seconds since 1970."""
+        return time.time()
+
+    def sender(
+        self,
+        topic: str,
+        kind: messages.Kind,
+        reliability: Reliability = "reliable",
+        depth: int = 10,
+    ) -> Callable[[Any, float], None]:
+        """A function that publishes a record with a stamp (s); a trajectory must be finite."""
+        message_type = self._type(kind)
+        publisher = self.node.create_publisher(
+            message_type, topic, self._profile(reliability, depth)
+        )
+        module, name = messages.POINT
+        make_point = getattr(_import(module), name)
+
+        def send(record: Any, stamp_s: float) -> None:
+            message = message_type()
+            messages.encode(kind, record, stamp_s, message, make_point)
+            publisher.publish(message)
+
+        return send
+
+    def listen(
+        self,
+        topic: str,
+        kind: messages.Kind,
+        callback: Callable[[Any, float], None],
+        reliability: Reliability = "reliable",
+        depth: int = 10,
+    ) -> Callable[[], None]:
+        """Calls back with every record and its stamp (s); returns what ends that."""
+        subscription = self.node.create_subscription(
+            self._type(kind),
+            topic,
+            lambda message: callback(*messages.decode(kind, message)),
+            self._profile(reliability, depth),
+        )
+
+        def end() -> None:
+            if not self.closed:
+                self.node.destroy_subscription(subscription)
+
+        return end
+
+    def every(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Calls back again and again."""
+        self.node.create_timer(seconds, callback)
+
+    def publishers(self, topic: str) -> int:
+        """How many nodes publish there."""
+        return self.node.count_publishers(topic)
+
+    def subscribers(self, topic: str) -> int:
+        """How many nodes listen there."""
+        return self.node.count_subscribers(topic)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closing.is_set()
+
+    def close(self) -> None:
+        """Ends thread, node and context; may be called twice, but not from a callback."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self._executor.wake()
+        self._thread.join(timeout=5.0)
+        self._executor.shutdown(timeout_sec=1.0)
+        self.node.destroy_node()
+        self.context.try_shutdown()
+
+    def _spin(self) -> None:
+        try:
+            while not self._closing.is_set():
+                self._executor.spin_once(timeout_sec=0.1)
+        except Exception as error:  # whatever a callback raised: told, not lost in a thread
+            self.broken = f"{type(error).__name__}: {error}"
+
+    def _type(self, kind: messages.Kind) -> Any:
+        module, name = messages.TYPES[kind]
+        return getattr(_import(module), name)
+
+    def _profile(self, reliability: Reliability, depth: int) -> Any:
+        policy = self._qos.ReliabilityPolicy
+        chosen = policy.RELIABLE if reliability == "reliable" else policy.BEST_EFFORT
+        return self._qos.QoSProfile(depth=depth, reliability=chosen)
+
+
+@contextlib.contextmanager
+def _discovery(local: bool) -> Iterator[None]:
+    """Restricts discovery while a context starts; what was set stays set afterwards."""
+    with _environment:
+        before = os.environ.get(_RANGE)
+        if local:
+            os.environ[_RANGE] = "LOCALHOST"
+        try:
+            yield
+        finally:
+            if before is None:
+                os.environ.pop(_RANGE, None)
+            else:
+                os.environ[_RANGE] = before
+
+
+class Ros2Robot:
+    """Arm and hand behind ROS 2's trajectory controllers: a `Robot`."""
+
+    def __init__(self, preset: Preset, domain_id: int | None = None) -> None:
+        """Begins to listen; `wait` says when the robot is there.
+
+        Args:
+            preset: Names and topics.
+            domain_id: Of the network's; `ROS_DOMAIN_ID` if None.
+
+        Raises:
+            RobotError: ROS 2 is not installed, or its network cannot be used.
+        """
+        self.preset = preset
+        self._lock = threading.Lock()
+        self._merged = merging.init(preset.joints)
+        self._our_names = preset.our_names()
+        self._faults: collections.deque[str] = collections.deque(maxlen=200)
+        self._lost: set[str] = set()
+        self._object: tuple[Float[np.ndarray, " 7"], float] | None = None
+        self._sent: dict[str, tuple[float, Trajectory]] = {}
+        self._beats = 0
+        self._link = link = Link("realdex_client", local=preset.local, domain_id=domain_id)
+        self._send = {
+            part.name: link.sender(part.topic, "trajectory", preset.commands_qos, preset.depth)
+            for part in preset.parts
+        }
+        for topic in preset.joint_states:
+            link.listen(topic, "states", self._take, preset.states_qos, preset.depth)
+        if preset.reports:
+            link.listen(preset.reports, "text", self._reported)
+        if preset.object_pose:
+            link.listen(preset.object_pose, "pose", self._saw, "best_effort", 1)
+        self._order = link.sender(preset.orders, "text") if preset.orders else None
+        if preset.heartbeat:
+            self._beat = link.sender(preset.heartbeat, "beat", "best_effort", 1)
+            link.every(BEAT_S, self._alive)
+        link.every(_WATCH_S, self._watch)
+
+    def wait(self, timeout_s: float = 10.0) -> None:
+        """Waits until all joints were heard of and all controllers listen.
+
+        Raises:
+            RobotError: They were not, with what is missing.
+        """
+        end = time.monotonic() + timeout_s
+        while missing := self._missing():
+            if time.monotonic() > end:
+                told = "; ".join(missing)
+                raise RobotError(f"no robot {self.preset.name!r} after {timeout_s:g} s: {told}")
+            time.sleep(0.02)
+
+    def state(self) -> JointState | None:
+        """The last state of all joints, as `Robot` says."""
+        return merging.whole(self._merged)
+
+    def faults(self) -> tuple[str, ...]:
+        """What went wrong since the last call, as `Robot` says."""
+        with self._lock:
+            found = tuple(self._faults)
+            self._faults.clear()
+        if self._link.broken:
+            found = (*found, f"connection ended by {self._link.broken}")
+        return found
+
+    def send(self, trajectory: Trajectory) -> None:
+        """Sends each controller its joints, all with one stamp.
+
+        A trajectory that names joints of one part leaves the other alone. One whose first point is
+        at 0 begins now, by its stamp; one that begins later has no stamp, and is gone to from
+        wherever the joints are when it comes.
+
+        Raises:
+            RobotError: A joint that no controller has, a controller whose joints are named in
+                part, a value that is not finite, or the robot is closed.
+        """
+        messages.check_finite(trajectory)
+        if self._link.closed:
+            raise RobotError("the connection is closed; nothing is sent")
+        given = trajectory.names
+        unknown = [name for name in given if name not in self.preset.joints]
+        if unknown or len(set(given)) != len(given):
+            known = ", ".join(
+                f"{part.controller}: {part.ours[0]} ..." for part in self.preset.parts
+            )
+            raise RobotError(f"no controller takes {unknown or 'a joint named twice'}; {known}")
+        parts: list[tuple[Part, Trajectory]] = []
+        for part in self.preset.parts:
+            missing = [name for name in part.ours if name not in given]
+            if len(missing) == len(part.ours):
+                continue
+            if missing:
+                raise RobotError(f"{part.controller} takes all its joints; missing: {missing}")
+            column = [given.index(name) for name in part.ours]
+            q, qd = (np.asarray(x, np.float64)[:, column] for x in (trajectory.q, trajectory.qd))
+            t = np.asarray(trajectory.t, np.float64)
+            parts.append((part, Trajectory(part.ours, t, q, qd)))
+        self._publish(parts)
+
+    def stop(self) -> None:
+        """Asks every controller to come to rest: a single point, where a brake would end.
+
+        The arm's is reckoned from where it is measured, the hand's from where it was told to be, so
+        that it keeps its grip (`hold` in the preset).
+        """
+        if self._link.closed:
+            return
+        parts: list[tuple[Part, Trajectory]] = []
+        for part in self.preset.parts:
+            now = self._going(part)
+            if now is None:
+                self._fault(f"{part.controller}: no hold asked for, its joints were never heard of")
+                continue
+            q, qd = now
+            brake_s = max(self.preset.brake_s, float(np.abs(qd).max()) / part.deceleration)
+            rest, t = q + 0.5 * brake_s * qd, np.array([brake_s])
+            parts.append((part, Trajectory(part.ours, t, rest[None], np.zeros_like(rest)[None])))
+        self._publish(parts)
+
+    def object_pose(self) -> tuple[Float[np.ndarray, " 7"], float] | None:
+        """`T_world_object` (wxyz, m) and its stamp (s), where a simulated robot tells it."""
+        return self._object
+
+    def order(self, text: str) -> None:
+        """Sends a simulated robot an order: a fault of `robot.faults`, or `reset`.
+
+        Raises:
+            RobotError: This robot takes none.
+        """
+        if self._order is None:
+            raise RobotError(f"robot {self.preset.name!r} takes no orders; a simulated one does")
+        self._order(text, 0.0)
+
+    def close(self) -> None:
+        """Stops what moves and lets go of the connection; may be called twice."""
+        if not self._link.closed:
+            if self._sent:
+                self.stop()
+                time.sleep(0.05)  # the message leaves before the node does
+            self._link.close()
+
+    def _publish(self, parts: list[tuple[Part, Trajectory]]) -> None:
+        stamp_s, now = self._link.now_s(), time.monotonic()
+        for part, trajectory in parts:
+            self._sent[part.name] = (now, trajectory)
+            theirs = Trajectory(part.theirs, trajectory.t, trajectory.q, trajectory.qd)
+            stamped = self.preset.stamped and trajectory.t[0] == 0.0
+            self._send[part.name](theirs, stamp_s if stamped else 0.0)
+
+    def _going(self, part: Part) -> tuple[np.ndarray, np.ndarray] | None:
+        """Where a part's joints are by now, and how fast they move; None if nobody knows."""
+        merged, now = self._merged, time.monotonic()
+        rows = [merged.names.index(name) for name in part.ours]
+        age = now - merged.received_s[rows]
+        q, qd = merged.q[rows], merged.qd[rows]
+        heard = bool(np.isfinite(age).all())
+        sent = self._sent.get(part.name)
+        if sent and (part.hold == "commanded" or not heard or age.max() > _FRESH_S):
+            at, trajectory = sent
+            if len(trajectory.t) > 1:
+                state = controller.ControllerState(trajectory.t, trajectory.q, trajectory.qd)
+                return controller.wanted(state, now - at)
+            return trajectory.q[0], np.zeros_like(trajectory.q[0])
+        if not heard:
+            return None
+        return q + age * qd, qd
+
+    def _take(self, message: JointState, _stamp_s: float) -> None:
+        self._merged, wrong = merging.take(self._merged, message, self._our_names)
+        for text in wrong:
+            self._fault(text)
+
+    def _reported(self, text: str, _stamp_s: float) -> None:
+        self._fault(text)
+
+    def _saw(self, wxyz_xyz: Float[np.ndarray, " 7"], stamp_s: float) -> None:
+        self._object = (wxyz_xyz, stamp_s)
+
+    def _alive(self) -> None:
+        self._beats = (self._beats + 1) % 2**32
+        self._beat(self._beats, 0.0)
+
+    def _watch(self) -> None:
+        """Reports a loss once, when it comes."""
+        lost = {}
+        state = self.state()
+        if state is not None:
+            age = time.monotonic() - state.received_s
+            if age > self.preset.lost_s:
+                lost["states"] = f"no joint states for {age:.2f} s"
+            for part in self.preset.parts:
+                if not self._link.subscribers(part.topic):
+                    lost[part.name] = f"{part.controller} is dead: nobody takes its trajectories"
+        for key in lost.keys() - self._lost:
+            self._fault(lost[key])
+        self._lost = set(lost)
+
+    def _missing(self) -> list[str]:
+        unheard = merging.unheard(self._merged)
+        found = [f"no state of {len(unheard)} joints, {unheard[0]} ..."] if unheard else []
+        topics = [part.topic for part in self.preset.parts]
+        found += [f"nobody listens on {t}" for t in topics if not self._link.subscribers(t)]
+        return found
+
+    def _fault(self, text: str) -> None:
+        with self._lock:
+            self._faults.append(text)
