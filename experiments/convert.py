@@ -18,6 +18,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
@@ -119,7 +120,11 @@ def run(config: Convert, console: Console) -> Report:
     store.check_target(config.dest)
     dest = config.dest.resolve()
     source = formats.open_source(config.source, config.format, options)
+    if config.source.resolve().is_relative_to(dest):
+        raise ConfigError(f"{config.source} lies in {config.dest}, which would replace it")
     units = tuple(source.units)[: config.limit]
+    if not units:
+        raise DatasetError(f"{config.source} names nothing to convert")
     if len(set(units)) != len(units):
         raise DatasetError(f"{config.source} names a unit twice")
     work = dest.parent / f".{dest.name}.work"
@@ -154,7 +159,7 @@ def _claim(config: Convert, source: Source, units: Sequence[str]) -> dict[str, A
         "source": str(config.source.resolve()),
         "format": source.format,
         "recipe": json.loads(json.dumps(dict(source.recipe))),
-        "units": hashlib.sha256("\n".join(units).encode()).hexdigest(),
+        "units": hashlib.sha256("\n".join(units).encode("utf-8", "surrogateescape")).hexdigest(),
         "points": config.points,
         "commit": commit_now(),
     }
@@ -176,9 +181,10 @@ def _claimed(work: Path, claim: Mapping[str, Any], fresh: bool) -> Iterator[None
                     shutil.rmtree(entry)
         elif (before := _json(place)) != claim:
             what = ", ".join(k for k, v in claim.items() if before.get(k) != v) or "its form"
+            count = len(list((work / "records").glob("*.json")))
             raise DatasetError(
-                f"{work} is left from a conversion with other settings ({what}); finish that one, "
-                "or give --fresh to throw it away"
+                f"{work} is left from a conversion with other settings ({what}); give --fresh to "
+                f"throw it away, with the {count} units that it had finished, or the old settings"
             )
         shutil.rmtree(work / "fresh", ignore_errors=True)  # half-written files of a killed run
         for folder in conversion.FOLDERS:
@@ -186,7 +192,11 @@ def _claimed(work: Path, claim: Mapping[str, Any], fresh: bool) -> Iterator[None
         half = work / "claim.json.new"
         half.write_text(json.dumps(claim))
         half.replace(place)
-        yield
+        try:
+            yield
+        finally:
+            if work.is_dir() and not any((work / "records").iterdir()):
+                shutil.rmtree(work)  # nothing was finished: nothing to go on with
 
 
 def _json(place: Path) -> dict[str, Any]:
@@ -251,7 +261,8 @@ def _in_processes(
     try:
         waiting: set[Future[list[Record]]] = set()
         for chunk in chunks:
-            waiting.add(pool.submit(_convert_chunk, tuple(chunk)))
+            with _uninterrupted():
+                waiting.add(pool.submit(_convert_chunk, tuple(chunk)))
             if len(waiting) >= 3 * jobs:
                 done, waiting = concurrent.futures.wait(
                     waiting, return_when=concurrent.futures.FIRST_COMPLETED
@@ -266,6 +277,16 @@ def _in_processes(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Holds Ctrl-C back; processes that begin here never get it: this one decides for them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclasses.dataclass
@@ -283,7 +304,6 @@ _worker: list[_Worker] = []
 def _begin(
     path: Path, layout: str, options: dict[str, Any], work: Path, points: int, parent: int
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _worker[:] = [_Worker(formats.open_source(path, layout, options), work, points)]
 
@@ -383,12 +403,32 @@ def _print(report: Report, dest: Path, console: Console) -> None:
         if reasons:
             console.print(f"[red]{len(reasons)} units {what}[/]", highlight=False)
         for unit, reason in list(reasons.items())[:_SHOWN]:
-            console.print(f"  {unit}: {reason}", highlight=False, markup=False)
+            _say(console, f"  {unit}: {reason}")
         if len(reasons) > _SHOWN:
             console.print(f"  ... and {len(reasons) - _SHOWN} more, in {dest / store.INDEX}")
     for what, names in (("empty", report.empty), ("in no split", report.unsplit)):
         if names:
-            console.print(f"{len(names)} units {what}: {', '.join(names[:_SHOWN])}", markup=False)
+            _say(console, f"{len(names)} units {what}: {', '.join(names[:_SHOWN])}")
+    for note, count in _alike(report.dataset.recipe["notes"])[:_SHOWN]:
+        _say(console, f"note on {count} units: {note}")
+
+
+def _alike(notes: Mapping[str, Sequence[str]]) -> list[tuple[str, int]]:
+    """Notes that differ by numbers alone, with how many units have one; the most frequent first."""
+    units: dict[str, set[str]] = {}
+    said: dict[str, str] = {}
+    for unit, each in notes.items():
+        for note in each:
+            key = re.sub(r"[\d.]+", "#", note.replace(unit, "#"))
+            said.setdefault(key, note)
+            units.setdefault(key, set()).add(unit)
+    return sorted(((said[k], len(v)) for k, v in units.items()), key=lambda one: -one[1])
+
+
+def _say(console: Console, text: str) -> None:
+    """A line as it is, whatever names of files put into it."""
+    plain = text.replace("\n", " ").encode("utf-8", "backslashreplace").decode()
+    console.print(plain, highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from rich.progress import track
 
 from experiments import motion_data, protocol
 from experiments.protocol import Entry
-from realdex_jax.data import realdex, realdex_objects, schema, store
+from realdex_jax.data import folder, realdex, realdex_objects, schema, store
 from realdex_jax.data import realdex_export as export
 from realdex_jax.data.motion import RATE, Motion
 from realdex_jax.data.motion_set import MotionSet
@@ -142,12 +142,7 @@ def write(config: WriteRelease, console: Console) -> Written:
             (fresh / "md5.txt").write_text("".join(sums))
         mark = {**_MARK, "data": dataset.name, "digest": dataset.digest, "splits": kept}
         (fresh / realdex.MARK).write_text(json.dumps(mark, indent=1) + "\n")
-        fresh.chmod(0o755)
-        old = fresh.with_name(f"{fresh.name}.old")
-        if config.out.exists():
-            config.out.replace(old)
-        fresh.replace(config.out)
-        shutil.rmtree(old, ignore_errors=True)
+        folder.exchange(fresh, config.out, realdex.MARK)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise

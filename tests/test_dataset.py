@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from realdex_jax.data import store
+from realdex_jax.data import schema, store
 from realdex_jax.hand.load import load
 from sim import objects, validation
 from sim.displacement import displacement
@@ -51,7 +51,7 @@ def test_a_sample_of_every_test_object_holds_in_both_physics(dataset):
     hand = load()
     held, short, strict = [], [], []
     for name in dataset.splits["test"]:
-        grasps = store.schema.take(dataset.grasps(name), slice(0, 8))
+        grasps = schema.take(dataset.grasps(name), slice(0, 8))
         still = displacement(hand, objects.make(name), np.asarray(grasps.phi))
         held.append(still.held_six)
         short.append(still.d_0146_cm)

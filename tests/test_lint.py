@@ -7,10 +7,20 @@ import pytest
 
 PACKAGES = ("realdex_jax", "sim", "study", "capture", "robot", "experiments", "benchmarks")
 
-MODULES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "shelve", "marshal"}
+MODULES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 CALLS = {"eval", "exec", "__import__"}
-METHODS = {"extractall", "extract_all", "unpack_archive"}
-QUALIFIED = {"torch.load", "yaml.load", "yaml.unsafe_load", "os.system", "os.popen"}
+METHODS = {"extractall", "extract_all", "unpack_archive", "read_pickle"}
+QUALIFIED = {
+    "torch.load",
+    "yaml.load",
+    "yaml.load_all",
+    "yaml.full_load",
+    "yaml.unsafe_load",
+    "os.system",
+    "os.popen",
+    "subprocess.getoutput",
+    "subprocess.getstatusoutput",
+}
 KEYWORDS = {"allow_pickle", "shell", "trust_remote_code"}
 
 GUARDED = {
@@ -21,6 +31,13 @@ GUARDED = {
 
 def unsafe(tree: ast.AST) -> set[str]:
     found = set()
+    known = {  # by what name a module goes here
+        alias.asname: alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+        if alias.asname
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {
@@ -31,14 +48,22 @@ def unsafe(tree: ast.AST) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             module = node.module or ""
             names = {f"{module}.{alias.name}" for alias in node.names}
-            if module.partition(".")[0] in MODULES or names & QUALIFIED:
+            methods = METHODS & {alias.name for alias in node.names}
+            if module.partition(".")[0] in MODULES or names & QUALIFIED or methods:
                 found.add(f"from {module} import")
         elif isinstance(node, ast.Call):
             if isinstance(node.func, ast.Name) and node.func.id in CALLS:
                 found.add(f"{node.func.id}()")
             if isinstance(node.func, ast.Attribute):
                 owner = node.func.value
-                name = f"{owner.id if isinstance(owner, ast.Name) else '?'}.{node.func.attr}"
+                owned = known.get(owner.id, owner.id) if isinstance(owner, ast.Name) else "?"
+                name = f"{owned}.{node.func.attr}"
+                positional = name == "numpy.load" and len(node.args) > 2
+                loads = name == "importlib.import_module" and any(
+                    isinstance(a, ast.Constant) and a.value in MODULES for a in node.args
+                )
+                if positional or loads:
+                    found.add(f"{name}()")
                 if name in QUALIFIED or node.func.attr in METHODS or name == "builtins.eval":
                     found.add(f"{name}()")
             found |= {
@@ -87,6 +112,14 @@ def test_the_guarded_files_are_there(repository: pathlib.Path) -> None:
         "subprocess.run(x, shell=True)",
         "np.load(path, allow_pickle=True)",
         "np.load(path, allow_pickle=yes)",
+        "import numpy as np\nnp.load(path, None, True)",
+        "import torch as t\nt.load(path)",
+        "from shutil import unpack_archive",
+        "pandas.read_pickle(path)",
+        "joblib.load(path)\nimport joblib",
+        "yaml.full_load(f)",
+        "subprocess.getoutput('ls')",
+        "importlib.import_module('pickle')",
     ],
 )
 def test_the_lint_sees_each_kind(line: str) -> None:
@@ -99,6 +132,8 @@ def test_the_lint_sees_each_kind(line: str) -> None:
         "jax.ensure_compile_time_eval()",
         "np.load(path, allow_pickle=False)",
         "model.eval()",
+        "import numpy as np\nnp.load(path)",
+        "importlib.import_module(name)",
         "json.load(f)",
         "subprocess.run(x, shell=False)",
         "'eval(text)'",

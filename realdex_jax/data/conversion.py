@@ -27,7 +27,7 @@ from realdex_jax.geometry.shape import sample
 
 FOLDERS = ("data", "data/grasps", "data/objects", "data/motions", "records", "fresh")
 
-LEFT_OUT = ("left out: ", "refused: ")
+LEFT_OUT = ("left out: ", "refused: ", "model left out: ", "cloud left out: ")
 """How notes begin that name a file of a unit which could not be used."""
 
 _number = itertools.count()
@@ -68,7 +68,8 @@ def convert(source: Source, unit: str, work: Path, points: int) -> Record:
     Returns:
         What became of it. A unit that cannot be read is refused, whatever is wrong with it.
     """
-    place = work / "records" / f"{hashlib.sha256(unit.encode()).hexdigest()[:32]}.json"
+    key = hashlib.sha256(unit.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    place = work / "records" / f"{key}.json"
     done = _read(place, unit)
     if done is not None and all(_whole(work / "data" / k, v) for k, v in done.files.items()):
         return done

@@ -253,7 +253,23 @@ def open_source(path: Path | str, scales: Sequence[float] = SCALES) -> DexGraspN
     """
     _poses.cache_clear()  # files may have changed since
     _pieces.cache_clear()
-    return DexGraspNet(Path(path), codes(path), tuple(float(scale) for scale in scales))
+    return DexGraspNet(Path(path), codes(path), checked_scales(scales))
+
+
+def checked_scales(scales: Any) -> tuple[float, ...]:
+    """Sizes, metres per mesh unit.
+
+    Raises:
+        DatasetError: They are not numbers in the range that sizes have.
+    """
+    least, most = _SCALE_RANGE
+    given = list(scales) if isinstance(scales, (list, tuple)) else []
+    good = [s for s in given if isinstance(s, (int, float)) and least <= s <= most]
+    if not given or len(good) != len(given):
+        raise DatasetError(
+            f"scales is {scales!r}; it must be a list of numbers from {least:g} to {most:g}"
+        )
+    return tuple(float(scale) for scale in good)
 
 
 def parse_name(unit: str, codes: Sequence[str], scales: Sequence[float]) -> tuple[str, float]:

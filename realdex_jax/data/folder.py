@@ -1,6 +1,7 @@
 """Folders that are replaced whole or not at all, by two renames that a kill cannot tear."""
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -14,23 +15,56 @@ INDEX = "dataset.json"
 
 
 def check_target(path: str | Path) -> None:
-    """Refuses a place at which writing a dataset would have to destroy something.
+    """Refuses a place at which writing a dataset would have to destroy something else.
 
     Raises:
-        DatasetError: There is something, and it is neither an empty folder nor a dataset.
+        DatasetError: There is something, and it is neither an empty folder nor a dataset of ours
+            with nothing beside its own files in it; or the place is inside a dataset.
     """
     path = Path(path)
     try:
-        if not path.exists() or (path / INDEX).is_file():
+        for outer in path.resolve().parents:
+            if _own_files(outer / INDEX) is not None:
+                raise DatasetError(f"{path} lies inside the dataset {outer}; name a folder outside")
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             return
-        if path.is_dir() and not any(path.iterdir()):
+        own = _own_files(path / INDEX) if path.is_dir() else None
+        if own is not None:
+            other = _first_other(path, own)
+            if other:
+                raise DatasetError(
+                    f"{path} is a dataset, but {other} in it is none of its files and would be "
+                    "lost; move it, or name a new folder"
+                )
             return
     except OSError as error:
         raise DatasetError(f"cannot look into {path}: {error}") from error
     raise DatasetError(
-        f"{path} is neither an empty folder nor a dataset (a folder with {INDEX}), so it is not "
-        "replaced; name a new folder"
+        f"{path} is neither an empty folder nor a dataset of ours (a folder with our {INDEX}), so "
+        "it is not replaced; name a new folder"
     )
+
+
+def _own_files(index: Path) -> frozenset[str] | None:
+    """Files that a dataset of ours lists; None if the index is not ours."""
+    try:
+        if not index.is_file():
+            return None
+        meta = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    ours = isinstance(meta, dict) and {"format", "hand", "joints", "digests"} <= meta.keys()
+    return frozenset(meta["digests"]) if ours and isinstance(meta["digests"], dict) else None
+
+
+def _first_other(path: Path, own: frozenset[str]) -> str:
+    """A file in a dataset's folder that is not one of the dataset's; empty if there is none."""
+    for folder, _, names in os.walk(path):
+        for name in names:
+            relative = (Path(folder) / name).relative_to(path).as_posix()
+            if relative != INDEX and relative not in own:
+                return relative
+    return ""
 
 
 def swap_in(path: Path, files: Mapping[str, bytes]) -> None:

@@ -141,6 +141,8 @@ def look(dataset: Dataset, name: str) -> Looked:
             findings += _surface_findings(surface, files["points"])
     except RealdexError as error:
         findings.append(_broken(files["points"], dataset, error))
+    if grasps is not None and len(grasps) and "points" not in there:
+        findings.append(Finding(files["points"], "grasps have surface points to learn on", "none"))
     if "mesh" in there:
         findings += _mesh_findings(dataset.path, files["mesh"], name, surface)
     if grasps is not None and surface is not None and len(grasps):

@@ -9,6 +9,7 @@ import io
 import math
 import mmap
 import re
+import stat
 import struct
 import zipfile
 import zlib
@@ -106,7 +107,7 @@ def read(path: Path | str, *, objects: bool = False, mapped: bool = False) -> di
     path = Path(path)
     found: dict[str, Any] = {}
     try:
-        size = path.stat().st_size
+        size = regular_size(path)
         with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
             members = archive.infolist()
             _check(members, size, path)
@@ -130,6 +131,19 @@ def read(path: Path | str, *, objects: bool = False, mapped: bool = False) -> di
     return found
 
 
+def regular_size(path: Path) -> int:
+    """Bytes of a file.
+
+    Raises:
+        DatasetError: It is a pipe, a device or a folder: reading it might never end.
+        OSError: There is none.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise DatasetError(f"{path} is no regular file")
+    return status.st_size
+
+
 def read_npy(path: Path | str) -> np.ndarray:
     """Reads a plain `.npy`.
 
@@ -139,7 +153,7 @@ def read_npy(path: Path | str) -> np.ndarray:
     """
     path = Path(path)
     try:
-        size = path.stat().st_size
+        size = regular_size(path)
         if size > MAX_EXPANDED_BYTES:
             raise DatasetError(f"{path} has {size} bytes; the limit is {MAX_EXPANDED_BYTES}")
         content = path.read_bytes()

@@ -88,7 +88,7 @@ class RealDex:
     found: Mapping[str, tuple[Found, ...]]
     """Recordings and sequences that lie open, by object."""
     downloads: Mapping[str, Path]
-    """Archives of objects without any."""
+    """Archives of objects without an open recording."""
     own: Mapping[str, tuple[str, ...]] | None = None
     """Splits that the data names itself."""
 
@@ -115,15 +115,13 @@ class RealDex:
         if unit not in self.units:
             raise DatasetError(f"no object {unit!r} in {self.path}; it has {', '.join(self.units)}")
         notes: list[str] = []
-        if unit in self.downloads:
-            files = self._opened(self.downloads[unit], notes)
-            found = layout.find(files.names, unit)
-        else:
-            files, found = self.files, self.found[unit]
+        files, found = self._parts(unit, notes)
         mesh, points = self._model(unit, files, notes)
         chosen = _chosen(found, self.options.kind, notes)
         if not chosen:
-            raise DatasetError(f"{files.where} holds no recording of {unit}")
+            inside = sorted({item.object for item in layout.find(files.names, unit)} - {unit})
+            more = f", but of {', '.join(inside[:8])}" if inside and unit in self.downloads else ""
+            raise DatasetError(f"{files.where} holds no recording of {unit}{more}")
         refused: list[str] = []
         read: list[Frames] = []
         for item in chosen:
@@ -161,6 +159,21 @@ class RealDex:
             points=points if mesh is None else None,
             notes=tuple(notes),
         )
+
+    def _parts(self, unit: str, notes: list[str]) -> tuple[Files, tuple[Found, ...]]:
+        """Where an object's recordings or sequences are: in its archive, or open."""
+        lying = self.found.get(unit, ())
+        if unit not in self.downloads or (lying and self.options.kind == "sequences"):
+            return self.files, lying
+        files = self._opened(self.downloads[unit], notes)
+        inside = layout.find(files.names, unit)
+        found = tuple(item for item in inside if item.object == unit)
+        others = sorted({item.object for item in inside} - {unit})
+        if found and others:
+            notes.append(f"left out: what {files.where} holds of {', '.join(others[:8])}")
+        if lying:
+            notes.append(f"{len(lying)} sequences are left out: they are cut from the recordings")
+        return files, found
 
     def splits(self, units: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """Parts by the rule of the options."""
@@ -218,7 +231,8 @@ class RealDex:
                 try:
                     return surfaces.read_model(place, name, self.options.model_scale)
                 except MeshError as error:
-                    notes.append(f"model left out: {error}")
+                    hint = str(error).replace("Pass scale=", "Pass --option model_scale=")
+                    notes.append(f"model left out: {hint}")
                     return None, None
         notes.append("no model")
         return None, None
@@ -299,9 +313,7 @@ def open_source(path: Path, **options: Any) -> RealDex:
             raise DatasetError(
                 f"{name} is {options[name]!r}; it must be one of {', '.join(choices)}"
             )
-    chosen = Options(**options)
-    if chosen.most < 0:
-        raise DatasetError(f"most is {chosen.most}; it must be at least zero, which keeps all")
+    chosen = _checked_options(options)
     if path.is_file() and path.suffix == ".zip":
         return _checked(
             RealDex(
@@ -312,10 +324,28 @@ def open_source(path: Path, **options: Any) -> RealDex:
     found: dict[str, list[Found]] = {}
     for item in layout.find(files.names, path.resolve().name):
         found.setdefault(item.object, []).append(item)
-    closed = {k: path / v for k, v in _downloads(files.names).items() if k not in found}
+    recorded = {k for k, v in found.items() if any(item.kind == "recording" for item in v)}
+    closed = {k: path / v for k, v in _downloads(files.names).items() if k not in recorded}
     own = _own(path / MARK) if (path / MARK).is_file() else None
     every = {name: tuple(items) for name, items in found.items()}
     return _checked(RealDex(path, chosen, files, every, closed, own))
+
+
+def _checked_options(options: Mapping[str, Any]) -> Options:
+    """Options whose numbers make sense."""
+    most, scale = options.get("most", 0), options.get("model_scale")
+    if isinstance(most, bool) or not isinstance(most, int) or most < 0:
+        raise DatasetError(f"most is {most!r}; it must be a whole number, 0 keeps all")
+    number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
+    if scale is not None and not (number and 0.0 < scale < float("inf")):
+        raise DatasetError(f"model_scale is {scale!r}; it must be a number above zero")
+    if not isinstance(options.get("check_md5", True), bool):
+        raise DatasetError(f"check_md5 is {options['check_md5']!r}; it must be true or false")
+    models = options.get("models")
+    if models is not None and not isinstance(models, (str, Path)):
+        raise DatasetError(f"models is {models!r}; it must be a path")
+    given = dict(options) if models is None else {**options, "models": Path(models)}
+    return Options(**given)
 
 
 def _checked(source: RealDex) -> RealDex:

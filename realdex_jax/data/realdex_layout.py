@@ -12,6 +12,7 @@ the link `rh_forearm`, two wrist joints behind the palm, and the wrist's angles 
 import dataclasses
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -135,9 +136,11 @@ class Folder:
         """
         path = self.path / name
         try:
-            size = path.stat().st_size
-            if size > limit:
-                raise DatasetError(f"{path} has {size} bytes; at most {limit} are read")
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):  # a pipe is waited for, for ever
+                raise DatasetError(f"{path} is no regular file")
+            if status.st_size > limit:
+                raise DatasetError(f"{path} has {status.st_size} bytes; at most {limit} are read")
             return path.read_bytes()
         except OSError as error:
             raise DatasetError(f"{path} cannot be read ({error.strerror})") from error

@@ -14,6 +14,12 @@ LIMIT_TOLERANCE = 0.05
 """Radians a joint angle may lie beyond its limit: settled poses sag a little past the stops of the
 simulated hand."""
 
+MAX_ANGLE = 2.0 * np.pi + 1e-3
+"""Most that an axis-angle may turn, radians."""
+
+MAX_SQUEEZE = 10.0
+"""Largest joint target, radians: joints turn by less than 2, and targets press a little beyond."""
+
 MAX_DISTANCE = 2.0
 """Farthest palm (m) from the object's origin; more means a unit or frame mistake."""
 
@@ -76,6 +82,17 @@ def validate(grasps: GraspSet, where: str = "grasp set") -> GraspSet:
             f"{where}: the palm of grasp {distance.argmax()} is {distance.max():.2f} m from the "
             f"object's origin; "
             f"more than {MAX_DISTANCE} m means wrong units or a wrong frame"
+        )
+    angle = np.linalg.norm(np.asarray(grasps.phi, np.float64)[:, 25:28], axis=1)
+    if n and angle.max() > MAX_ANGLE:
+        raise DatasetError(
+            f"{where}: the orientation of grasp {angle.argmax()} turns by {angle.max():.4g} rad; "
+            f"an axis-angle turns by at most {MAX_ANGLE:.4g}: are these degrees?"
+        )
+    squeeze = np.abs(np.asarray(grasps.q_squeeze, np.float64)).max(initial=0.0)
+    if squeeze > MAX_SQUEEZE:
+        raise DatasetError(
+            f"{where}: q_squeeze has {squeeze:.4g} rad; targets are within {MAX_SQUEEZE:g}"
         )
     return grasps
 

@@ -170,13 +170,13 @@ def open_dataset(source: str | Path, scheme: str = SCHEME) -> Dataset:
             raise ValueError(f"{index.stat().st_size} bytes; at most {MAX_INDEX_BYTES} are read")
         meta = json.loads(index.read_text(encoding="utf-8"))
         version, digests = str(meta["version"]), dict(meta["digests"])
-        splits = {str(k): tuple(map(str, v)) for k, v in meta["splits"].items()}
+        splits = {str(k): tuple(map(str, _list(v))) for k, v in meta["splits"].items()}
         names = tuple(meta["joints"])
         name, layout = str(meta["name"]), int(meta["format"])
         hand, units = meta["hand"], dict(meta["units"])
         recipe = dict(meta.get("recipe", {}))
         schemes = {
-            str(which): {str(k): tuple(map(str, v)) for k, v in parts.items()}
+            str(which): {str(k): tuple(map(str, _list(v))) for k, v in parts.items()}
             for which, parts in dict(meta.get("schemes", {})).items()
         }
         moving = dict(meta.get("motions", {}))
@@ -203,6 +203,7 @@ def open_dataset(source: str | Path, scheme: str = SCHEME) -> Dataset:
         joints.reorder(np.zeros(len(names)), names)  # names every joint of ours, or says which not
         for object_name in listed:
             object_files.check_file_name(object_name)
+        split_rules.check(splits)
         _check_files(digests, moving - set(listed))
         split_rules.check_schemes(schemes, listed)
     except (DatasetError, JointError) as error:
@@ -227,6 +228,12 @@ def open_dataset(source: str | Path, scheme: str = SCHEME) -> Dataset:
     )
 
 
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is not a list of names")
+    return value
+
+
 def _way_out(path: Path) -> str:
     """What to do about a path that is no dataset."""
     found = formats.recognise(path)
@@ -237,8 +244,8 @@ def _way_out(path: Path) -> str:
 
 def _check_files(digests: Mapping[str, str], unlisted: Collection[str]) -> None:
     for relative in digests:
-        if Path(relative).is_absolute() or ".." in Path(relative).parts:
-            raise DatasetError(f"a digest of {relative!r}, which lies elsewhere")
+        if len(relative) > 500 or Path(relative).is_absolute() or ".." in Path(relative).parts:
+            raise DatasetError(f"a digest of {relative[:500]!r}, which lies elsewhere")
     if unlisted:
         raise DatasetError(f"motions of {min(unlisted)!r}, which is in no split")
 

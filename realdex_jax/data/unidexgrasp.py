@@ -160,7 +160,7 @@ def open_source(path: Path | str, scales: Sequence[float] = SCALES) -> UniDexGra
             raise DatasetError(f"{folder} and {by_code[folder.name]} have the same code")
     read_poses.cache_clear()  # files may have changed since
     _pieces.cache_clear()
-    return UniDexGrasp(root, by_code, tuple(float(scale) for scale in scales))
+    return UniDexGrasp(root, by_code, dexgraspnet.checked_scales(scales))
 
 
 @functools.lru_cache(maxsize=2)  # the sizes of an object follow each other

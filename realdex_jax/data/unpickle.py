@@ -10,6 +10,7 @@ import functools
 import io
 import math
 import pickle
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Sequence
@@ -42,7 +43,10 @@ def load_objects(path: Path | str) -> list[Any]:
     """
     path = Path(path)
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe is waited for, for ever
+            raise DatasetError(f"{path} is no regular file")
+        size = status.st_size
         if size > MAX_BYTES:
             raise DatasetError(f"{path}: {size} bytes, at most {MAX_BYTES} are read")
         content = path.read_bytes()
