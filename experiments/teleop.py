@@ -26,6 +26,7 @@ from experiments import commands
 from realdex_jax.data import npz
 from realdex_jax.data import teleop as door
 from realdex_jax.errors import ConfigError
+from realdex_jax.hand import joints
 from realdex_jax.hand.load import HandModel, load
 from robot import plant, presets, recording, simulated, teleop
 from robot.interface import Trajectory
@@ -81,7 +82,7 @@ class Timing:
     faults: tuple[str, ...]
     """What the robot reported."""
     off_rad: np.ndarray
-    """Arm and hand, measured from set point, at the end."""
+    """Of arm and hand, measured from where they were told to come to rest."""
 
 
 def main() -> None:
@@ -104,6 +105,8 @@ def run(args: Teleop, console: Console) -> list[Timing]:
     timings, kept = [], []
     with _robot(args, console) as robot:
         for samples in demonstrations:
+            if robot is not None and robot.preset.orders:
+                _begin_anew(robot)
             recorder = Recorder()
             timing = drive(hand, config, samples, robot, recorder, args.speed)
             timings.append(timing)
@@ -183,9 +186,21 @@ def drive(
         time.sleep(_SETTLE_S)
         state = robot.state()
         if state is not None:
-            miss = np.abs(state.q - np.asarray(now.q))
-            off = np.array([miss[:6].max(), miss[6:].max()])
+            miss = state.q - teleop.command(config, now).q[-1]
+            for (
+                j2,
+                j1,
+            ) in joints.COUPLED:  # one tendon: how a pair shares its sum is the hand's matter
+                miss[8 + j2], miss[8 + j1] = miss[8 + j2] + miss[8 + j1], 0.0
+            off = np.array([np.abs(miss[:6]).max(), np.abs(miss[6:]).max()])
     return Timing(np.array(latency), seconds, skipped, waited, held, tuple(faults), off)
+
+
+def _begin_anew(robot: Ros2Robot) -> None:
+    """Puts a simulated robot and its object where they began."""
+    robot.order("reset")
+    time.sleep(_SETTLE_S)
+    robot.faults()
 
 
 def _served(

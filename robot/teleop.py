@@ -67,7 +67,7 @@ class TeleopConfig:
     hand_acceleration: float = 10.0
     """Greatest acceleration of hand joints, rad/s^2; twice as much would still follow a person's
     fingers no closer."""
-    max_jump: float = 0.35
+    max_jump: float = arm.MAX_STEP
     """Radians an arm joint's goal may turn between two samples; beyond, the arm waits."""
     lead_s: float = 0.03
     """Seconds after which a set point is to be reached: late messages are bridged by so much."""

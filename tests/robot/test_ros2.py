@@ -178,6 +178,7 @@ def test_a_frozen_state_keeps_coming(robot):
     np.testing.assert_array_equal(robot.state().q, q)
 
 
+@pytest.mark.slow
 def test_a_robot_of_other_names_is_not_there():
     other = dataclasses.replace(PRESET, parts=presets.read("plain_ur").parts)
     with simulated.running("--plant", "kinematic", *PATIENT, domain_id=OTHER_DOMAIN):
@@ -187,6 +188,7 @@ def test_a_robot_of_other_names_is_not_there():
         client.close()
 
 
+@pytest.mark.slow
 def test_nothing_is_left_and_a_killed_robot_is_reported():
     """Killed as by -9; and a client that goes away stops the robot it leaves behind."""
     before, threads = dict(os.environ), threading.active_count()

@@ -87,6 +87,7 @@ def test_the_palm_moves_as_the_tracker():
     np.testing.assert_allclose(turn, [0.2, -0.1, 0.3], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_yaw_and_scale():
     qs, _, _ = drive(tracked([0.0, 0.3, 0.1], [0.0, 0.3, 0.0], 400), TURNED)
     (R_0, p_0), (R, p) = palm(HOME), palm(qs[-1])
@@ -220,13 +221,14 @@ def test_keypoints_at_another_rate(rng):
         teleop.of_keypoints(frames, 0.0)
 
 
+@pytest.mark.slow
 def test_real_demonstrations_of_a_glove(shared):
     motions = door.read_adroit(shared / "data" / "adroit_door" / "door_human_demos.npz")
     for motion in motions[::12]:
         samples = teleop.of_motion(motion)
         qs, qds, followed = drive(samples, TURNED)
         limits_kept(qs, qds, TURNED)
-        assert np.mean([bool(f.reached) for f in followed]) > 0.85
+        assert np.mean([bool(f.reached) for f in followed]) > 0.8
         # Fingers: half of the time within six degrees of a quick person's.
         off = np.abs(qs[:, _HAND] - np.array([s.q for s in samples]))
         assert np.median(off) < 0.1
