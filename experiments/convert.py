@@ -33,7 +33,7 @@ import tyro
 from rich.console import Console
 
 from experiments import commands
-from realdex_jax.data import conversion, formats, splits, store, writer
+from realdex_jax.data import conversion, folder, formats, splits, store, writer
 from realdex_jax.data.conversion import Record
 from realdex_jax.data.source import Source
 from realdex_jax.data.store import Dataset
@@ -117,7 +117,7 @@ def run(config: Convert, console: Console) -> Report:
             "negative, points at least 16, a limit at least 1"
         )
     options = parse_options(config.option)
-    store.check_target(config.dest)
+    folder.check_target(config.dest)
     dest = config.dest.resolve()
     source = formats.open_source(config.source, config.format, options)
     if config.source.resolve().is_relative_to(dest):
@@ -187,8 +187,8 @@ def _claimed(work: Path, claim: Mapping[str, Any], fresh: bool) -> Iterator[None
                 f"throw it away, with the {count} units that it had finished, or the old settings"
             )
         shutil.rmtree(work / "fresh", ignore_errors=True)  # half-written files of a killed run
-        for folder in conversion.FOLDERS:
-            (work / folder).mkdir(exist_ok=True)
+        for name in conversion.FOLDERS:
+            (work / name).mkdir(exist_ok=True)
         half = work / "claim.json.new"
         half.write_text(json.dumps(claim))
         half.replace(place)

@@ -36,7 +36,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from realdex_jax.data import npz, schema, store
+from realdex_jax.data import folder, npz, schema, store
 from realdex_jax.data.object_files import Surface
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.errors import DatasetError, RealdexError, UnknownObjectError
@@ -167,7 +167,7 @@ def run(config: Settings, command: str, console: Console) -> dict[str, Any]:
     splits = variants(objects.SPLITS, config)
     part_of = {name: part for part, group in splits.items() for name in group}
     names = sorted(part_of)
-    store.check_target(config.out)
+    folder.check_target(config.out)
     parts = config.out.parent / f"{config.out.name}.parts"
     parts.mkdir(parents=True, exist_ok=True)
     for name in names:  # before the hours, not after

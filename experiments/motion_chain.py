@@ -57,12 +57,36 @@ def carry_out(
     Raises:
         DatasetError: A grasp that makes no sense, or a start inside the object.
     """
-    what, world, grids = situations(hand, shape, grasps, seed)
-    motion_protocol.check(hand, what, world)
-    phi = made(hand, model, grids, what)
-    phi = motion_protocol.mend(hand, what, world, phi, TrajectoryConfig())
+    what, phi = reach(hand, model, shape, grasps, seed)
     lifted = motion_protocol.lifts(hand, what, shape, phi, np.arange(len(what.motions)))
     return CarriedOut(shape, what, phi, lifted)
+
+
+def reach(
+    hand: HandModel,
+    model: MotionModel,
+    shape: ObjectShape,
+    grasps: GraspSet,
+    seed: int,
+    wxyz_xyz_world_object: Float[np.ndarray, " 7"] | None = None,
+) -> tuple[Asked, Float[np.ndarray, "b f 28"]]:
+    """A drawn situation for every grasp, and the mended motion to it in the world.
+
+    Args:
+        hand: The hand.
+        model: What makes the motions.
+        shape: The object, standing on its lowest point.
+        grasps: Its grasps, in the object frame.
+        seed: Of the situations.
+        wxyz_xyz_world_object: Where the object stands; see `situations`.
+
+    Raises:
+        DatasetError: A grasp that makes no sense, or a start inside the object.
+    """
+    what, world, grids = situations(hand, shape, grasps, seed, wxyz_xyz_world_object)
+    motion_protocol.check(hand, what, world)
+    phi = made(hand, model, grids, what)
+    return what, motion_protocol.mend(hand, what, world, phi, TrajectoryConfig())
 
 
 def made(

@@ -14,8 +14,6 @@ import hashlib
 import io
 import json
 import shutil
-import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,16 +22,15 @@ from typing import Literal
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
 
-from experiments import motion_data, protocol
+from experiments import commands, motion_data, protocol
 from experiments.protocol import Entry
 from realdex_jax.data import folder, realdex, realdex_objects, schema, store
 from realdex_jax.data import realdex_export as export
 from realdex_jax.data.motion import RATE, Motion
 from realdex_jax.data.motion_set import MotionSet
-from realdex_jax.errors import ConfigError, DatasetError, RealdexError
+from realdex_jax.errors import ConfigError, DatasetError
 
 P_WORLD_OBJECT = np.array([1.2, 0.0, 0.9])
 """Where objects of grasps without a motion lie (m): about where the real ones do."""
@@ -85,14 +82,8 @@ def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
     config = tyro.cli(WriteRelease, description=__doc__)
     console = Console()
-    try:
+    with commands.ending(console, "stopped; nothing was written"):
         written = write(config, console)
-    except (RealdexError, OSError) as error:
-        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("stopped; nothing was written")
-        sys.exit(130)
     for note in written.notes:
         console.print(note, style="yellow", highlight=False, markup=False)
     console.print(
@@ -121,8 +112,7 @@ def write(config: WriteRelease, console: Console) -> Written:
     motions = _motions(config, console)
     kept: dict[str, list[str]] = {part: [] for part in dataset.splits}
     count = 0
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{config.out.name}.", dir=config.out.parent))
+    fresh = folder.begin(config.out, realdex.MARK)
     try:
         for part, entry in track(found, description="objects", console=console, transient=True):
             sequences = [*_of_grasps(entry, config.limit), *_of_motions(motions, entry.shape.name)]

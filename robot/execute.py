@@ -33,7 +33,7 @@ import tyro
 from jaxtyping import Float
 from rich.console import Console
 
-from experiments import chain, commands, motion_chain, motion_protocol, selection
+from experiments import chain, commands, motion_chain, selection
 from experiments.motion_protocol import Asked
 from realdex_jax import generate
 from realdex_jax.data import rigid, schema
@@ -46,7 +46,6 @@ from realdex_jax.models.grasp_model import GraspModel
 from realdex_jax.models.motion_model import MotionModel
 from realdex_jax.select.local import LocalScorer
 from realdex_jax.select.scorer import Task
-from realdex_jax.trajectory import TrajectoryConfig
 from robot import account, drive, film, limits, plan, preflight, presets, simulated
 from robot.account import Ending, Run, Told
 from robot.executor import Order, Phase
@@ -211,10 +210,7 @@ def _one(
     grasps = schema.take(pool.grasps, np.array(best.best))
     given = np.array(config.object_pose) if config.object_pose else None
     try:
-        what, world, grids = motion_chain.situations(hand, shape, grasps, seed, given)
-        motion_protocol.check(hand, what, world)
-        phi = motion_chain.made(hand, mover, grids, what)
-        phi = motion_protocol.mend(hand, what, world, phi, TrajectoryConfig())
+        what, phi = motion_chain.reach(hand, mover, shape, grasps, seed, given)
     except RealdexError as error:
         return told.ended("no plan passes", f"motions: {error}"), []
     told.spent("motions")
@@ -236,7 +232,11 @@ def _one(
         robot = real or stack.enter_context(_simulated(config, chosen))
         if real is None:
             told.spent("robot")
-        order = Order(chosen.plan, _again(hand, chosen, robot))
+        # Minutes may have passed since the first verdict.
+        verdict = _verdict(
+            config, hand, shape, chosen.wxyz_xyz_world_object, chosen.plan, robot.state()
+        )
+        order = Order(chosen.plan, verdict)
         if not order.verdict.passed:
             reason = "; ".join(order.verdict.faults)
             return told.ended("refused", reason, tried=tried), clips
@@ -306,9 +306,7 @@ def _first(
             reasons.append(f"grasp {i + 1}: {error}")
             continue
         state = _at_home() if real is None else real.state()
-        verdict = preflight.preflight(
-            hand, shape, pose, planned, state, gate_config=GateConfig(guarded=config.guarded)
-        )
+        verdict = _verdict(config, hand, shape, pose, planned, state)
         if verdict.passed:
             return Chosen(shape, pose, planned, verdict), reasons
         reasons.append(f"grasp {i + 1}: preflight: {'; '.join(verdict.faults)}")
@@ -321,10 +319,18 @@ def _at_home() -> JointState:
     return JointState(now, now, limits.NAMES, limits.HOME, np.zeros(len(limits.NAMES)))
 
 
-def _again(hand: HandModel, chosen: Chosen, robot: Ros2Robot) -> Verdict:
-    """The verdict for where the robot is now; minutes may have passed since the first."""
+def _verdict(
+    config: Execute,
+    hand: HandModel,
+    shape: ObjectShape,
+    wxyz_xyz_world_object: Float[np.ndarray, " 7"],
+    planned: Plan,
+    state: JointState | None,
+) -> Verdict:
+    """What the preflight says of a plan from where the robot is, by the settings of the run."""
+    allowed_now = GateConfig(guarded=config.guarded)
     return preflight.preflight(
-        hand, chosen.shape, chosen.wxyz_xyz_world_object, chosen.plan, robot.state()
+        hand, shape, wxyz_xyz_world_object, planned, state, gate_config=allowed_now
     )
 
 

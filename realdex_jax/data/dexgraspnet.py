@@ -9,7 +9,7 @@ One file holds the grasps of one object at five sizes; a size with its mesh mult
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,21 @@ def unit_name(code: str, scale: float) -> str:
     return f"{code}@{scale:.3f}"
 
 
+def unit_names(codes: Iterable[str], scales: Sequence[float]) -> tuple[str, ...]:
+    """Names of all objects at all sizes, the sizes of one after each other."""
+    return tuple(unit_name(code, scale) for code in codes for scale in scales)
+
+
+def recipe(layout: str, scales: Sequence[float]) -> dict[str, Any]:
+    """What a store says of where its grasps came from."""
+    return {
+        "layout": layout,
+        "scales": list(scales),
+        "replay_hand": REPLAY_HAND,
+        "licence": "CC BY-NC 4.0",
+    }
+
+
 def category(code: str) -> str:
     """Kind of object, the second part of its code."""
     return "".join(code.split("-")[1:2]).lower() or "object"
@@ -200,17 +215,12 @@ class DexGraspNet:
     @property
     def units(self) -> Sequence[str]:
         """Objects at sizes; one without grasps reads as a unit without anything."""
-        return tuple(unit_name(code, scale) for code in self.codes for scale in self.scales)
+        return unit_names(self.codes, self.scales)
 
     @property
     def recipe(self) -> Mapping[str, Any]:
         """Where it came from."""
-        return {
-            "layout": "DexGraspNet",
-            "scales": list(self.scales),
-            "replay_hand": REPLAY_HAND,
-            "licence": "CC BY-NC 4.0",
-        }
+        return recipe("DexGraspNet", self.scales)
 
     def splits(self, units: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """By object in the paper's shares, all sizes together: the release has no split."""

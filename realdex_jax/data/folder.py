@@ -79,10 +79,10 @@ def swap_in(path: Path, files: Mapping[str, bytes]) -> None:
         raise
 
 
-def begin(path: Path) -> Path:
-    """A new temporary sibling of `path`."""
+def begin(path: Path, index: str = INDEX) -> Path:
+    """A new temporary sibling of `path`, where a swap that was killed is undone first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    put_back(path)
+    put_back(path, index)
     return Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from scipy import sparse
 from scipy.spatial.transform import Rotation
 
-from realdex_jax.data import npz, unpickle
+from realdex_jax.data import npz, regular, unpickle
 from realdex_jax.data.unpickle import Record
 from realdex_jax.errors import DatasetError
 
@@ -166,7 +166,7 @@ def _arrays(path: Path) -> Mapping[str, Any]:
     if path.suffix == ".npz":
         return npz.read(path)
     try:
-        size = path.stat().st_size
+        size = regular.size(path)
         if size > MAX_BYTES:
             raise DatasetError(f"{path}: {size} bytes; a MANO model has at most {MAX_BYTES}")
         content = path.read_bytes()

@@ -9,7 +9,6 @@ import io
 import math
 import mmap
 import re
-import stat
 import struct
 import zipfile
 import zlib
@@ -19,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from realdex_jax.data import unpickle
+from realdex_jax.data import regular, unpickle
 from realdex_jax.errors import DatasetError
 
 MAX_EXPANDED_BYTES = 2**31
@@ -107,7 +106,7 @@ def read(path: Path | str, *, objects: bool = False, mapped: bool = False) -> di
     path = Path(path)
     found: dict[str, Any] = {}
     try:
-        size = regular_size(path)
+        size = regular.size(path)
         with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
             members = archive.infolist()
             _check(members, size, path)
@@ -131,19 +130,6 @@ def read(path: Path | str, *, objects: bool = False, mapped: bool = False) -> di
     return found
 
 
-def regular_size(path: Path) -> int:
-    """Bytes of a file.
-
-    Raises:
-        DatasetError: It is a pipe, a device or a folder: reading it might never end.
-        OSError: There is none.
-    """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise DatasetError(f"{path} is no regular file")
-    return status.st_size
-
-
 def read_npy(path: Path | str) -> np.ndarray:
     """Reads a plain `.npy`.
 
@@ -153,7 +139,7 @@ def read_npy(path: Path | str) -> np.ndarray:
     """
     path = Path(path)
     try:
-        size = regular_size(path)
+        size = regular.size(path)
         if size > MAX_EXPANDED_BYTES:
             raise DatasetError(f"{path} has {size} bytes; the limit is {MAX_EXPANDED_BYTES}")
         content = path.read_bytes()

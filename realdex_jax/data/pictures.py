@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from PIL import Image, UnidentifiedImageError
 
-from realdex_jax.data import textfile
+from realdex_jax.data import regular, textfile
 from realdex_jax.errors import DatasetError
 
 COLOUR, DEPTH = Path("rgb/image_raw"), Path("depth_to_rgb/image_raw")
@@ -112,7 +112,7 @@ def read_picture(folder: Path, k: int, size: tuple[int, int], modes: tuple[str, 
         raise DatasetError(f"{folder}: no picture {k}")
     path = found[0]
     try:
-        if path.stat().st_size > _MAX_PICTURE_BYTES:
+        if regular.size(path) > _MAX_PICTURE_BYTES:
             raise DatasetError(f"{path}: larger than {_MAX_PICTURE_BYTES} bytes")
         with Image.open(path, formats=("PNG", "JPEG")) as picture:
             if picture.size != size or picture.mode not in modes:

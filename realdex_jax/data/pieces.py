@@ -14,6 +14,7 @@ import trimesh
 from jaxtyping import Float
 from scipy.spatial import ConvexHull, QhullError
 
+from realdex_jax.data import regular
 from realdex_jax.errors import MeshError
 from realdex_jax.geometry import obj
 from realdex_jax.geometry.mesh import MAX_BYTES, MAX_COUNT
@@ -181,7 +182,7 @@ def _parse(path: Path) -> obj.ObjText:
     if not path.is_file():
         raise MeshError(f"{path}: no such mesh")
     try:
-        if path.stat().st_size > MAX_BYTES:
+        if regular.size(path) > MAX_BYTES:
             raise MeshError(f"{path}: larger than {MAX_BYTES >> 20} MiB")
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

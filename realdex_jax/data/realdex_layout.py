@@ -12,7 +12,6 @@ the link `rh_forearm`, two wrist joints behind the palm, and the wrist's angles 
 import dataclasses
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -21,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from realdex_jax.data import archive
+from realdex_jax.data import archive, regular
 from realdex_jax.data import splits as split_rules
 from realdex_jax.errors import DatasetError
 
@@ -136,11 +135,9 @@ class Folder:
         """
         path = self.path / name
         try:
-            status = path.stat()
-            if not stat.S_ISREG(status.st_mode):  # a pipe is waited for, for ever
-                raise DatasetError(f"{path} is no regular file")
-            if status.st_size > limit:
-                raise DatasetError(f"{path} has {status.st_size} bytes; at most {limit} are read")
+            size = regular.size(path)
+            if size > limit:
+                raise DatasetError(f"{path} has {size} bytes; at most {limit} are read")
             return path.read_bytes()
         except OSError as error:
             raise DatasetError(f"{path} cannot be read ({error.strerror})") from error

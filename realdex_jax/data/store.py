@@ -60,8 +60,6 @@ MAX_INDEX_BYTES = 2**28
 
 _NO_INDEX = (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError)
 
-check_target = folder.check_target
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
@@ -298,7 +296,7 @@ def write_dataset(
 
     `writer.Writer` does the same for datasets that do not fit in memory.
     """
-    check_target(path)
+    folder.check_target(path)
     split_rules.check(splits)
     listed = [object_name for names in splits.values() for object_name in names]
     if sorted(listed) != sorted(grasps):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from realdex_jax.data import regular
 from realdex_jax.errors import DatasetError
 
 MAX_BYTES = 128 * 2**20
@@ -28,7 +29,7 @@ def read_text(path: Path) -> str:
         DatasetError: It is missing, too large or not UTF-8.
     """
     try:
-        size = path.stat().st_size
+        size = regular.size(path)
         if size > MAX_BYTES:
             raise DatasetError(f"{path}: {size} bytes, at most {MAX_BYTES} are read")
         return path.read_text(encoding="utf-8")

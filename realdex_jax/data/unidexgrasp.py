@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from realdex_jax.data import dexgraspnet, npz, pieces, textfile
-from realdex_jax.data.dexgraspnet import SCALES, unit_name
+from realdex_jax.data.dexgraspnet import SCALES
 from realdex_jax.data.source import Unit
 from realdex_jax.data.splits import PARTS
 from realdex_jax.errors import DatasetError, RealdexError
@@ -70,17 +70,12 @@ class UniDexGrasp:
     @property
     def units(self) -> Sequence[str]:
         """Objects at sizes; one without grasps reads as a unit without anything."""
-        return tuple(unit_name(code, scale) for code in self.folders for scale in self.scales)
+        return dexgraspnet.unit_names(self.folders, self.scales)
 
     @property
     def recipe(self) -> Mapping[str, Any]:
         """Where it came from."""
-        return {
-            "layout": "UniDexGrasp DFCData",
-            "scales": list(self.scales),
-            "replay_hand": dexgraspnet.REPLAY_HAND,
-            "licence": "CC BY-NC 4.0",
-        }
+        return dexgraspnet.recipe("UniDexGrasp DFCData", self.scales)
 
     def splits(self, units: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """The data's own: train and test. Without its files, the paper's shares by object.

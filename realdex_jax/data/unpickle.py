@@ -10,7 +10,6 @@ import functools
 import io
 import math
 import pickle
-import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Sequence
@@ -19,6 +18,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from realdex_jax.data import regular
 from realdex_jax.errors import DatasetError, UnsafePickleError
 
 MAX_BYTES = 512 * 2**20
@@ -43,10 +43,7 @@ def load_objects(path: Path | str) -> list[Any]:
     """
     path = Path(path)
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe is waited for, for ever
-            raise DatasetError(f"{path} is no regular file")
-        size = status.st_size
+        size = regular.size(path)
         if size > MAX_BYTES:
             raise DatasetError(f"{path}: {size} bytes, at most {MAX_BYTES} are read")
         content = path.read_bytes()

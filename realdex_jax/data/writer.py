@@ -32,7 +32,7 @@ class Writer:
         Raises:
             DatasetError: There is something else than a dataset at `path`, or no room for it.
         """
-        store.check_target(path)
+        folder.check_target(path)
         self.path = Path(path).resolve()
         self._digests: dict[str, str] = {}
         try:
