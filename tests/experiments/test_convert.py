@@ -316,3 +316,36 @@ def test_physics_of_the_store_is_that_of_the_source(converted):
     np.testing.assert_array_equal(before.held_six, after.held_six)
     np.testing.assert_array_equal(before.d_0146_cm, after.d_0146_cm)
     assert 0.0 < after.held.mean() <= 1.0
+
+
+def test_nothing_but_a_dataset_of_ours_is_replaced(source, tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "dataset.json").write_text('{"labels": []}')
+    (theirs / "picture").write_text("kept")
+    with pytest.raises(DatasetError, match="nor a dataset of ours"):
+        run(source, theirs)
+    run(source, tmp_path / "ours", limit=1)
+    (tmp_path / "ours" / "NOTES.md").write_text("kept")
+    with pytest.raises(DatasetError, match=r"NOTES\.md in it is none of its files"):
+        run(source, tmp_path / "ours", limit=1)
+    with pytest.raises(DatasetError, match="lies inside the dataset"):
+        run(source, tmp_path / "ours" / "more", limit=1)
+    assert (theirs / "picture").read_text() == "kept"
+    (tmp_path / "ours" / "NOTES.md").unlink()
+    assert run(source, tmp_path / "ours", limit=2).counts["objects"] >= 1
+
+
+def test_a_source_is_not_replaced_by_what_is_made_of_it(source, tmp_path):
+    with pytest.raises((ConfigError, DatasetError)):
+        run(source, source.parent)
+    with pytest.raises((ConfigError, DatasetError)):
+        run(source, source)
+    assert len(list((source / "dataset").iterdir())) == 6
+
+
+def test_work_in_which_nothing_was_finished_does_not_stay(source, tmp_path):
+    damage(source, tmp_path)
+    with pytest.raises(DatasetError, match="nothing of"):
+        run(source, tmp_path / "out", limit=5)
+    assert not (tmp_path / ".out.work").exists()
