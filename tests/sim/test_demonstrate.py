@@ -69,6 +69,7 @@ def test_a_reach_begins_and_ends_where_asked_and_closes_last():
     assert all((q[:, j1] <= q[:, j2] + 1e-6).all() for j2, j1 in joints.COUPLED)
 
 
+@pytest.mark.slow
 def test_demonstrations_are_valid_clear_and_nearly_all_lift(yogurt, shown):
     shape, _ = yogurt
     motions, tally = shown

@@ -67,6 +67,7 @@ def test_starts_around_a_grasp_stay_near_it_and_turn_about_the_axis_of_a_round_o
     np.testing.assert_array_equal(p, starts.around(phi, 400, 0, "axial")[1])
 
 
+@pytest.mark.slow
 def test_starts_around_known_grasps_replace_a_share_of_the_batch():
     shape = objects.make("essential_oil")
     grid = sdf.build(shape)
