@@ -325,11 +325,14 @@ def _finish(
 ) -> Report:
     """Writes the index and puts the folder in its place."""
     refused = {record.unit: record.refused for record in records if record.refused}
-    by_name: dict[str, Record] = {}
+    # Some file systems take names that differ by case for the same.
+    by_key: dict[str, Record] = {}
     for record in records:
-        if record.name and by_name.setdefault(record.name, record) is not record:
-            other = by_name[record.name].unit
+        key = record.name.casefold()
+        if key and by_key.setdefault(key, record) is not record:
+            other = by_key[key].unit
             raise DatasetError(f"units {other!r} and {record.unit!r} are both {record.name!r}")
+    by_name = {record.name: record for record in by_key.values()}
     if not by_name:
         first = next(iter(refused.values()), "its units are empty")
         raise DatasetError(f"nothing of {config.source} can be converted; first: {first}")

@@ -13,7 +13,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -161,8 +161,8 @@ def _check(members: list[zipfile.ZipInfo], size: int, path: Path) -> None:
     for member in members:
         name = member.filename
         if (
-            PurePosixPath(name).is_absolute()
-            or ".." in PurePosixPath(name).parts
+            name.startswith("/")
+            or ".." in name.split("/")
             or "\\" in name
             or re.match("[A-Za-z]:", name)
         ):

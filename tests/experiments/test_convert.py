@@ -249,15 +249,16 @@ def test_options_are_read_and_checked(source, tmp_path):
         run(source, tmp_path / "few", option=("scales=[0.06, 0.08]",))
 
 
-def test_a_source_that_calls_two_units_alike_is_refused(source, tmp_path, monkeypatch):
+@pytest.mark.parametrize("names", [("same", "same"), ("Same", "same")])
+def test_a_source_that_calls_two_units_alike_is_refused(source, tmp_path, monkeypatch, names):
     read = dexgraspnet.DexGraspNet.read
 
     def alike(self, unit):
         found = read(self, unit)
-        return type(found)("same", found.grasps, mesh=found.mesh)
+        return type(found)(names["@0.080" in unit], found.grasps, mesh=found.mesh)
 
     monkeypatch.setattr(dexgraspnet.DexGraspNet, "read", alike)
-    with pytest.raises(DatasetError, match=r"units '.*@0\.060' and '.*@0\.080' are both 'same'"):
+    with pytest.raises(DatasetError, match=r"units '.*@0\.\d+' and '.*@0\.\d+' are both '[Ss]ame'"):
         run(source, tmp_path / "out")
 
 

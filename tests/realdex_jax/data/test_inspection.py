@@ -101,7 +101,7 @@ def findings(data):
         ),
         (
             {"surface": surface(turn=-1.0)},
-            "objects/cup/points.npz", "normals point outward", "0.00 of them",
+            "objects/cup/points.npz", "normals point outward", "they point inward",
         ),
         (
             {"surface": surface(scale=2.0), "mesh": None, "grasps": None},
@@ -121,6 +121,29 @@ def test_a_fault_is_named_by_file_rule_and_value(tmp_path, cup, file, rule, valu
     (found,) = findings(write(tmp_path / "d", **cup))
     assert found[:2] == (file, rule)
     assert value in found[2]
+
+
+@pytest.mark.parametrize("name", ["mug", "wine_glass", "cracker_box"])
+def test_normals_of_hollow_and_solid_things_have_a_sense(name):
+    outward = store.open_dataset("realdex-sim").surface(name)
+    inward = object_files.Surface(outward.points, -outward.normals)
+    found = inspection.sense(outward)
+    # A solid has 1; a wall of 3 mm, as thick as the points are apart, leaves about a quarter.
+    assert 0.15 < found < 1.1
+    assert inspection.sense(inward) == pytest.approx(-found)
+    assert -found < inspection.INWARD
+
+
+def test_an_open_surface_has_less_of_a_sense(rng):
+    n = rng.normal(size=(2000, 3))
+    n[:, 2] = np.abs(n[:, 2])
+    n /= np.linalg.norm(n, axis=1, keepdims=True)
+    half = object_files.Surface((0.05 * n).astype(np.float32), n.astype(np.float32))
+    whole = object_files.Surface(
+        np.concatenate([half.points, -half.points]), np.concatenate([n, -n])
+    )
+    assert inspection.sense(whole) == pytest.approx(1.0, abs=0.05)
+    assert 0.3 < inspection.sense(half) < 0.8
 
 
 def test_damage_is_named_by_file_rule_and_value(tmp_path):
