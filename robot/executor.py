@@ -323,7 +323,7 @@ def _stand(
     if inputs.start is not None:
         state = dataclasses.replace(state, refusal=f"{state.phase}: reset first; {state.reason}")
     state = _watch(state, now, trouble, config)
-    stands = now - state.still_s >= config.still_s - 1e-9
+    stands = now - state.still_s >= config.still_s - 1e-9 and _shows(state, now, config)
     took = now - state.asked_s
     if state.phase is Phase.STOPPING:
         if inputs.faults and state.cancelled:
@@ -348,6 +348,22 @@ def _stand(
     if not state.confirmed and now - state.repeated_s >= config.repeat_s - 1e-6:
         return dataclasses.replace(state, repeated_s=now), (Stop(state.reason),)
     return state, ()
+
+
+def _shows(state: State, now_s: float, config: ExecutorConfig) -> bool:
+    """Whether standing shows a stop: a robot that still follows its last command would have moved.
+
+    At the slow beginning of a motion a robot that never heard of the stop stands, too.
+    """
+    if state.order is None:
+        return True
+    at = state.sent_s - state.started_s
+    window = curve.window(state.order.plan.trajectory, at, config.ahead_s, config.brake_s)
+    times = np.array([state.still_s - state.sent_s, now_s - state.sent_s, np.inf])
+    q, _ = curve.sample(window, np.clip(times, 0.0, window.t[-1]))
+    least = config.still_rad + config.still_rate * config.still_s
+    moved, left = np.abs(q[1] - q[0]), np.abs(q[2] - q[0])
+    return bool(((left <= least) | (moved > least)).all())
 
 
 def _watch(state: State, now_s: float, trouble: str, config: ExecutorConfig) -> State:

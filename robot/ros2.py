@@ -21,6 +21,7 @@ from jaxtyping import Float
 
 from robot import controller, merging, messages
 from robot.interface import JointState, RobotError, Trajectory
+from robot.network import Network
 from robot.presets import Part, Preset, Reliability
 
 BEAT_S = 0.02
@@ -106,6 +107,10 @@ class Link:
     def now_s(self) -> float:
         """The clock of message stamps, seconds since 1970."""
         return time.time()
+
+    def monotonic_s(self) -> float:
+        """The clock by which messages come, seconds."""
+        return time.monotonic()
 
     def sender(
         self,
@@ -215,12 +220,15 @@ def _discovery(local: bool) -> Iterator[None]:
 class Ros2Robot:
     """Arm and hand behind ROS 2's trajectory controllers: a `Robot`."""
 
-    def __init__(self, preset: Preset, domain_id: int | None = None) -> None:
+    def __init__(
+        self, preset: Preset, domain_id: int | None = None, network: Network | None = None
+    ) -> None:
         """Begins to listen; `wait` says when the robot is there.
 
         Args:
             preset: Names and topics.
             domain_id: Of the network's; `ROS_DOMAIN_ID` if None.
+            network: Another network than ROS 2's.
 
         Raises:
             RobotError: ROS 2 is not installed, or its network cannot be used.
@@ -234,7 +242,9 @@ class Ros2Robot:
         self._object: tuple[Float[np.ndarray, " 7"], float] | None = None
         self._sent: dict[str, tuple[float, Trajectory]] = {}
         self._beats = 0
-        self._link = link = Link("realdex_client", local=preset.local, domain_id=domain_id)
+        if network is None:
+            network = Link("realdex_client", local=preset.local, domain_id=domain_id)
+        self._link = link = network
         self._send = {
             part.name: link.sender(part.topic, "trajectory", preset.commands_qos, preset.depth)
             for part in preset.parts
@@ -354,7 +364,7 @@ class Ros2Robot:
             self._link.close()
 
     def _publish(self, parts: list[tuple[Part, Trajectory]]) -> None:
-        stamp_s, now = self._link.now_s(), time.monotonic()
+        stamp_s, now = self._link.now_s(), self._link.monotonic_s()
         for part, trajectory in parts:
             self._sent[part.name] = (now, trajectory)
             theirs = Trajectory(part.theirs, trajectory.t, trajectory.q, trajectory.qd)
@@ -363,7 +373,7 @@ class Ros2Robot:
 
     def _going(self, part: Part) -> tuple[np.ndarray, np.ndarray] | None:
         """Where a part's joints are by now, and how fast they move; None if nobody knows."""
-        merged, now = self._merged, time.monotonic()
+        merged, now = self._merged, self._link.monotonic_s()
         rows = [merged.names.index(name) for name in part.ours]
         age = now - merged.received_s[rows]
         q, qd = merged.q[rows], merged.qd[rows]
@@ -399,7 +409,7 @@ class Ros2Robot:
         lost = {}
         state = self.state()
         if state is not None:
-            age = time.monotonic() - state.received_s
+            age = self._link.monotonic_s() - state.received_s
             if age > self.preset.lost_s:
                 lost["states"] = f"no joint states for {age:.2f} s"
             for part in self.preset.parts:
