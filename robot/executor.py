@@ -68,7 +68,7 @@ class ExecutorConfig:
     """States that go on coming with the same values for so long ..."""
     frozen_rad: float = 0.01
     """... while set points move by this much are no states."""
-    max_age_s: float = 20.0
+    max_age_s: float = 2.0
     """Most seconds from the verdict to the start: the world may have changed since."""
     still_rate: float = 0.01
     """rad/s below which a joint stands ..."""

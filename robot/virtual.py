@@ -91,7 +91,9 @@ class VirtualNetwork:
         self.course.append((self._now, q.copy(), qd.copy()))
         topics = self.machine.preset.joint_states
         for state in tick.states:
-            part = next(i for i, p in enumerate(self.machine.preset.parts) if state.names[0] in p.ours)
+            part = next(
+                i for i, p in enumerate(self.machine.preset.parts) if state.names[0] in p.ours
+            )
             theirs = tuple(self._theirs[name] for name in state.names)
             self._deliver(topics[part % len(topics)], state, theirs)
         for text in tick.reports:
