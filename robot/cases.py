@@ -9,7 +9,8 @@ Client = Literal[
     "", "cancel", "ctrl-c", "raises", "late", "killed", "stop raises", "stale", "names"
 ]
 """What the client does when the fault strikes: it is cancelled, interrupted twice by Ctrl-C, loses
-its socket, stalls for 0.4 s, is killed as by -9, is cancelled while its stops fail; starts with a verdict of 2.5 s before; or has the joint names of another robot."""
+its socket, stalls for 0.4 s, is killed as by -9, is cancelled while its stops fail; starts with a
+verdict of 2.5 s before; or has the joint names of another robot."""
 Must = Literal["finish", "stop", "refuse", "any"]
 """How a run must end: at the plan's end; stopped; not begun; or any of these."""
 

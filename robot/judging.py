@@ -14,6 +14,8 @@ from robot.interface import Trajectory
 
 _STEP_RAD = 0.01
 """Most that a command may begin from where the one before it is by then."""
+_ROUGH_RAD = 1e-4
+"""Radians that the cubics of a command may leave the plan's, whose points lie elsewhere."""
 _TICK_S = 0.01
 _STANDS = 0.01
 """rad/s below which a joint stands."""
@@ -83,8 +85,8 @@ def of_sent(sent: Sequence[Sent]) -> list[str]:
             continue
         found = curve.extremes(window, from_rest=False)
         for what, over in (
-            ("upper limit", found.high - limits.UPPER),
-            ("lower limit", limits.LOWER - found.low),
+            ("upper limit", found.high - limits.UPPER - _ROUGH_RAD),
+            ("lower limit", limits.LOWER - found.low - _ROUGH_RAD),
             ("rate", found.rate - limits.MAX_RATE),
             ("acceleration", found.acceleration - limits.MAX_ACCELERATION),
             ("jerk", found.jerk - limits.MAX_JERK),

@@ -254,22 +254,24 @@ def over_ros(
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "course.npz"
         words = ("--plant", "kinematic", "--course", str(file))
-        with simulated.running(*words, domain_id=domain_id, start=start):
-            with contextlib.closing(Ros2Robot(preset, domain_id)) as robot:
-                robot.wait(30.0)
-                for case, seed in wanted:
-                    began = _at_home(robot)
-                    rng = np.random.default_rng([seed, *case.name.encode()])
-                    client = Client(robot, case, rng, plan, time.monotonic)
-                    outcome = drive.run(
-                        client,
-                        order(plan, case, time.monotonic()),
-                        cancel=client.cancel,
-                        on_phase=client.on_phase,
-                    )
-                    ended.append((client, seed, outcome, began, time.monotonic()))
-                    time.sleep(_AFTER_S)
-                    told()
+        with (
+            simulated.running(*words, domain_id=domain_id, start=start),
+            contextlib.closing(Ros2Robot(preset, domain_id)) as robot,
+        ):
+            robot.wait(30.0)
+            for case, seed in wanted:
+                began = _at_home(robot)
+                rng = np.random.default_rng([seed, *case.name.encode()])
+                client = Client(robot, case, rng, plan, time.monotonic)
+                outcome = drive.run(
+                    client,
+                    order(plan, case, time.monotonic()),
+                    cancel=client.cancel,
+                    on_phase=client.on_phase,
+                )
+                ended.append((client, seed, outcome, began, time.monotonic()))
+                time.sleep(_AFTER_S)
+                told()
         with np.load(file, allow_pickle=False) as found:
             # The course has the system's clock, the client the monotonic one.
             t = found["t"] - (time.time() - time.monotonic())
