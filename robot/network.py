@@ -5,12 +5,13 @@ time of its own.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from robot.messages import Kind
 from robot.presets import Reliability
 
 
+@runtime_checkable
 class Network(Protocol):
     """A node on a network. Callbacks run one at a time."""
 
