@@ -237,6 +237,7 @@ class Ros2Robot:
         self._lock = threading.Lock()
         self._merged = merging.init(preset.joints)
         self._our_names = preset.our_names()
+        self._least_delay_s = np.inf
         self._faults: collections.deque[str] = collections.deque(maxlen=200)
         self._lost: set[str] = set()
         self._object: tuple[Float[np.ndarray, " 7"], float] | None = None
@@ -375,7 +376,9 @@ class Ros2Robot:
         """Where a part's joints are by now, and how fast they move; None if nobody knows."""
         merged, now = self._merged, self._link.monotonic_s()
         rows = [merged.names.index(name) for name in part.ours]
-        age = now - merged.received_s[rows]
+        # What came late is older than it came: by as much as it took longer than others.
+        late = merged.received_s[rows] - merged.stamp_s[rows] - self._least_delay_s
+        age = now - merged.received_s[rows] + late
         q, qd = merged.q[rows], merged.qd[rows]
         heard = bool(np.isfinite(age).all())
         sent = self._sent.get(part.name)
@@ -391,6 +394,9 @@ class Ros2Robot:
 
     def _take(self, message: JointState, _stamp_s: float) -> None:
         self._merged, wrong = merging.take(self._merged, message, self._our_names)
+        if not wrong:
+            delay_s = message.received_s - message.stamp_s
+            self._least_delay_s = min(self._least_delay_s, delay_s)
         for text in wrong:
             self._fault(text)
 
