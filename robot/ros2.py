@@ -30,6 +30,8 @@ BEAT_S = 0.02
 _WATCH_S = 0.05
 _FRESH_S = 0.1
 """Measured joints older than this do not say where a stop should hold."""
+_SAME_RAD = 0.02
+"""Radians between two ends of a brake that are meant to be one."""
 _RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 _environment = threading.Lock()
 
@@ -339,6 +341,10 @@ class Ros2Robot:
             q, qd = now
             brake_s = max(self.preset.brake_s, float(np.abs(qd).max()) / part.deceleration)
             rest, t = q + 0.5 * brake_s * qd, np.array([brake_s])
+            _, before = self._sent.get(part.name, (0.0, None))
+            # Asked again, a stop is the same stop: what is reckoned anew differs by the states' age.
+            if before and len(before.t) == 1 and np.abs(before.q[0] - rest).max() < _SAME_RAD:
+                rest = before.q[0]
             parts.append((part, Trajectory(part.ours, t, rest[None], np.zeros_like(rest)[None])))
         self._publish(parts)
 
