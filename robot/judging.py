@@ -60,7 +60,7 @@ class Judged:
     struck_s: float
     """When it went wrong, after the first command."""
     asked_s: float | None
-    """From then until a stop was first asked for."""
+    """From then until a stop was first asked for; None where it was not, or before."""
     stood_s: float | None
     """From then until the joints stood in truth; None where that is not known."""
     confirmed_s: float | None

@@ -342,7 +342,7 @@ class Ros2Robot:
             brake_s = max(self.preset.brake_s, float(np.abs(qd).max()) / part.deceleration)
             rest, t = q + 0.5 * brake_s * qd, np.array([brake_s])
             _, before = self._sent.get(part.name, (0.0, None))
-            # Asked again, a stop is the same stop: what is reckoned anew differs by the states' age.
+            # Asked again it is the same stop: reckoned anew it differs by the age of the states.
             if before and len(before.t) == 1 and np.abs(before.q[0] - rest).max() < _SAME_RAD:
                 rest = before.q[0]
             parts.append((part, Trajectory(part.ours, t, rest[None], np.zeros_like(rest)[None])))

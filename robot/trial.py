@@ -181,7 +181,7 @@ def judge(
     client: Client, seed: int, outcome: Outcome | None, course: Course | None, end_s: float
 ) -> Judged:
     """One run; the outcome is None where the client was killed."""
-    case, asked, stood = client.case, client.asked, client.stood
+    case, struck, asked, stood = client.case, client.struck, client.asked, client.stood
     wrong = judging.of_sent(client.sent)
     if course is not None:
         wrong += judging.of_course(course)
@@ -195,7 +195,7 @@ def judge(
         loud = "NOT CONFIRMED" in outcome.reason
         if confirmed_s > 0.52 and not loud:
             wrong.append(f"a stop took {confirmed_s:.2f} s and nobody was told")
-    since = client.struck if asked is None else asked
+    since = struck if asked is None else asked
     if outcome is not None and outcome.completed:
         since = None
     return Judged(
@@ -206,7 +206,7 @@ def judge(
         outcome is not None and outcome.confirmed,
         tuple(wrong),
         client.at_s,
-        None if asked is None or client.struck is None else asked - client.struck,
+        asked - struck if asked is not None and struck is not None and asked >= struck else None,
         None if course is None or since is None else judging.stood_after(course, since),
         confirmed_s,
         judging.arm_share(client.sent),
