@@ -61,7 +61,7 @@ class TrackingScene:
 
     def depths(self, frame: int) -> dict[int, Float[np.ndarray, "_ _"]]:
         """Depth pictures (m) of a frame by camera."""
-        return {c: pictures[frame] / 1000.0 for c, pictures in self.depth.items()}
+        return {c: pictures[frame] * np.float32(1e-3) for c, pictures in self.depth.items()}
 
 
 def scene(
