@@ -24,6 +24,8 @@ REACH, LIFT = 60, 0.2
 """Last frames of the reach, and metres that hand and object then rise, in 30 frames."""
 MOTIONS = 10
 """Demonstrations of each object."""
+UPSET, SPELL = 50, 10
+"""Frame at which an `upset` scene begins to be, and for how many frames each of its spells lasts."""
 _VERSION = 1
 _AROUND = 0.06
 """Metres about the object's box that pictures show."""
@@ -99,13 +101,10 @@ def scene(
     lenses = {c: _window(cameras.lenses[c].depth, true[c], moving, shape.bounds) for c in numbers}
     decisive = [_VERSION, REACH, LIFT, name, seed, motions is None]
     key = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:12]
-    path = folder / f"{name}-{seed}-{key}.npz"
-    if path.is_file():
-        found = npz.read(path)
-        depth = {c: found[f"depth_{c}"] for c in numbers}
-    else:
-        depth = _render(name, moving, lenses, true, seed, step)
-        realdex_write.write(path, npz.encode({f"depth_{c}": depth[c] for c in numbers}))
+    depth = _kept(
+        folder / f"{name}-{seed}-{key}.npz",
+        lambda: _render(name, moving, lenses, true, seed, step),
+    )
     off = astray or Astray()
     rng = np.random.default_rng([seed, 7])
     return TrackingScene(
@@ -117,6 +116,74 @@ def scene(
         float(moving.p_world_table[2]),
         moving.wxyz_xyz_world_object,
     )
+
+
+def upset(
+    calm: TrackingScene,
+    seed: int,
+    folder: Path,
+    *,
+    motions: Path | None = None,
+    step: Callable[[int], object] = lambda _: None,
+) -> TrackingScene:
+    """A scene in which the object is moved by magic, then taken away, then back where it was.
+
+    It begins at frame `UPSET` - 10 of the scene. Where the object is away its truth is NaN.
+
+    Args:
+        calm: The scene.
+        seed: As of the scene.
+        folder: As of `scene`.
+        motions: As of `scene`.
+        step: Told the number of each frame that is rendered.
+    """
+    moving = _sequence(calm.object, seed, motions, lambda _: None)
+    cameras = film.around_table(seed, 64, 640)
+    true = {
+        c: rigid.compose(cameras.wxyz_xyz_world_cam[c], cameras.lenses[c].wxyz_xyz_colour_depth)
+        for c in calm.lenses
+    }
+    rng = np.random.default_rng([seed, 8])
+    axis, away = rng.normal(size=(2, 3))
+    turn = Rotation.from_rotvec(rng.uniform(0.7, np.pi) * axis / np.linalg.norm(axis))
+    shift = rng.uniform(0.02, 0.07) * away / np.linalg.norm(away)
+    shift[2] = abs(shift[2])
+    frames = np.arange(UPSET, UPSET + 2 * SPELL)
+    placed = moving.wxyz_xyz_world_object[frames].copy()
+    placed[:, 4:] += shift
+    R = turn * Rotation.from_quat(placed[:, :4], scalar_first=True)
+    placed[:, :4] = R.as_quat(scalar_first=True)
+    placed[SPELL:, 4:] = [0.0, 0.0, -5.0]
+    changed = Sequence(moving.time_s[frames], moving.phi[frames], placed, moving.p_world_table)
+    decisive = [_VERSION, REACH, LIFT, calm.object, seed, motions is None, UPSET, SPELL]
+    key = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:12]
+    depth = _kept(
+        folder / f"{calm.object}-{seed}-upset-{key}.npz",
+        lambda: _render(calm.object, changed, calm.lenses, true, seed, step),
+    )
+    before, after = slice(UPSET - 10, UPSET), slice(UPSET, UPSET + 10)
+    truth = np.concatenate([calm.wxyz_xyz_world_object[before], placed])
+    truth[10 + SPELL :] = np.nan
+    return dataclasses.replace(
+        calm,
+        depth={
+            c: np.concatenate([calm.depth[c][before], depth[c], calm.depth[c][after]])
+            for c in calm.depth
+        },
+        phi=np.concatenate([calm.phi[before], calm.phi[frames], calm.phi[after]]),
+        wxyz_xyz_world_object=np.concatenate([truth, calm.wxyz_xyz_world_object[after]]),
+    )
+
+
+def _kept(
+    path: Path, make: Callable[[], dict[int, UInt16[np.ndarray, "t _ _"]]]
+) -> dict[int, UInt16[np.ndarray, "t _ _"]]:
+    """Pictures by camera, from a file if it is there."""
+    if path.is_file():
+        return {int(name.removeprefix("depth_")): x for name, x in npz.read(path).items()}
+    made = make()
+    realdex_write.write(path, npz.encode({f"depth_{c}": x for c, x in made.items()}))
+    return made
 
 
 def _sequence(
