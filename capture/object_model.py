@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int
 from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
+from capture import symmetry
 from realdex_jax import pytree
 from realdex_jax.errors import MeshError
 from realdex_jax.geometry import shape as shapes
@@ -39,8 +40,8 @@ class Model:
     radius: Float[Array, ""]
     """Distance of the farthest point from the middle, metres."""
     same: Float[Array, "6 6"]
-    """Projection onto the small motions that leave the surface where it is, as turns about the axis
-    of a bottle do: moves, and turns times `radius`."""
+    """Projection onto the small motions (moves, and turns times `radius`) that leave the surface in
+    place, as turns about the axis of a bottle do. Facets tell of such a turn, and mean nothing."""
 
 
 def make_model(
@@ -59,9 +60,12 @@ def make_model(
     if not len(faces) or not np.isfinite(vertices).all():
         raise MeshError(f"a model of {len(faces)} faces; it needs one, and finite corners")
     points, normals = shapes.sample(np.asarray(vertices, np.float64), faces, count, seed=0)
-    middle = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
+    middle = symmetry.middle(vertices)
     centred = points - middle
     radius = float(np.linalg.norm(centred, axis=1).max())
+    axes = symmetry.find(vertices, faces).axes
+    same = np.zeros((6, 6))
+    same[3:, 3:] = axes.T @ axes
     return Model(
         jnp.asarray(centred, jnp.float32),
         jnp.asarray(normals, jnp.float32),

@@ -114,7 +114,8 @@ def judge(
     scale = jnp.concatenate([jnp.ones(3), jnp.full(3, 1.0 / model.radius)])
     scaled = information * scale[:, None] * scale
     # Half a metre is as good as unknown, and keeps the inverse in single precision.
-    blind = _worst(scaled + 4.0 * jnp.eye(6))
+    told = jnp.eye(6) - model.same
+    blind = _worst(told @ scaled @ told + 4.0 * jnp.eye(6))
     error = _worst(scaled + 4.0 * jnp.eye(6) + 1e8 * model.same)
     parts = jnp.stack(
         [
