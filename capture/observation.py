@@ -28,6 +28,8 @@ TABLE_MARGIN = 0.005
 """Points lower (m) than this above the table count as the table's."""
 _CELL = 4
 """Pixels of depth along the side of a cell of `Observation.nearest`."""
+_STEP = 64
+"""Cells by which pictures are filled up."""
 
 
 @pytree.dataclass
@@ -102,7 +104,8 @@ def observe(
     chosen = rng.permutation(len(p))[:count]
     packed = np.zeros((2, count, 3), np.float32)
     packed[0, : len(chosen)], packed[1, : len(chosen)] = p[chosen], v[chosen]
-    size = np.array([[g.shape[0], g.shape[1]] for g in grids]).max(axis=0)
+    # In steps, so that pictures of similar sizes share what is compiled.
+    size = -(-np.array([g.shape for g in grids]).max(axis=0) // _STEP) * _STEP
     nearest = np.zeros((len(cameras), *size), np.float32)
     for i, g in enumerate(grids):
         nearest[i, : g.shape[0], : g.shape[1]] = g

@@ -35,6 +35,8 @@ class TrackingConfig:
     """Points of the object that are aligned."""
     around: float = 0.03
     """Metres about the model in which points may be the object's."""
+    window: tuple[float, float] = (0.1, 0.3)
+    """Metres about the object that are looked at, and while it is lost."""
     damping: float = 0.8
     """Share of the last motion that is expected to go on; less than one, or what the cameras cannot
     tell, as the turn of a bottle, would wander off."""
@@ -52,7 +54,6 @@ class State:
     T_world_object: jaxlie.SE3
     T_before_now: jaxlie.SE3
     """The last motion, in the object's frame."""
-    T_world_hand: jaxlie.SE3
     T_world_object_good: jaxlie.SE3
     """Where the object was last seen well."""
     T_world_hand_good: jaxlie.SE3
@@ -82,7 +83,14 @@ def init(T_world_object: jaxlie.SE3, phi: Float[Array, " 28"]) -> State:
     """The state of a frame whose pose is known."""
     hand = palm(phi)
     still = jaxlie.SE3.identity()
-    return State(T_world_object, still, hand, T_world_object, hand, jnp.array(False))
+    return State(T_world_object, still, T_world_object, hand, jnp.array(False))
+
+
+def window(config: TrackingConfig, model: Model, state: State) -> tuple[np.ndarray, float]:
+    """Middle and radius (m) of the ball whose points the next frame is followed with."""
+    middle = np.asarray(state.T_world_object.apply(model.p_object_middle), np.float64)
+    margin = config.window[1] if state.lost else config.window[0]
+    return middle, float(model.radius) + margin
 
 
 def palm(phi: Float[Array, " 28"]) -> jaxlie.SE3:
@@ -108,9 +116,10 @@ def step(
         seen = observation.without(seen, hand, moment.phi)
     T = state.T_world_object
     goes_on = T @ jaxlie.SE3.exp(config.damping * state.T_before_now.log())
-    carried = T_hand @ state.T_world_hand.inverse() @ T
+    was = state.T_world_object_good
+    taken = T_hand @ state.T_world_hand_good.inverse() @ was
     near = _near(config, model, seen, T.apply(model.p_object_middle), config.around)
-    guesses = jax.tree.map(lambda *x: jnp.stack(x), T, goes_on, carried)
+    guesses = jax.tree.map(lambda *x: jnp.stack(x), T, goes_on, taken)
     cost = jax.vmap(lambda guess: registration.misfit(model, near, guess, config.icp.wide))(guesses)
     # Where they are as good, it stays.
     best = jnp.argmin(cost + jnp.array([0.0, 1e-4, 1e-4]))
@@ -138,8 +147,6 @@ def step(
         judged.score < config.limits.good, again, lambda: (found.T_world_object, judged)
     )
     good = judged.score >= config.limits.good
-    was = state.T_world_object_good
-    taken = T_hand @ state.T_world_hand_good.inverse() @ was
     here = _close(config, was, T_now) | _close(config, taken, T_now)
     lost = ~good | ~here
     # A pose that is not good is no place to go on from.
@@ -148,7 +155,6 @@ def step(
     after = State(
         T_now_kept,
         motion,
-        T_hand,
         _either(lost, was, T_now),
         _either(lost, state.T_world_hand_good, T_hand),
         lost,
