@@ -5,8 +5,6 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
-from scipy.spatial import KDTree
-from scipy.spatial.transform import Rotation
 
 from capture import symmetry
 from realdex_jax import pytree
@@ -15,16 +13,6 @@ from realdex_jax.geometry import shape as shapes
 
 FACING = 0.1
 """Cosine between normal and direction to the camera from which on a model point can be seen."""
-_TURNS = np.deg2rad([7.0, 31.0, 73.0, 137.0])
-_SAME = 0.03
-"""Share of the radius by which `_MOST` of the surface's points at most move off it when an object
-is turned about an axis of symmetry. Facets of round things make it more than zero; and a nub that
-is a hundredth of the surface does not tell a depth camera how a bottle is turned."""
-_MOST = 0.99
-_DENSE = 20_000
-_LOW = 0.02
-"""Mean square rise of the surface for a motion of one metre at the radius, above which a motion
-need not be looked at."""
 
 
 @pytree.dataclass
@@ -36,7 +24,7 @@ class Model:
     n_middle: Float[Array, "m 3"]
     """Outward unit normals."""
     p_object_middle: Float[Array, " 3"]
-    """Middle of the object's box in the object frame, metres; rotations are about it."""
+    """Middle of the surface in the object frame, metres; rotations are about it."""
     radius: Float[Array, ""]
     """Distance of the farthest point from the middle, metres."""
     same: Float[Array, "6 6"]
@@ -59,46 +47,15 @@ def make_model(
     """
     if not len(faces) or not np.isfinite(vertices).all():
         raise MeshError(f"a model of {len(faces)} faces; it needs one, and finite corners")
+    found = symmetry.find(vertices, faces)
     points, normals = shapes.sample(np.asarray(vertices, np.float64), faces, count, seed=0)
-    middle = symmetry.middle(vertices)
-    centred = points - middle
-    radius = float(np.linalg.norm(centred, axis=1).max())
-    axes = symmetry.find(vertices, faces).axes
+    centred = points - found.p_object_middle
     same = np.zeros((6, 6))
-    same[3:, 3:] = axes.T @ axes
+    same[3:, 3:] = found.axes.T @ found.axes
     return Model(
         jnp.asarray(centred, jnp.float32),
         jnp.asarray(normals, jnp.float32),
-        jnp.asarray(middle, jnp.float32),
-        jnp.float32(radius),
-        jnp.asarray(_same(vertices, faces, middle, radius), jnp.float32),
+        jnp.asarray(found.p_object_middle, jnp.float32),
+        jnp.float32(np.linalg.norm(centred, axis=1).max()),
+        jnp.asarray(same, jnp.float32),
     )
-
-
-def _same(
-    vertices: Float[np.ndarray, "v 3"],
-    faces: Int[np.ndarray, "f 3"],
-    middle: Float[np.ndarray, " 3"],
-    radius: float,
-) -> Float[np.ndarray, "6 6"]:
-    """`Model.same`: of the turns that small motions suggest, those that large ones bear out."""
-    points, normals = shapes.sample(np.asarray(vertices, np.float64), faces, _DENSE, seed=1)
-    p = (points - middle) / radius
-    moved = np.concatenate([normals, np.cross(p, normals)], axis=1)
-    values, ways = np.linalg.eigh(moved.T @ moved / len(p))
-    tree = KDTree(p)
-    found = np.zeros((6, 6))
-    for way in ways[:, values < _LOW].T:
-        turn = np.linalg.norm(way[3:])
-        if turn < 0.5:  # what slides along has no end, and objects have
-            continue
-        axis = way[3:] / turn
-        # Of a screw's axis the point nearest to the middle.
-        foot = np.cross(axis, way[:3]) / turn
-        rise = [
-            np.quantile(tree.query((p - foot) @ R.T + foot)[0], _MOST)
-            for R in Rotation.from_rotvec(_TURNS[:, None] * axis).as_matrix()
-        ]
-        if max(rise) < _SAME:
-            found += np.outer(way, way)
-    return found

@@ -221,4 +221,3 @@ def _distort(k: Float[Array, " 8"], flat: Float[Array, "m 2"]) -> Float[Array, "
         ],
         axis=1,
     )
-

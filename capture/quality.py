@@ -126,9 +126,7 @@ def judge(
             _ramp(error, limits.error),
         ]
     )
-    return Quality(
-        parts.min(), inliers, rms, looks.floating, looks.backed, error, blind
-    )
+    return Quality(parts.min(), inliers, rms, looks.floating, looks.backed, error, blind)
 
 
 def unobservable(limits: Limits, quality: Quality) -> Bool[Array, "*t"]:

@@ -194,9 +194,7 @@ class GlobalConfig:
     """Of the model, for that."""
     kept: int = 24
     """Starts that are looked at in full."""
-    first: IcpConfig = IcpConfig(
-        steps=12, wide=0.06, narrow=0.012, trim=0.12, prior=(0.2, 1.5)
-    )
+    first: IcpConfig = IcpConfig(steps=12, wide=0.06, narrow=0.012, trim=0.12, prior=(0.2, 1.5))
     second: IcpConfig = IcpConfig(steps=12, wide=0.02, prior=(0.05, 0.5))
 
 

@@ -24,8 +24,6 @@ REACH, LIFT = 60, 0.2
 """Last frames of the reach, and metres that hand and object then rise, in 30 frames."""
 MOTIONS = 10
 """Demonstrations of each object."""
-UPSET, SPELL = 50, 10
-"""Frame at which an `upset` scene begins to be, and for how many frames each of its spells lasts."""
 _VERSION = 1
 _AROUND = 0.06
 """Metres about the object's box that pictures show."""
@@ -115,63 +113,6 @@ def scene(
         _told(moving.phi, off, rng),
         float(moving.p_world_table[2]),
         moving.wxyz_xyz_world_object,
-    )
-
-
-def upset(
-    calm: TrackingScene,
-    seed: int,
-    folder: Path,
-    *,
-    motions: Path | None = None,
-    step: Callable[[int], object] = lambda _: None,
-) -> TrackingScene:
-    """A scene in which the object is moved by magic, then taken away, then back where it was.
-
-    It begins at frame `UPSET` - 10 of the scene. Where the object is away its truth is NaN.
-
-    Args:
-        calm: The scene.
-        seed: As of the scene.
-        folder: As of `scene`.
-        motions: As of `scene`.
-        step: Told the number of each frame that is rendered.
-    """
-    moving = _sequence(calm.object, seed, motions, lambda _: None)
-    cameras = film.around_table(seed, 64, 640)
-    true = {
-        c: rigid.compose(cameras.wxyz_xyz_world_cam[c], cameras.lenses[c].wxyz_xyz_colour_depth)
-        for c in calm.lenses
-    }
-    rng = np.random.default_rng([seed, 8])
-    axis, away = rng.normal(size=(2, 3))
-    turn = Rotation.from_rotvec(rng.uniform(0.7, np.pi) * axis / np.linalg.norm(axis))
-    shift = rng.uniform(0.02, 0.07) * away / np.linalg.norm(away)
-    shift[2] = abs(shift[2])
-    frames = np.arange(UPSET, UPSET + 2 * SPELL)
-    placed = moving.wxyz_xyz_world_object[frames].copy()
-    placed[:, 4:] += shift
-    R = turn * Rotation.from_quat(placed[:, :4], scalar_first=True)
-    placed[:, :4] = R.as_quat(scalar_first=True)
-    placed[SPELL:, 4:] = [0.0, 0.0, -5.0]
-    changed = Sequence(moving.time_s[frames], moving.phi[frames], placed, moving.p_world_table)
-    decisive = [_VERSION, REACH, LIFT, calm.object, seed, motions is None, UPSET, SPELL]
-    key = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:12]
-    depth = _kept(
-        folder / f"{calm.object}-{seed}-upset-{key}.npz",
-        lambda: _render(calm.object, changed, calm.lenses, true, seed, step),
-    )
-    before, after = slice(UPSET - 10, UPSET), slice(UPSET, UPSET + 10)
-    truth = np.concatenate([calm.wxyz_xyz_world_object[before], placed])
-    truth[10 + SPELL :] = np.nan
-    return dataclasses.replace(
-        calm,
-        depth={
-            c: np.concatenate([calm.depth[c][before], depth[c], calm.depth[c][after]])
-            for c in calm.depth
-        },
-        phi=np.concatenate([calm.phi[before], calm.phi[frames], calm.phi[after]]),
-        wxyz_xyz_world_object=np.concatenate([truth, calm.wxyz_xyz_world_object[after]]),
     )
 
 

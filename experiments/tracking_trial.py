@@ -51,8 +51,8 @@ class Subject:
 
     @property
     def p_object_middle(self) -> Float[np.ndarray, " 3"]:
-        """Middle of the object's box."""
-        return np.asarray(self.model.p_object_middle, np.float64)
+        """Middle of the object's surface."""
+        return self.symmetry.p_object_middle
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ def propose(
     pose = np.asarray(found.T_world_object.wxyz_xyz[0], np.float64)
     seconds = time.perf_counter() - start
     truth = scene.wxyz_xyz_world_object[frame]
-    way, turn = symmetry.apart(what.symmetry, what.p_object_middle, pose[None], truth[None])
+    way, turn = symmetry.apart(what.symmetry, pose[None], truth[None])
     return float(way[0]), float(turn[0]), seconds
 
 
@@ -152,7 +152,7 @@ def follow(
         scores.append(float(tracked.quality.score))
         flags.append(bool(tracked.lost))
     found = np.stack(poses)
-    way, turn = symmetry.apart(what.symmetry, what.p_object_middle, found, truth)
+    way, turn = symmetry.apart(what.symmetry, found, truth)
     return Trial(
         way,
         turn,
