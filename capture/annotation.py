@@ -132,8 +132,8 @@ def correct(
     annotation = _with(annotation, frame, np.asarray(pose, np.float64), tracked, BY_HAND)
     yield annotation
     for way in (1, -1):
-        for annotation in _along(annotation, frame, way, state, follower):
-            yield annotation
+        for now in _along(annotation, frame, way, state, follower):
+            yield (annotation := now)
 
 
 def resume(annotation: Annotation, follower: Follower) -> Iterator[Annotation]:
@@ -147,8 +147,8 @@ def resume(annotation: Annotation, follower: Follower) -> Iterator[Annotation]:
             beside[1:] = ~known[:-1]
         for frame in np.flatnonzero(known & beside).tolist():
             state, _ = follower.begin(frame, annotation.wxyz_xyz_world_object[frame])
-            for annotation in _along(annotation, frame, way, state, follower):
-                yield annotation
+            for now in _along(annotation, frame, way, state, follower):
+                yield (annotation := now)
 
 
 def save(folder: Path, annotation: Annotation, name: str) -> None:

@@ -1,4 +1,4 @@
-"""An object as the tracker knows it: points spread over its surface, and which turns nobody can see."""
+"""An object as the tracker knows it: points over its surface, and which turns nobody can see."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One moment of the scene as the tracker takes it: points about the object, and how far cameras see.
+"""One moment as the tracker takes it: points about the object, and how far the cameras see.
 
 Made of depth pictures, with as many points and cells at every moment, so that what follows is
 compiled once.

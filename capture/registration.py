@@ -266,16 +266,16 @@ def _register(
         T = align(config.first, coarse, few, T, T).T_world_object
         return T, _misfit(config, coarse, few, T)
 
-    Ts, cost = jax.lax.map(first, wxyz, batch_size=16)
+    coarsely, cost = jax.lax.map(first, wxyz, batch_size=16)
     best = jnp.argsort(cost)[: config.kept]
 
     def second(T: jaxlie.SE3) -> tuple[jaxlie.SE3, Array]:
         T = align(config.second, model, all_, T, T).T_world_object
         return T, _misfit(config, model, all_, T)
 
-    Ts, cost = jax.lax.map(second, jax.tree.map(lambda x: x[best], Ts), batch_size=4)
+    finely, cost = jax.lax.map(second, jax.tree.map(lambda x: x[best], coarsely), batch_size=4)
     order = jnp.argsort(cost)
-    return Found(jax.tree.map(lambda x: x[order], Ts), cost[order])
+    return Found(jax.tree.map(lambda x: x[order], finely), cost[order])
 
 
 def misfit(

@@ -78,8 +78,9 @@ def things(p_world: Float[np.ndarray, "n 3"]) -> list[Bool[np.ndarray, " n"]]:
     filled[tuple(cell.T)] = True
     # A voxel between two filled ones may be empty: surfaces at a slant have gaps.
     joined = ndimage.binary_dilation(filled, np.ones((3, 3, 3), bool))
-    labels, count = ndimage.label(joined, np.ones((3, 3, 3), int))
-    found = np.asarray(labels)[tuple(cell.T)]
-    sizes = np.bincount(found, minlength=count + 1)
+    labels = np.zeros(joined.shape, np.int32)
+    ndimage.label(joined, np.ones((3, 3, 3), int), output=labels)
+    found = labels[tuple(cell.T)]
+    sizes = np.bincount(found, minlength=2)
     order = [k for k in np.argsort(-sizes[1:], kind="stable") + 1 if sizes[k] >= _SMALLEST]
     return [found == k for k in order]

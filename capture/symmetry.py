@@ -1,4 +1,4 @@
-"""The turns of an object that no camera can tell apart, and distances of poses that know of them."""
+"""The turns of an object that no camera can tell apart, and distances of poses up to them."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ class Symmetry:
 def find(
     vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], count: int = 8192
 ) -> Symmetry:
-    """Looks for symmetries: about the axes of the object frame, of its principal axes, and about
-    those that small turns hint at.
+    """Looks for symmetries.
+
+    About the axes of the object frame, its principal axes, and those that small turns hint at.
 
     Args:
         vertices: Corners, metres.

@@ -24,13 +24,15 @@ from capture.registration import IcpConfig
 from realdex_jax import pytree
 from realdex_jax.hand.load import HandModel
 
+_AGAIN = IcpConfig(steps=12, wide=0.05, trim=0.1, prior=(0.2, 1.0))
+
 
 @dataclasses.dataclass(frozen=True)
 class TrackingConfig:
     """How an object is followed."""
 
-    icp: IcpConfig = IcpConfig()
-    limits: Limits = Limits()
+    icp: IcpConfig = dataclasses.field(default_factory=IcpConfig)
+    limits: Limits = dataclasses.field(default_factory=Limits)
     points: int = 1024
     """Points of the object that are aligned."""
     around: float = 0.03
@@ -40,7 +42,7 @@ class TrackingConfig:
     damping: float = 0.8
     """Share of the last motion that is expected to go on; less than one, or what the cameras cannot
     tell, as the turn of a bottle, would wander off."""
-    again: IcpConfig = IcpConfig(steps=12, wide=0.05, trim=0.1, prior=(0.2, 1.0))
+    again: IcpConfig = _AGAIN
     """How a lost object is looked for."""
     apart: tuple[float, float] = (0.04, 0.5)
     """An object that is found again so far (m, rad) from where it was last seen, or from where the

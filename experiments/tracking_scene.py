@@ -1,4 +1,4 @@
-"""Depth pictures of grasps for judging the tracker: rendered once, kept, with what is true of them."""
+"""Depth pictures of grasps for judging the tracker: rendered once, kept, with what is true."""
 
 import dataclasses
 import hashlib
@@ -31,7 +31,7 @@ _AROUND = 0.06
 
 @dataclasses.dataclass(frozen=True)
 class Astray:
-    """What the tracker is told is wrong by so much; standard deviations, along or about each axis."""
+    """How wrong the tracker is told: standard deviations, along or about each axis."""
 
     camera: tuple[float, float] = (0.0005, 0.0005)
     """Places (m) and turns (rad) of cameras: what calibration leaves."""
