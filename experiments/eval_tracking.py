@@ -37,6 +37,8 @@ TARGETS = {"way_mm": 2.0, "turn_deg": 2.0, "frames_per_s": 15.0, "flagged": 0.95
 """Medians at most; speed and the share of lost frames that are flagged at least."""
 _PROPOSED = (0, 45, 80)
 """Frames at which a first pose is proposed."""
+_KEPT = 5
+"""Scenes between two writes of the results."""
 _MOST = 100
 
 
@@ -97,6 +99,8 @@ def run(config: EvalTracking, command: str, console: Console) -> bool:
         for name, seed in wanted:
             judged.append(judge(name, seed, config.out / "scenes", console))
             bar.advance(task)
+            if len(judged) % _KEPT == 0:  # an hour's work should outlive an interrupt
+                _write(config, command, judged, summary(judged), Console(quiet=True))
     state = summary(judged)
     _write(config, command, judged, state, console)
     return all(state["met"].values())
