@@ -66,7 +66,9 @@ def test_a_turn_that_is_a_symmetry_is_no_distance() -> None:
 def test_without_symmetry_it_is_the_angle_that_scipy_gives_in_any_world_and_order() -> None:
     rng = np.random.default_rng(1)
     none = symmetry.Symmetry(np.array([0.1, 0.0, -0.2]), np.eye(3)[None], np.zeros((0, 3)))
-    a, b = (np.stack([pose(rng.normal(size=3), rng.normal(size=3)) for _ in range(5)]) for _ in "ab")
+    a, b = (
+        np.stack([pose(rng.normal(size=3), rng.normal(size=3)) for _ in range(5)]) for _ in "ab"
+    )
     way, turn = symmetry.apart(none, a, b)
     R_a, R_b = (Rotation.from_quat(x[:, :4], scalar_first=True) for x in (a, b))
     np.testing.assert_allclose(turn, (R_a.inv() * R_b).magnitude(), atol=1e-9)
