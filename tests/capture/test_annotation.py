@@ -47,11 +47,7 @@ class Sure(Follower):
 
 
 def done(steps) -> Annotation:
-    found = None
-    for found in steps:
-        pass
-    assert found is not None
-    return found
+    return list(steps)[-1]
 
 
 def whole(dark=()) -> Annotation:
@@ -135,8 +131,7 @@ def test_unknown_frames_are_filled_or_left_out_of_the_releases_file(tmp_path) ->
     annotation.save(tmp_path, found, "toy")
     assert not (tmp_path / realdex_raw.TRACK).exists()
     steps = annotation.correct(annotation.empty(COUNT), 4, true_pose(4), Sure())
-    for found, _ in zip(steps, range(2), strict=False):
-        pass
+    found = [next(steps) for _ in range(2)][-1]
     filled = found.filled()  # 4 and 5 are known
     assert len(filled) == 6
     np.testing.assert_allclose(filled[0], found.wxyz_xyz_world_object[4])
@@ -147,7 +142,7 @@ def test_poses_of_others_and_damaged_files_are_refused(tmp_path) -> None:
     with pytest.raises(CaptureError, match=r"poses of another origin.*--replace"):
         annotation.load(tmp_path, 3)
     annotation.save(tmp_path, whole(), "toy")
-    with pytest.raises(CaptureError, match="of 10 frames; must be .* of 3"):
+    with pytest.raises(CaptureError, match=r"of 10 frames; must be .* of 3"):
         annotation.load(tmp_path, 3)
     path = tmp_path / annotation.FILE
     good = json.loads(path.read_text())

@@ -22,7 +22,7 @@ def test_the_table_is_the_level_that_most_points_are_at() -> None:
         noisy = depth + (depth > 0.0) * rng.normal(0.0, 0.002, depth.shape)
         cloud.append(rigid.apply(PLACES[c], LENS.back_project(noisy)[0]))
     for height in (0.0, 0.0324, -0.7):
-        moved = np.concatenate(cloud) + [0.0, 0.0, height]
+        moved = np.concatenate(cloud) + np.array([0.0, 0.0, height])
         # A tenth of the noise: thousands of points share it.
         found = segmentation.table_height(moved, np.zeros(3))
         assert found == pytest.approx(height, abs=2e-3)

@@ -152,8 +152,8 @@ def test_pictures_that_do_not_fit_are_refused() -> None:
     shown = depths(standing())
     with pytest.raises(CaptureError, match="10 x 4 pixels; its lens has 208 x 160"):
         observation.observe({0: np.zeros((4, 10))}, LENSES, PLACES, np.zeros(3), 0.2)
+    places = {c: PLACES[c] for c in range(3)}
     with pytest.raises(CaptureError, match=r"cameras \[3\] have no place"):
-        places = {c: PLACES[c] for c in range(3)}
         observation.observe(shown, LENSES, places, np.zeros(3), 0.2)
     # A camera that saw nothing is no mistake.
     some = observation.observe({0: shown[0]}, LENSES, PLACES, standing()[4:], 0.2)
