@@ -135,11 +135,7 @@ def test_a_person_corrects_the_first_pose_in_the_browser(folder) -> None:
         page.add_style_tag(content=".mantine-Notification-root {display: none !important}")
         page.get_by_text("frame 0").first.wait_for()
         # 50 mm along x is what is missing.
-        box = page.get_by_role("textbox").nth(1)
-        for candidate in range(page.get_by_role("textbox").count()):
-            if page.get_by_role("textbox").nth(candidate).input_value() in ("0", "0.0"):
-                box = page.get_by_role("textbox").nth(candidate)
-                break
+        box = page.get_by_role("textbox").nth(1)  # after the frame's
         box.fill("50")
         box.press("Enter")
         page.get_by_role("button", name="Apply", exact=True).click()
