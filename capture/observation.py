@@ -26,8 +26,8 @@ HAND_MARGIN = 0.008
 within a few millimetres of its meshes, depth is off by one, and edges fly."""
 TABLE_MARGIN = 0.005
 """Points lower (m) than this above the table count as the table's."""
-_CELL = 4
-"""Pixels of depth along the side of a cell of `Observation.nearest`."""
+_CELL = 0.008
+"""Side of a cell of `Observation.nearest`, metres at a distance of one; in whole pixels."""
 _STEP = 64
 """Cells by which pictures are filled up."""
 
@@ -93,7 +93,7 @@ def observe(
                 f"camera {c}: a picture of {depth.shape[1]} x {depth.shape[0]} pixels; "
                 f"its lens has {lens.width} x {lens.height}"
             )
-        grids.append(_nearest(depth))
+        grids.append(_nearest(depth, _side(lens)))
         p = _in_ball(depth, lens, T, p_world_middle, radius, 2 * count, rng)
         if table_z is not None:
             p = p[p[:, 2] > table_z + TABLE_MARGIN]
@@ -187,15 +187,19 @@ def _in_ball(
     return p[((p - p_world_middle) ** 2).sum(axis=1) <= radius**2]  # also drops NaN
 
 
-def _nearest(depth: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "gh gw"]:
+def _side(lens: Lens) -> int:
+    return max(round(_CELL * lens.fx), 1)
+
+
+def _nearest(depth: Float[np.ndarray, "h w"], side: int) -> Float[np.ndarray, "gh gw"]:
     """Least depth of each cell and the eight around it; 0 where the cell has no reading."""
-    height, width = (n // _CELL * _CELL for n in depth.shape)
+    height, width = (n // side * side for n in depth.shape)
     # Whole rows first: minima along rows are slow.
     known = np.where(depth > 0.0, depth, np.float32(np.inf))[:height, :width]
-    rows = known.reshape(height // _CELL, _CELL, width).min(axis=1)
-    least = rows[:, ::_CELL]
-    for i in range(1, _CELL):
-        least = np.minimum(least, rows[:, i::_CELL])
+    rows = known.reshape(height // side, side, width).min(axis=1)
+    least = rows[:, ::side]
+    for i in range(1, side):
+        least = np.minimum(least, rows[:, i::side])
     around = np.pad(least, 1, constant_values=np.inf)
     rows = np.minimum(np.minimum(around[:-2], around[1:-1]), around[2:])
     spread = np.minimum(np.minimum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
@@ -204,8 +208,9 @@ def _nearest(depth: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "gh gw"]:
 
 def _row(lens: Lens) -> Sequence[float]:
     """Optics in cells; a cell's number is the floor of its coordinate."""
-    middle = ((lens.cx + 0.5) / _CELL, (lens.cy + 0.5) / _CELL)
-    return (lens.fx / _CELL, lens.fy / _CELL, *middle, *lens.distortion)
+    side = _side(lens)
+    middle = ((lens.cx + 0.5) / side, (lens.cy + 0.5) / side)
+    return (lens.fx / side, lens.fy / side, *middle, *lens.distortion)
 
 
 def _distort(k: Float[Array, " 8"], flat: Float[Array, "m 2"]) -> Float[Array, "m 2"]:
