@@ -8,6 +8,8 @@ The first pose is proposed by registration against what stands on the table, and
 with a gizmo in the browser; then the object is followed through all frames, and frames whose score
 is low are shown for correction. A corrected frame is followed both ways to the next good one.
 Writes tracking_result/gt_pose.txt and annotation.json into the recording; interrupted, it goes on.
+With a robot final_data.npy, too, and models/<object>.obj beside it: `experiments.convert` makes a
+dataset of them.
 Exit status: 0 if no frame is flagged at the end, 1 if some are, 2 if it could not be done.
 `experiments.record to-realdex` makes such recordings of ours. See docs/tracking.md.
 """
@@ -23,7 +25,7 @@ import tyro
 from jaxtyping import Float
 from rich.console import Console
 
-from capture import annotation, object_model, symmetry
+from capture import annotation, final_data, object_model, symmetry
 from capture.annotation import FILE, Annotation, Follower
 from capture.device import CaptureError
 from capture.moments import Moments, hand_of
@@ -122,6 +124,17 @@ def run(config: Annotate, console: Console) -> Annotation:
     for line in told(found):
         console.print(line, highlight=False)
     console.print(f"written to {folder / realdex_raw.TRACK}", highlight=False, soft_wrap=True)
+    if task.moments.hand is not None:
+        trusted = np.ones(count, bool)
+        trusted[found.flagged()] = False
+        path = final_data.write(
+            task.recording, task.moments.hand, trusted, task.vertices, task.faces
+        )
+        console.print(
+            f"and {path}: `python -m experiments.convert {folder.parent} DATASET` takes it",
+            highlight=False,
+            soft_wrap=True,
+        )
     return found
 
 

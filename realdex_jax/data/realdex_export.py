@@ -42,6 +42,13 @@ def to_release(motion: Motion, wrist: Float[np.ndarray, "t 2"]) -> dict[str, np.
     }
 
 
+def final_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Content of `final_data.npy`: a pickled dict, as the release has it."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.array(dict(arrays), dtype=object))
+    return buffer.getvalue()
+
+
 def from_release(
     arrays: Mapping[str, np.ndarray], time: Float[np.ndarray, " t"], wrist: Float[np.ndarray, "t 2"]
 ) -> Motion:
@@ -121,13 +128,11 @@ def recording_files(
     bend = np.concatenate(bends)
     first = np.concatenate([[0], np.cumsum([len(m) for m in motions])])
     stamps = [FIRST_STAMP + round(k * 1e9 / RATE) for k in range(int(first[-1]))]
-    buffer = io.BytesIO()
-    np.save(buffer, np.array(arrays, dtype=object))  # a pickled dict, as the release has it
     xyzw = Rotation.from_matrix(arrays["object_orient"]).as_quat()
     poses = np.concatenate([arrays["object_transl"], xyzw], axis=1)
     still = not bend.any()  # a link that never moves has one row
     files = {
-        layout.FINAL: buffer.getvalue(),
+        layout.FINAL: final_bytes(arrays),
         "segment.txt": _lines(f"{a} {b}" for a, b in itertools.pairwise(first)),
         "scene_to_mesh.json": json.dumps(
             {str(k): f"{stamp}.ply" for k, stamp in enumerate(stamps)}
