@@ -1,461 +1,342 @@
-"""One cloud of one moment from the depth pictures of all cameras.
+"""One cloud from the pictures of all cameras of a moment, cropped, cleaned and merged.
 
-Every reading becomes a point where its own pixel looks; readings on edges and at grazing angles,
-which fly or are mostly noise, are left out. In the world, the readings of all cameras are averaged
-cell by cell, each by how well it is known, and moved along the normal to the surface around them.
-`upstream_compatible` is RealDex's own way instead, with its faults.
+Merged points are means of what the cameras say, by how well each sees a surface: near and head on
+counts more. `upstream_compatible` makes clouds as the release's tools do, with their two slips.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8, UInt16
+from jaxtyping import Bool, Float, Int, UInt8
 from scipy import ndimage
 from scipy.spatial import KDTree
-from scipy.spatial.transform import Rotation
 
-from capture import realdex, undistortion
-from capture.device import CaptureError, Optics
+from capture import depth as depth_of
+from capture import realdex
+from capture.depth import DepthConfig
+from capture.device import CaptureError, Frame, Optics
+from capture.robot_surface import Posed
 from realdex_jax.data import rigid
-from realdex_jax.geometry import outliers
-from realdex_jax.geometry.view import DepthNoise
+from realdex_jax.geometry import cloud as clouds
+from realdex_jax.geometry.outliers import not_hidden, not_lone, not_sparse
 
-Box = tuple[tuple[float, float, float], tuple[float, float, float]]
-
-UPSTREAM_BOX: Box = ((-0.3, -0.6, 0.5), (2.0, 0.5, 1.4))
-"""What RealDex's program keeps of a camera's cloud; its world is the arm's base."""
-_UPSTREAM_RADIUS = 1e4
-_ROUNDING = 0.001 / 12**0.5
-"""Standard deviation of a depth in whole millimetres, metres."""
-_WINDOW = 5
-"""Pixels along the side of the square that a reading's normal is taken from."""
-_ALIKE = 0.7
-"""Cosine of normals above which two points are of one side of a surface."""
+HIDDEN_RADIUS = 1e4
+"""Of the sphere at which the release's tools flip points, metres."""
+_UPSTREAM_FAR = 3.0
+_BLENDED = 16
+"""Neighbours that a merged point's place along its normal is averaged over."""
+_ALIKE = 0.8
+"""Cosine between normals of neighbours on one surface."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CloudConfig:
-    """How a cloud is made."""
+    """How clouds are made."""
 
-    box: Box | None = None
-    """Least and largest x, y, z of the world that are kept, metres; None is all."""
-    slant_deg: float = 72.0
-    """Angle between ray and normal above which readings are left out."""
-    sigmas: float = 4.0
-    """A reading is on an edge if a neighbour's depth differs by more than a surface at that angle
-    explains, and so many standard deviations of the noise."""
-    hidden: bool = False
-    """Whether points hidden from their camera are removed; what a camera measures it sees, so only
-    readings that fly behind a surface can be."""
+    depth: DepthConfig = dataclasses.field(default_factory=DepthConfig)
+    """Which readings count."""
+    low: tuple[float, float, float] = (-0.5, -0.5, -0.03)
+    """Corner of the box that is kept, world, metres."""
+    high: tuple[float, float, float] = (0.5, 0.5, 0.7)
+    """The other corner."""
+    through: float = 0.02
+    """A point goes if another camera sees something farther behind it, metres; 0 keeps it."""
+    hidden_radius: float = 0.0
+    """Of hidden-point removal from each camera, metres; 0 leaves it out: readings along rays of one
+    lens hide nothing of each other, and flying ones go before."""
     voxel: float = 0.002
-    """Cells that readings are averaged in, metres."""
+    """Side of the cells that points are averaged in, metres."""
     neighbours: int = 20
-    """Of statistical outlier removal; 0 leaves it out."""
-    neighbour_sigmas: float = 2.0
-    """Of statistical outlier removal."""
+    """Of statistical removal."""
+    sigmas: float = 2.0
+    """Of statistical removal."""
     radius: float = 0.01
-    """Of radius outlier removal, metres; 0 leaves it out."""
-    least: int = 5
-    """Points within the radius without which a point goes."""
-    smooth: float = 0.006
-    """Radius within which a point is moved to the surface about it, metres; 0 leaves it out."""
-    noise: DepthNoise = DepthNoise()
-    """What is known of the cameras' noise; readings are weighed by it."""
+    """Of radius removal, metres; 0 leaves it out."""
+    least: int = 4
+    """Points that must be within that radius."""
+    blend: float = 0.004
+    """Metres along a surface over which its points are averaged across; 0 leaves it out."""
+    margin: float = 0.012
+    """Metres around the robot within which points are cut out."""
     upstream_compatible: bool = False
-    """RealDex's own way: depth registered to colour, the shifted optical axis, hidden points
-    removed as seen from the world's origin, plain means of cells, statistical removal."""
+    """As the release's tools: undistorted by nearest pixel with a shifted principal point, hidden
+    points as from the world's origin, plain means in voxels, statistical removal."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cloud:
-    """The points of one moment, in the world."""
+    """The surfaces of a moment."""
 
-    points: Float[np.ndarray, "n 3"]
-    """Metres."""
-    normals: Float[np.ndarray, "n 3"]
-    """Unit normals, on the side that was seen."""
-    spread: Float[np.ndarray, " n"]
-    """Standard deviation along the normal by the noise alone, metres."""
+    p_world: Float[np.ndarray, "n 3"]
+    """Points, metres."""
+    normal_world: Float[np.ndarray, "n 3"]
+    """Unit normals toward the cameras."""
+    colour: UInt8[np.ndarray, "n 3"]
+    """Of the camera that sees it best; black where no colour lens sees it."""
     cameras: Int[np.ndarray, " n"]
-    """Bit c is set where camera c saw it."""
-    colours: UInt8[np.ndarray, "n 3"] | None
-    """RGB, where pictures were given."""
+    """How many cameras see it."""
     seconds: Mapping[str, float]
-    """Time of each stage."""
-    counts: Mapping[str, int]
-    """Points after each stage."""
-
-    def __getitem__(self, kept: Bool[np.ndarray, " n"]) -> Cloud:
-        """Those points only."""
-        colours = None if self.colours is None else self.colours[kept]
-        return dataclasses.replace(
-            self,
-            points=self.points[kept],
-            normals=self.normals[kept],
-            spread=self.spread[kept],
-            cameras=self.cameras[kept],
-            colours=colours,
-        )
+    """Time that each stage took."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Readings:
-    """Points of one camera that are good enough, in some frame."""
+class _Points:
+    """Points of one camera or of all, in the world."""
 
-    points: Float[np.ndarray, "n 3"]
-    """Metres."""
-    normals: Float[np.ndarray, "n 3"]
-    """Unit normals, toward the camera."""
-    spread: Float[np.ndarray, " n"]
-    """Standard deviation along the normal, metres."""
-    pixels: Int[np.ndarray, "n 2"]
-    """Column and row in the depth picture."""
+    p: Float[np.ndarray, "n 3"]
+    normal: Float[np.ndarray, "n 3"]
+    sigma: Float[np.ndarray, " n"]
+    colour: UInt8[np.ndarray, "n 3"]
+    coloured: Bool[np.ndarray, " n"]
+    camera: Int[np.ndarray, " n"]
 
-    def __getitem__(self, kept: Bool[np.ndarray, " n"]) -> Readings:
-        """Those readings only."""
-        return Readings(self.points[kept], self.normals[kept], self.spread[kept], self.pixels[kept])
-
-    def moved(self, wxyz_xyz_a_b: Float[np.ndarray, " 7"]) -> Readings:
-        """In frame a what was in frame b."""
-        R = Rotation.from_quat(wxyz_xyz_a_b[:4], scalar_first=True).as_matrix()
-        points, normals = self.points @ R.T + wxyz_xyz_a_b[4:], self.normals @ R.T
-        return dataclasses.replace(self, points=points, normals=normals)
+    def take(self, keep: np.ndarray) -> _Points:
+        """Some of them."""
+        return _Points(*(getattr(self, f.name)[keep] for f in dataclasses.fields(self)))
 
 
-class _Stages:
-    """Times and counts of the stages."""
+class _Watch:
+    """Seconds by stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self.counts: dict[str, int] = {}
+        self._since = time.perf_counter()
 
-    @contextlib.contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-    def count(self, name: str, points: int) -> None:
-        self.counts[name] = self.counts.get(name, 0) + points
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._since
+        self._since = now
 
 
-def cloud(
-    depth: Mapping[int, UInt16[np.ndarray, "_ _"]],
+def merged(
+    frames: Mapping[int, Frame],
     optics: Mapping[int, Optics],
     wxyz_xyz_world_cam: Mapping[int, Float[np.ndarray, " 7"]],
     config: CloudConfig | None = None,
     *,
-    colour: Mapping[int, UInt8[np.ndarray, "_ _ 3"]] | None = None,
+    robot: Posed | None = None,
 ) -> Cloud:
     """The cloud of one moment.
 
     Args:
-        depth: Depth pictures by camera, millimetres, as its depth lens shows them.
-        optics: Lenses of the cameras.
-        wxyz_xyz_world_cam: T_world_cam of their colour lenses, as calibration has them.
-        config: How; the defaults if None.
-        colour: Colour pictures by camera, if points are to have colours.
+        frames: Of the moment, by camera.
+        optics: Lenses by camera.
+        wxyz_xyz_world_cam: T_world_cam of each, from calibration.
+        config: How; the project's way if None.
+        robot: The posed robot, which is cut out of the cloud; None leaves it in.
 
     Raises:
-        CaptureError: There is no picture, or a camera has no lenses or no place.
+        CaptureError: No frame, or a camera without lenses or place; a box of no volume.
     """
-    config, stages = config or CloudConfig(), _Stages()
-    numbers = sorted(depth)
-    lost = [c for c in numbers if c not in optics or c not in wxyz_xyz_world_cam]
-    if not numbers or lost:
+    config = config or CloudConfig()
+    if not frames or (lost := sorted(set(frames) - (set(optics) & set(wxyz_xyz_world_cam)))):
         raise CaptureError(
-            f"depth of cameras {numbers}, without lenses or place {lost}; there must be one "
-            "camera at least, and each must have both"
+            f"frames of cameras {sorted(frames)}; there must be one, and lenses and a place for "
+            f"each: {sorted(optics)}, {sorted(wxyz_xyz_world_cam)}"
         )
-    if config.upstream_compatible:
-        return _upstream(depth, optics, wxyz_xyz_world_cam, config, stages)
-    seen = {}
-    for c in numbers:
-        T_world_depth = rigid.compose(wxyz_xyz_world_cam[c], optics[c].wxyz_xyz_colour_depth)
-        one = _readings(depth[c], optics[c], config, stages).moved(T_world_depth)
-        with stages("crop"):
-            one = one[_inside(one.points, config.box)]
-        stages.count("crop", len(one.points))
-        if config.hidden:
-            with stages("hidden points"):
-                far = _UPSTREAM_RADIUS * np.linalg.norm(one.points - T_world_depth[4:], axis=1)
-                kept = outliers.not_hidden(one.points, T_world_depth[4:], float(far.max()))
-                one = one[kept]
-            stages.count("hidden points", len(one.points))
-        seen[c] = one
-    pictures = None
-    if colour is not None:
-        with stages("colour"):
-            pictures = {
-                c: colours(seen[c].points, optics[c], wxyz_xyz_world_cam[c], colour[c])
-                for c in numbers
-            }
-    with stages("merge"):
-        made = merged(seen, config.voxel, pictures)
-    stages.count("merge", len(made.points))
-    if config.neighbours:
-        with stages("statistical outliers"):
-            made = made[outliers.not_lone(made.points, config.neighbours, config.neighbour_sigmas)]
-        stages.count("statistical outliers", len(made.points))
-    if config.radius:
-        with stages("radius outliers"):
-            made = made[outliers.not_sparse(made.points, config.radius, config.least)]
-        stages.count("radius outliers", len(made.points))
-    if config.smooth and len(made.points):
-        with stages("smooth"):
-            made = smoothed(made, config.smooth)
-    return dataclasses.replace(made, seconds=stages.seconds, counts=stages.counts)
-
-
-def readings(
-    depth: UInt16[np.ndarray, "h w"], optics: Optics, config: CloudConfig | None = None
-) -> Readings:
-    """The good points of one camera, in the frame of its depth lens.
-
-    Args:
-        depth: Millimetres, as the depth lens shows it.
-        optics: The camera's lenses.
-        config: How; the defaults if None.
-
-    Raises:
-        CaptureError: The picture is not the lens's.
-    """
-    return _readings(depth, optics, config or CloudConfig(), _Stages())
-
-
-def merged(
-    seen: Mapping[int, Readings],
-    voxel: float,
-    pictures: Mapping[int, UInt8[np.ndarray, "_ 3"]] | None = None,
-) -> Cloud:
-    """Means of the readings in each cell and of each side, weighed by how well they are known.
-
-    Args:
-        seen: Readings of each camera, in one frame.
-        voxel: Side of a cell, metres.
-        pictures: Their colours.
-
-    Raises:
-        CaptureError: A cell without a size.
-    """
-    if not voxel > 0:
-        raise CaptureError(f"cells of {voxel} m; must be positive")
-    numbers = sorted(seen)
-    points = np.concatenate([seen[c].points for c in numbers])
-    normals = np.concatenate([seen[c].normals for c in numbers])
-    weight = np.concatenate([seen[c].spread for c in numbers]) ** -2.0
-    bit = np.repeat([1 << c for c in numbers], [len(seen[c].points) for c in numbers])
-    # Sides of a thin thing are no one surface.
-    side = np.argmax(np.concatenate([normals, -normals], axis=1), axis=1)
-    cell = np.floor(points / voxel).astype(np.int64)
-    cell -= cell.min(axis=0, initial=0)
-    size = cell.max(axis=0, initial=0) + 1
-    key = ((cell[:, 0] * size[1] + cell[:, 1]) * size[2] + cell[:, 2]) * 6 + side
-    _, at = np.unique(key, return_inverse=True)
-    count = int(at.max(initial=-1)) + 1
-    total = np.bincount(at, weight, count)
-
-    def mean(x: np.ndarray) -> np.ndarray:
-        return np.stack([np.bincount(at, weight * c, count) for c in x.T], axis=1) / total[:, None]
-
-    normal = mean(normals)
-    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
-    cameras = np.zeros(count, np.int64)
-    np.bitwise_or.at(cameras, at, bit)
-    colour = None
-    if pictures is not None:
-        colour = mean(np.concatenate([pictures[c] for c in numbers])).astype(np.uint8)
-    return Cloud(mean(points), normal, total**-0.5, cameras, colour, {}, {})
-
-
-def smoothed(made: Cloud, radius: float, neighbours: int = 20) -> Cloud:
-    """Points moved along their normals to the surface around them, and better normals.
-
-    Neighbours of the same side count by how near and how well known they are; the height of the
-    plane through them at the point is where it goes. Points never move along the surface, so that
-    edges stay where they are seen.
-
-    Args:
-        made: The cloud.
-        radius: Within which points count, metres.
-        neighbours: Most that count.
-    """
-    # Single precision from here on: offsets are millimetres, and memory is what takes the time.
-    count = min(neighbours, len(made.points))
-    apart, near = KDTree(made.points).query(made.points, k=[*range(1, count + 1)], workers=-1)
-    near_by = apart < radius
-    side, spread = made.normals.astype(np.float32), made.spread.astype(np.float32)
-    alike = np.einsum("nki,ni->nk", side[near], side) > _ALIKE
-    offset = (made.points[near] - made.points[:, None]).astype(np.float32)
-    weight = np.where(near_by & alike, np.exp(-4.5 * (apart / radius) ** 2), 0.0)
-    weight = (weight * spread[near] ** -2.0).astype(np.float32)
-    weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-12)
-    middle = np.einsum("nk,nki->ni", weight, offset)
-    offset -= middle[:, None]
-    covariance = np.einsum("nki,nkj->nij", weight[..., None] * offset, offset)
-    value, vector = np.linalg.eigh(covariance)
-    normal = vector[:, :, 0].astype(np.float64)
-    # Of two points or of a line no plane is known: what the camera saw stays.
-    flat = (value[:, 1] > 4.0 * value[:, 0]) & ((weight > 0).sum(axis=1) >= 6)
-    normal = np.where(flat[:, None], normal, made.normals)
-    facing = np.einsum("ni,ni->n", normal, made.normals)
-    normal = np.where((facing < 0.0)[:, None], -normal, normal)
-    height = np.einsum("ni,ni->n", middle, normal)
-    variance = ((weight * spread[near]) ** 2).sum(axis=1, dtype=np.float64)
-    return dataclasses.replace(
-        made,
-        points=made.points + height[:, None] * normal,
-        normals=normal,
-        spread=np.sqrt(np.maximum(variance, 1e-12)),
+    if not (np.array(config.low) < config.high).all():
+        raise CaptureError(f"box from {config.low} to {config.high}; must have a volume")
+    watch = _Watch()
+    make = _upstream_view if config.upstream_compatible else _view
+    parts = {c: make(f, optics[c], wxyz_xyz_world_cam[c], config, watch) for c, f in frames.items()}
+    if config.through > 0.0 and not config.upstream_compatible:
+        for c, points in parts.items():
+            others = [o for o in frames if o != c]
+            for o in others:
+                clear = ~_seen_through(
+                    points.p, frames[o], optics[o], wxyz_xyz_world_cam[o], config
+                )
+                points = points.take(clear)
+            parts[c] = points
+        watch.lap("seen through")
+    whole = _Points(
+        *(
+            np.concatenate([getattr(part, f.name) for part in parts.values()])
+            for f in dataclasses.fields(_Points)
+        )
     )
+    if robot is not None:
+        whole = whole.take(~robot.near(whole.p, config.margin))
+        watch.lap("robot cut out")
+    return _clean(whole, config, watch)
 
 
-def colours(
+def _clean(points: _Points, config: CloudConfig, watch: _Watch) -> Cloud:
+    """Outliers out, one point in each voxel, blended."""
+    sigma, cameras = points.sigma, np.ones(len(points.p), np.int64)
+    if config.voxel > 0.0 and not config.upstream_compatible:
+        points, sigma, cameras = averaged(points, config.voxel)
+        watch.lap("merged")
+    keep = not_lone(points.p, config.neighbours, config.sigmas)
+    if config.radius > 0.0 and not config.upstream_compatible:
+        keep[keep] = not_sparse(points.p[keep], config.radius, config.least)
+    points, sigma, cameras = points.take(keep), sigma[keep], cameras[keep]
+    watch.lap("outliers")
+    p, normal = points.p, points.normal
+    if config.blend > 0.0 and not config.upstream_compatible:
+        p, normal = blended(p, normal, sigma, config.blend)
+        watch.lap("blended")
+    colour = np.where(points.coloured[:, None], points.colour, 0).astype(np.uint8)
+    return Cloud(p, normal, colour, cameras, watch.seconds)
+
+
+def _inside(p: Float[np.ndarray, "n 3"], config: CloudConfig) -> Bool[np.ndarray, " n"]:
+    return ((p >= config.low) & (p <= config.high)).all(axis=1)
+
+
+def _view(
+    frame: Frame, optics: Optics, place: Float[np.ndarray, " 7"], config: CloudConfig, watch: _Watch
+) -> _Points:
+    """What one camera sees, in the box."""
+    T_world_depth = rigid.compose(place, optics.wxyz_xyz_colour_depth)
+    p_depth, seen = optics.depth.back_project(frame.depth / 1000.0)
+    within = seen.copy()
+    within[seen] = _inside(rigid.apply(T_world_depth, p_depth), config)
+    watch.lap("cropped")
+    found = depth_of.view(frame.depth, optics, config.depth, within)
+    p = rigid.apply(place, found.p_cam)
+    normal = found.normal_cam @ rigid.matrix(place)[:3, :3].T
+    watch.lap("surfaces")
+    colour, coloured = depth_of.colours(found.p_cam, frame.colour, optics.colour)
+    watch.lap("coloured")
+    points = _Points(
+        p, normal, found.sigma, colour, coloured, np.full(len(p), frame.camera, np.int64)
+    )
+    if config.hidden_radius > 0.0 and len(p):
+        points = points.take(not_hidden(p, T_world_depth[4:], config.hidden_radius))
+        watch.lap("hidden")
+    return points
+
+
+def _upstream_view(
+    frame: Frame, optics: Optics, place: Float[np.ndarray, " 7"], config: CloudConfig, watch: _Watch
+) -> _Points:
+    """What the release's tools make of one camera; depth of more than 3 m is left out."""
+    lens = optics.colour
+    depth = realdex.registered(frame.depth, optics)
+    watch.lap("registered")
+    depth, colour = (
+        depth_of.undistorted(x, lens, upstream_compatible=True) for x in (depth, frame.colour)
+    )
+    z = np.where(depth <= 1000.0 * _UPSTREAM_FAR, depth, 0) / 1000.0
+    pinhole = dataclasses.replace(lens, distortion=(0.0,) * 8)
+    p_cam, seen = pinhole.back_project(z)
+    watch.lap("undistorted")
+    p = rigid.apply(place, p_cam)
+    keep = _inside(p, config)
+    p, shades = p[keep], colour[seen][keep]
+    watch.lap("cropped")
+    if len(p):
+        kept = not_hidden(p, np.zeros(3), HIDDEN_RADIUS)
+        p, shades = p[kept], shades[kept]
+    watch.lap("hidden")
+    count = len(p)
+    normal = clouds.estimate_normals(p, place[4:]) if count else p
+    watch.lap("normals")
+    points = _Points(
+        p, normal, np.ones(count), shades, np.ones(count, bool), np.full(count, frame.camera)
+    )
+    points = averaged(points, config.voxel)[0] if config.voxel > 0.0 else points
+    watch.lap("merged")
+    return points
+
+
+def _seen_through(
     p_world: Float[np.ndarray, "n 3"],
+    frame: Frame,
     optics: Optics,
-    wxyz_xyz_world_cam: Float[np.ndarray, " 7"],
-    picture: UInt8[np.ndarray, "h w 3"],
-) -> UInt8[np.ndarray, "n 3"]:
-    """Colours of points in a camera's picture; black outside of it.
+    place: Float[np.ndarray, " 7"],
+    config: CloudConfig,
+) -> Bool[np.ndarray, " n"]:
+    """Points before which a camera sees nothing, and something farther behind them."""
+    to_depth = rigid.inverse(rigid.compose(place, optics.wxyz_xyz_colour_depth))
+    p = rigid.apply(to_depth, p_world)
+    lens = optics.depth
+    before = p[:, 2] > 0.05
+    at = np.rint(lens.project(np.where(before[:, None], p, [0.0, 0.0, 1.0]))).astype(np.int64)
+    size = np.array([lens.width, lens.height])
+    there = before & ((at >= 0) & (at < size)).all(axis=1)
+    at = np.clip(at, 0, size - 1)
+    # A pixel without a reading says nothing: its zero makes its neighbours say nothing either.
+    nearest = ndimage.minimum_filter(frame.depth, 3, mode="constant") / 1000.0
+    return there & (nearest[at[:, 1], at[:, 0]] > p[:, 2] + config.through)
 
-    The colour lens is 3 cm beside the depth lens: right at an edge it may see what is in front.
+
+def averaged(
+    points: _Points, voxel: float
+) -> tuple[_Points, Float[np.ndarray, " k"], Int[np.ndarray, " k"]]:
+    """One point in each cell: the mean, weighed by what each is known to.
+
+    Returns:
+        Points, their standard deviations (m), and how many cameras each is of.
+    """
+    if not len(points.p):
+        return points, points.sigma, points.camera
+    cell = np.floor(points.p / voxel).astype(np.int64)
+    cell -= cell.min(axis=0)
+    span = cell.max(axis=0) + 1
+    # Two sides of a thin part share no mean.
+    side = np.argmax(np.abs(points.normal), axis=1)
+    side = 2 * side + (np.take_along_axis(points.normal, side[:, None], axis=1)[:, 0] > 0.0)
+    # Which of two axes is larger changes on round surfaces: only opposite sides are told apart.
+    key = ((cell[:, 0] * span[1] + cell[:, 1]) * span[2] + cell[:, 2]) * 2 + side % 2
+    _, first, group = np.unique(key, return_index=True, return_inverse=True)
+    count = len(first)
+    weight = 1.0 / points.sigma**2
+    total = np.bincount(group, weight, count)
+
+    def mean(values: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "k 3"]:
+        each = [np.bincount(group, weight * v, count) for v in values.T]
+        return np.stack(each, axis=1) / total[:, None]
+
+    normal = mean(points.normal)
+    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
+    # Colour of the point that is known best, of those that have one.
+    order = np.lexsort((points.sigma, ~points.coloured, group))
+    best = order[np.searchsorted(group[order], np.arange(count))]
+    seen = np.unique(group * 64 + points.camera)
+    cameras = np.bincount(seen // 64, minlength=count)
+    sigma = 1.0 / np.sqrt(total)
+    made = _Points(
+        mean(points.p), normal, sigma, points.colour[best], points.coloured[best], cameras
+    )
+    return made, sigma, cameras
+
+
+def blended(
+    p: Float[np.ndarray, "n 3"],
+    normal: Float[np.ndarray, "n 3"],
+    sigma: Float[np.ndarray, " n"],
+    reach: float,
+) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]]:
+    """Points moved along their normals to the mean of their neighbours on the same surface.
+
+    Where views overlap, and are a little off, this makes one surface of theirs.
 
     Args:
-        p_world: Points before the camera, metres.
-        optics: Its lenses.
-        wxyz_xyz_world_cam: T_world_cam.
-        picture: RGB as the colour lens shows it.
+        p: Points, metres.
+        normal: Their unit normals.
+        sigma: Their standard deviations, metres.
+        reach: Standard deviation of the weights over the distance, metres.
+
+    Returns:
+        Points and unit normals.
     """
-    p_cam = rigid.apply(rigid.inverse(wxyz_xyz_world_cam), p_world)
-    lens = optics.colour
-    pixel = np.rint(lens.project(p_cam)).astype(np.int64)
-    inside = ((pixel >= 0) & (pixel < [lens.width, lens.height])).all(axis=1)
-    column, row = np.where(inside[:, None], pixel, 0).T
-    return np.where(inside[:, None], picture[row, column], 0).astype(np.uint8)
-
-
-def _readings(
-    depth: UInt16[np.ndarray, "h w"], optics: Optics, config: CloudConfig, stages: _Stages
-) -> Readings:
-    lens, noise = optics.depth, config.noise
-    if depth.shape != (lens.height, lens.width):
-        raise CaptureError(
-            f"a depth picture of {depth.shape[1]} x {depth.shape[0]} pixels; its lens has "
-            f"{lens.width} x {lens.height}"
-        )
-    with stages("undistortion"):
-        z = depth / 1000.0
-        p, seen = lens.back_project(z)
-        grid = np.full((*depth.shape, 3), np.nan)
-        grid[seen] = p
-    stages.count("undistortion", len(p))
-    with stages("edges"):
-        # The focal length is the picture's; a lens that distorts changes it by a tenth or so.
-        slope = np.tan(np.deg2rad(config.slant_deg)) / min(lens.fx, lens.fy)
-        step = z * slope + config.sigmas * np.hypot(noise.spread(z.ravel()), _ROUNDING).reshape(
-            z.shape
-        )
-        seen = seen & ~_edges(np.where(seen, z, np.nan), step)
-    stages.count("edges", int(seen.sum()))
-    with stages("slants"):
-        normal = _normals(np.where(seen[..., None], grid, 0.0), seen)
-        row, column = np.nonzero(seen)
-        p, n = grid[row, column], normal[row, column]
-        reach = np.linalg.norm(p, axis=1)
-        cosine = -np.einsum("ni,ni->n", p, n) / reach
-        kept = cosine > np.cos(np.deg2rad(config.slant_deg))
-        p, n, reach, cosine = p[kept], n[kept], reach[kept], cosine[kept]
-        # Along the normal noise of the ray counts by the cosine, a ray astray by the sine.
-        along = np.hypot(noise.spread(reach), _ROUNDING) * cosine
-        across = noise.lateral * reach * np.sqrt(np.maximum(1.0 - cosine**2, 0.0))
-    stages.count("slants", len(p))
-    pixels = np.stack([column[kept], row[kept]], axis=1)
-    return Readings(p, n, np.maximum(np.hypot(along, across), 1e-5), pixels)
-
-
-def _edges(z: Float[np.ndarray, "h w"], step: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """Pixels with a neighbour (of four) whose depth differs by more than `step`."""
-    edge = np.zeros(z.shape, bool)
-    for axis in (0, 1):
-        jump = np.abs(np.diff(z, axis=axis))
-        bound = np.moveaxis(step, axis, 0)
-        far = np.moveaxis(jump, axis, 0) > np.maximum(bound[1:], bound[:-1])
-        view = np.moveaxis(edge, axis, 0)
-        view[1:] |= far
-        view[:-1] |= far
-    return edge
-
-
-def _normals(
-    grid: Float[np.ndarray, "h w 3"], seen: Bool[np.ndarray, "h w"]
-) -> Float[np.ndarray, "h w 3"]:
-    """Unit normals toward the camera, of planes z = a x + b y + c about each pixel.
-
-    Fitted in inverse depth over x/z and y/z, where planes are planes and the pixels' places have no
-    noise. Zero where the readings about a pixel are in no plane.
-    """
-    z = np.where(seen, grid[..., 2], 1.0)
-    w = seen.astype(np.float64)
-    x, y, d = grid[..., 0] / z, grid[..., 1] / z, w / z
-
-    def total(a: np.ndarray) -> np.ndarray:
-        return ndimage.uniform_filter(a * w, _WINDOW, mode="constant")
-
-    n = total(np.ones_like(w))
-    safe = np.maximum(n, 1e-12)
-    mx, my, md = total(x) / safe, total(y) / safe, total(d) / safe
-    xx, yy = total(x * x) / safe - mx * mx, total(y * y) / safe - my * my
-    xy = total(x * y) / safe - mx * my
-    xd, yd = total(x * d) / safe - mx * md, total(y * d) / safe - my * md
-    det = xx * yy - xy * xy
-    good = seen & (n * _WINDOW**2 > 5.5) & (det > 1e-16)
-    det = np.where(good, det, 1.0)
-    a, b = (yy * xd - xy * yd) / det, (xx * yd - xy * xd) / det
-    # a X/Z + b Y/Z + c = 1/Z is the plane a X + b Y + c Z = 1: (a, b, c) points away.
-    normal = -np.stack([a, b, md - a * mx - b * my], axis=-1)
-    length = np.linalg.norm(normal, axis=-1, keepdims=True)
-    return np.where(good[..., None], normal / np.maximum(length, 1e-12), 0.0)
-
-
-def _inside(points: Float[np.ndarray, "n 3"], box: Box | None) -> Bool[np.ndarray, " n"]:
-    if box is None:
-        return np.ones(len(points), bool)
-    return ((points >= box[0]) & (points <= box[1])).all(axis=1)
-
-
-def _upstream(
-    depth: Mapping[int, UInt16[np.ndarray, "_ _"]],
-    optics: Mapping[int, Optics],
-    wxyz_xyz_world_cam: Mapping[int, Float[np.ndarray, " 7"]],
-    config: CloudConfig,
-    stages: _Stages,
-) -> Cloud:
-    seen: dict[int, Readings] = {}
-    for c in sorted(depth):
-        with stages("registration"):
-            registered = realdex.registered(depth[c], optics[c]) / 1000.0
-        with stages("undistortion"):
-            p = undistortion.upstream_points(registered, optics[c].colour)
-            p = rigid.apply(wxyz_xyz_world_cam[c], p)
-        with stages("crop"):
-            p = p[_inside(p, config.box)]
-        stages.count("crop", len(p))
-        with stages("hidden points"):
-            p = p[outliers.not_hidden(p, np.zeros(3), _UPSTREAM_RADIUS)]
-        stages.count("hidden points", len(p))
-        up = np.zeros_like(p)
-        up[:, 2] = 1.0  # one side: cells are plain
-        seen[c] = Readings(p, up, np.ones(len(p)), np.zeros((len(p), 2), np.int64))
-    with stages("merge"):
-        made = merged(seen, config.voxel)
-    stages.count("merge", len(made.points))
-    with stages("statistical outliers"):
-        kept = outliers.not_lone(made.points, config.neighbours or 20, config.neighbour_sigmas)
-        made = made[kept]
-    stages.count("statistical outliers", len(made.points))
-    return dataclasses.replace(made, seconds=stages.seconds, counts=stages.counts)
+    if len(p) <= _BLENDED:
+        return p, normal
+    apart, near = KDTree(p).query(p, k=_BLENDED)
+    alike = np.einsum("ni,nki->nk", normal, normal[near])
+    offset = p[near] - p[:, None]
+    # Heights by the mean of both normals are exact on circles, too: round parts do not shrink.
+    height = 0.5 * np.einsum("nki,nki->nk", offset, normal[:, None] + normal[near])
+    weight = np.exp(-0.5 * (apart / reach) ** 2) / sigma[near] ** 2
+    weight *= (alike > _ALIKE) & (np.abs(height) < reach)
+    total = weight.sum(axis=1, keepdims=True)
+    # A point is always its own neighbour, so the total is positive.
+    moved = p + normal * (np.einsum("nk,nk->n", weight, height)[:, None] / total)
+    turned = np.einsum("nk,nki->ni", weight, normal[near])
+    return moved, turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-9)
