@@ -103,6 +103,10 @@ class Lens:
         v_cam = np.concatenate([flat, np.ones((len(flat), 1))], axis=1)
         return v_cam / np.linalg.norm(v_cam, axis=1, keepdims=True)
 
+    def directions(self) -> Float[np.ndarray, "h w 2"]:
+        """Directions x/z, y/z of all pixels, NaN where there is none; kept, read-only."""
+        return _directions(self)
+
     def back_project(
         self, depth: Float[np.ndarray, "h w"]
     ) -> tuple[Float[np.ndarray, "n 3"], Bool[np.ndarray, "h w"]]:
