@@ -13,10 +13,10 @@ import jaxlie
 import mujoco
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 from realdex_jax.errors import RealdexError
+from realdex_jax.geometry.outliers import not_lone
 from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.geometry.view import DISTANCE, DepthNoise
 
@@ -230,10 +230,7 @@ def readings(
 
 def without_outliers(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "k 3"]:
     """A cloud without the points unusually far from their neighbours (statistical removal)."""
-    if len(points) <= _NEIGHBOURS:
-        return points
-    apart = KDTree(points).query(points, k=_NEIGHBOURS + 1)[0][:, 1:].mean(axis=1)
-    return points[apart <= apart.mean() + _OUTLYING * apart.std()]
+    return points[not_lone(points, _NEIGHBOURS, _OUTLYING)]
 
 
 def _pose(

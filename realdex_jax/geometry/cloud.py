@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
-from scipy.spatial import ConvexHull, KDTree, QhullError
+from scipy.spatial import KDTree
 
 from realdex_jax.errors import CloudError
+from realdex_jax.geometry.outliers import not_hidden
 
 MIN_POINTS = 16
 """Fewest distinct points that say anything about a shape."""
@@ -172,12 +173,5 @@ def partial_view(
     if not length > 0:
         raise CloudError(f"view direction {direction.tolist()} must be a non-zero vector")
     camera = points.mean(axis=0) + distance * direction / length
-    local = points - camera
-    reach = np.linalg.norm(local, axis=1, keepdims=True)
-    radius = _VIEW_RADIUS * reach.max()
-    flipped = local * (2 * radius / reach - 1)
-    try:
-        hull = ConvexHull(np.concatenate([flipped, np.zeros((1, 3))]))
-    except QhullError as error:
-        raise CloudError(f"the cloud of {len(points)} points is flat, it has no sides") from error
-    return np.sort(hull.vertices[hull.vertices < len(points)])
+    reach = np.linalg.norm(points - camera, axis=1)
+    return np.flatnonzero(not_hidden(points, camera, _VIEW_RADIUS * reach.max()))
