@@ -46,7 +46,7 @@ _STEP_S = 1.0 / 30.0
 _FIRST_S = 20.0
 """From the beginning of the motion, seconds: the first clouds."""
 _NEAR = 0.008
-_H = 0.01
+_H = 0.03
 """Half the time over which velocities are taken, seconds."""
 _SCALES = (0.025, 0.02, 0.015, 0.01, 0.007, 0.006, 0.006, 0.006)
 """Distances (m) beyond which points count for nothing, round by round."""
