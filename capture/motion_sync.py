@@ -125,12 +125,12 @@ class RobotSync:
     def robot_s(self, main_s: Float[np.ndarray, "*t"]) -> Float[np.ndarray, "*t"]:
         """What the robot's clock says at times of the main camera's, seconds."""
         away = np.asarray(main_s) - self.reference_s
-        return np.asarray(main_s) + self.offset_s + 1e-6 * self.drift_ppm * away
+        return np.asarray(main_s + self.offset_s + 1e-6 * self.drift_ppm * away)
 
     def error_s(self, main_s: Float[np.ndarray, "*t"]) -> Float[np.ndarray, "*t"]:
         """Standard error of `robot_s`, seconds."""
         away = np.asarray(main_s) - self.reference_s
-        return np.hypot(self.offset_error_s, 1e-6 * self.drift_error_ppm * away)
+        return np.asarray(np.hypot(self.offset_error_s, 1e-6 * self.drift_error_ppm * away))
 
 
 def robot_clock(
@@ -243,7 +243,7 @@ def _on_mesh(
     """How many points lie on the mesh at an offset, over the chosen moments."""
     total = 0.0
     for k in chosen.tolist():
-        posed = track.at(moments_s[k] + offset)
+        posed = track.at(float(moments_s[k] + offset))
         for one in seen(k).values():
             points, normals = one.p_world[::4], one.normal_world[::4]
             apart, near = posed.tree.query(points, distance_upper_bound=2.5 * _NEAR)
@@ -281,14 +281,14 @@ def _refine(
     reference = float(moments_s[chosen].mean())
     cameras = sorted({c for k in chosen.tolist() for c in seen(k)})
     twists = dict.fromkeys(cameras, np.zeros(6))
-    middle = track.at(reference + offset).p_world.mean(axis=0)
+    middle = np.asarray(track.at(reference + offset).p_world.mean(axis=0))
     first, drift, blocks = offset, 0.0, []
     H = np.zeros((2 + 6 * len(cameras),) * 2)
     for scale in _SCALES:
         blocks = []
         for k in chosen.tolist():
             away = moments_s[k] - reference
-            at = moments_s[k] + offset + drift * away
+            at = float(moments_s[k] + offset + drift * away)
             posed = track.at(at)
             way = (track.at(at + _H).p_world - track.at(at - _H).p_world) / (2.0 * _H)
             for c, one in seen(k).items():
