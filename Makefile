@@ -37,7 +37,8 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m "slow and not alone" -n $(JOBS) --dist loadfile $(ARGS) || test $$? = 5
+	$(BIN)/python -m pytest -m "slow and alone" $(ARGS) || test $$? = 5  # 5: ARGS chose none
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -5,7 +5,6 @@ process may use, and all are checked against one another first. The peer reads a
 our constants, since its MJCF reader fails on this MuJoCo.
 """
 
-import os
 from collections.abc import Callable
 
 import jax
@@ -16,18 +15,14 @@ from jaxtyping import Array, Float
 from mujoco import mjx
 from scipy.spatial.transform import Rotation
 
+from benchmarks import peers
 from benchmarks.timing import Timing, time_calls
-from realdex_jax.errors import RealdexError
 from realdex_jax.hand import joints, kinematics
 from realdex_jax.hand.load import HandModel, load
 
 BATCH = 4096
 AGREEMENT = 1e-5
 """Largest difference of a link origin (m) between two implementations."""
-
-
-class DisagreementError(RealdexError):
-    """Two implementations computed different things, so their times do not compare."""
 
 
 def compare(batch: int = BATCH, repeats: int = 30) -> list[Timing]:
@@ -47,14 +42,28 @@ def compare(batch: int = BATCH, repeats: int = 30) -> list[Timing]:
     }
     reference = runs["realdex_jax"][1]()
     for name, (_, origins) in runs.items():
-        error = float(np.abs(origins() - reference).max())
-        if not error < AGREEMENT:
-            raise DisagreementError(f"{name} differs from realdex_jax by {error:g} m")
+        peers.agree(name, float(np.abs(origins() - reference).max()), AGREEMENT)
     return time_calls({name: run for name, (run, _) in runs.items()}, batch, repeats)
 
 
-class MissingPeerError(RealdexError):
-    """A peer to compare with is not installed."""
+def compare_gradients(batch: int = BATCH, repeats: int = 30) -> list[Timing]:
+    """Times the gradient, by joint angles, of a weighted sum of all link origins; ours first.
+
+    Raises:
+        DisagreementError: Gradients differ by more than `AGREEMENT`, metres a radian.
+        MissingPeerError: The bench extra is not installed.
+    """
+    hand = load()
+    rng = np.random.default_rng(0)
+    q = rng.uniform(joints.LOWER, joints.UPPER, (batch, len(joints.NAMES))).astype(np.float32)
+    weight = rng.uniform(-0.1, 0.1, (len(hand.link_names), 3)).astype(np.float32)
+    runs = {
+        "realdex_jax": _our_gradient(hand, q, weight),
+        "pytorch_kinematics": _peer_gradient(hand, q, weight),
+    }
+    ours, theirs = (answer() for _, answer in runs.values())
+    peers.agree("pytorch_kinematics", float(np.abs(ours - theirs).max()), AGREEMENT)
+    return time_calls({name: run for name, (run, _) in runs.items()}, batch, repeats)
 
 
 Run = tuple[Callable[[], object], Callable[[], Float[np.ndarray, "b l 3"]]]
@@ -91,16 +100,7 @@ def _mjx(hand: HandModel, q: np.ndarray) -> Run:
 
 
 def _pytorch(hand: HandModel, q: np.ndarray) -> Run:
-    try:
-        import pytorch_kinematics
-        import torch
-    except ModuleNotFoundError as error:
-        raise MissingPeerError(
-            f"{error.name} is not installed; `make bench` installs the peers, or "
-            "pip install -e '.[bench]'"
-        ) from error
-
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch, pytorch_kinematics = peers.torch(), peers.load("pytorch_kinematics")
     chain = pytorch_kinematics.build_chain_from_urdf(urdf(hand).encode())
     names = chain.get_joint_parameter_names()
     angles = torch.from_numpy(q[:, [joints.NAMES.index(name) for name in names]].copy())
@@ -115,6 +115,36 @@ def _pytorch(hand: HandModel, q: np.ndarray) -> Run:
         return torch.stack(matrices, dim=1)[:, :, :3, 3].numpy()
 
     return forward, origins
+
+
+def _our_gradient(hand: HandModel, q: np.ndarray, weight: np.ndarray) -> Run:
+    gradient = jax.jit(jax.grad(lambda q: (kinematics.forward(hand, q).p * weight).sum()))
+    on_device = jnp.asarray(q)
+    return lambda: jax.block_until_ready(gradient(on_device)), lambda: np.asarray(
+        gradient(on_device)
+    )
+
+
+def _peer_gradient(hand: HandModel, q: np.ndarray, weight: np.ndarray) -> Run:
+    torch, pytorch_kinematics = peers.torch(), peers.load("pytorch_kinematics")
+    chain = pytorch_kinematics.build_chain_from_urdf(urdf(hand).encode())
+    names = chain.get_joint_parameter_names()
+    order = [joints.NAMES.index(name) for name in names]
+    angles = torch.from_numpy(q[:, order].copy()).requires_grad_()
+    weights = torch.from_numpy(weight)
+
+    def gradient() -> object:
+        found = chain.forward_kinematics(angles)
+        matrices = [found[name].get_matrix()[..., :3, 3] for name in hand.link_names]
+        origins = torch.stack([m.expand(len(q), 3) for m in matrices], dim=1)
+        return torch.autograd.grad((origins * weights).sum(), angles)[0]
+
+    def answer() -> np.ndarray:
+        ours = np.zeros_like(q)
+        ours[:, order] = np.asarray(gradient())
+        return ours
+
+    return gradient, answer
 
 
 def urdf(hand: HandModel) -> str:

@@ -17,7 +17,17 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import kinematics, physics, pictures, refinement, retarget, rollout, store
+from benchmarks import (
+    distances,
+    kinematics,
+    network,
+    physics,
+    pictures,
+    refinement,
+    retarget,
+    rollout,
+    store,
+)
 from benchmarks.refinement import Gain
 from benchmarks.timing import Timing
 from experiments import commands
@@ -28,11 +38,29 @@ Numbers = dict[str, object]
 
 
 def _kinematics(console: Console, bench: "Bench", cores: int) -> Numbers:
-    timings = kinematics.compare(repeats=bench.repeats)
-    title = f"Forward kinematics of {kinematics.BATCH} hands, {cores} cores"
+    hands = f"{kinematics.BATCH} hands, {cores} cores"
+    forward = kinematics.compare(repeats=bench.repeats)
+    console.print(_table(f"Forward kinematics of {hands}", forward, forward[0]))
+    gradient = kinematics.compare_gradients(repeats=bench.repeats)
+    console.print(_table(f"Gradient of forward kinematics of {hands}", gradient, gradient[0]))
+    return _compared("kinematics", forward) | _compared("kinematics_gradient", gradient)
+
+
+def _distances(console: Console, bench: "Bench", cores: int) -> Numbers:
+    size = f"{distances.BATCH} clouds, {cores} cores, with gradient"
+    chamfer = distances.chamfer(repeats=bench.repeats)
+    console.print(_table(f"Chamfer distance of {size}", chamfer, chamfer[0]))
+    maps = distances.contact_map(repeats=bench.repeats)
+    console.print(_table(f"Contact map of {size}", maps, maps[0]))
+    return _compared("chamfer", chamfer) | _compared("contact_map", maps)
+
+
+def _network(console: Console, bench: "Bench", cores: int) -> Numbers:
+    timings = network.compare(repeats=bench.repeats)
+    grasps = network.OBJECTS * network.GRASPS
+    title = f"One training step of the cVAE, {grasps} grasps, {cores} cores"
     console.print(_table(title, timings, timings[0]))
-    ratios = {timing.name: timing.median_s / timings[0].median_s for timing in timings[1:]}
-    return {"kinematics": _plain(timings), "kinematics_ratio": ratios}
+    return _compared("training_step", timings)
 
 
 def _physics(console: Console, bench: "Bench", cores: int) -> Numbers:
@@ -117,6 +145,8 @@ def _refinement(console: Console, bench: "Bench", cores: int) -> Numbers:
 
 BENCHMARKS: Mapping[str, Callable[[Console, "Bench", int], Numbers]] = {
     "kinematics": _kinematics,
+    "distances": _distances,
+    "network": _network,
     "physics": _physics,
     "retarget": _retarget,
     "rollout": _rollout,
@@ -136,7 +166,7 @@ class Bench:
     json: Path = Path("runs/bench/bench.json")
     """Where the numbers go."""
     repeats: int = 30
-    """Timed calls of each forward kinematics."""
+    """Timed calls of each side where one is compared with peers."""
     cores: int | None = None
     """Cores to use; all that this process may use if not given."""
 
@@ -206,6 +236,12 @@ def _gains(gains: list[Gain]) -> Table:
         won = "" if g.per_ms is None else f"{g.per_ms:.3f}"
         table.add_row(g.name, f"{g.ms_per_grasp:.1f}", f"{g.held:.3f}", f"{g.robust:.3f}", won)
     return table
+
+
+def _compared(name: str, timings: list[Timing]) -> Numbers:
+    """Timings, the first of them ours, and how many times longer the others take."""
+    ratios = {timing.name: timing.median_s / timings[0].median_s for timing in timings[1:]}
+    return {name: _plain(timings), f"{name}_ratio": ratios}
 
 
 def _plain(timings: list[Timing]) -> list[dict[str, object]]:

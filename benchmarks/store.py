@@ -143,11 +143,12 @@ def rates(source: Stored, processes: int, seconds: float) -> tuple[float, float]
 def _convert(source: Path, dest: Path, processes: int) -> None:
     """In the child: converts, and prints the peak of memory."""
     convert.run(Convert(source, dest, jobs=processes), Console(stderr=True))
-    alone, child = (
-        1024 * resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    # Not ru_maxrss of this process: on Linux it begins with the memory of who started it.
+    (peak,) = (
+        line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line
     )
-    print(alone + processes * child)
+    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    print(1024 * (int(peak.split()[1]) + processes * child))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from capture import depth as depth_of
-from capture import realdex
+from capture import realdex, undistortion
 from capture.depth import DepthConfig
 from capture.device import CaptureError, Frame, Optics
 from capture.robot_surface import Posed
@@ -133,7 +133,7 @@ def merged(
         CaptureError: No frame, or a camera without lenses or place; a box of no volume.
     """
     config = config or CloudConfig()
-    if not frames or (lost := sorted(set(frames) - (set(optics) & set(wxyz_xyz_world_cam)))):
+    if not frames or set(frames) - (set(optics) & set(wxyz_xyz_world_cam)):
         raise CaptureError(
             f"frames of cameras {sorted(frames)}; there must be one, and lenses and a place for "
             f"each: {sorted(optics)}, {sorted(wxyz_xyz_world_cam)}"
@@ -144,14 +144,12 @@ def merged(
     make = _upstream_view if config.upstream_compatible else _view
     parts = {c: make(f, optics[c], wxyz_xyz_world_cam[c], config, watch) for c, f in frames.items()}
     if config.through > 0.0 and not config.upstream_compatible:
-        for c, points in parts.items():
-            others = [o for o in frames if o != c]
-            for o in others:
-                clear = ~_seen_through(
-                    points.p, frames[o], optics[o], wxyz_xyz_world_cam[o], config
+        for c in frames:
+            for o in frames.keys() - {c}:
+                through = _seen_through(
+                    parts[c].p, frames[o], optics[o], wxyz_xyz_world_cam[o], config
                 )
-                points = points.take(clear)
-            parts[c] = points
+                parts[c] = parts[c].take(~through)
         watch.lap("seen through")
     whole = _Points(
         *(
@@ -185,7 +183,7 @@ def _clean(points: _Points, config: CloudConfig, watch: _Watch) -> Cloud:
 
 
 def _inside(p: Float[np.ndarray, "n 3"], config: CloudConfig) -> Bool[np.ndarray, " n"]:
-    return ((p >= config.low) & (p <= config.high)).all(axis=1)
+    return np.asarray(((p >= config.low) & (p <= config.high)).all(axis=1))
 
 
 def _view(
@@ -220,11 +218,10 @@ def _upstream_view(
     depth = realdex.registered(frame.depth, optics)
     watch.lap("registered")
     depth, colour = (
-        depth_of.undistorted(x, lens, upstream_compatible=True) for x in (depth, frame.colour)
+        undistortion.undistorted(x, lens, upstream_compatible=True) for x in (depth, frame.colour)
     )
     z = np.where(depth <= 1000.0 * _UPSTREAM_FAR, depth, 0) / 1000.0
-    pinhole = dataclasses.replace(lens, distortion=(0.0,) * 8)
-    p_cam, seen = pinhole.back_project(z)
+    p_cam, seen = undistortion.pinhole(lens).back_project(z)
     watch.lap("undistorted")
     p = rigid.apply(place, p_cam)
     keep = _inside(p, config)

@@ -10,12 +10,11 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped, UInt8, UInt16
+from jaxtyping import Bool, Float, UInt8, UInt16
 from scipy import ndimage
 
 from capture.device import CaptureError, Optics
 from realdex_jax.data import rigid
-from realdex_jax.geometry import lens as optics_of
 from realdex_jax.geometry.lens import Lens
 from realdex_jax.geometry.view import DepthNoise
 
@@ -201,30 +200,6 @@ def inner(z: Float[np.ndarray, "h w"], step: float, least: int = 6) -> Bool[np.n
             if (i, j) != (1, 1):
                 near += np.abs(around[i : i + rows, j : j + columns] - z) <= step
     return (z > 0.0) & (near >= least)
-
-
-def undistorted(
-    picture: Shaped[np.ndarray, "h w *c"], lens: Lens, *, upstream_compatible: bool = False
-) -> Shaped[np.ndarray, "h w *c"]:
-    """The picture as a pinhole without distortion takes it; each pixel is its nearest one's.
-
-    Args:
-        picture: As the lens took it.
-        lens: The lens; the pinhole has its focal lengths and optical axis.
-        upstream_compatible: The release's tools let OpenCV put the axis into the picture's middle,
-            and use the lens's all the same: off by up to 12 pixels.
-    """
-    middle = [lens.cx, lens.cy]
-    if upstream_compatible:
-        middle = [(lens.width - 1) / 2, (lens.height - 1) / 2]
-    pixels = optics_of.grid(lens.width, lens.height)
-    source = lens.distort((pixels - middle) / [lens.fx, lens.fy])
-    at = np.rint(source * [lens.fx, lens.fy] + [lens.cx, lens.cy]).astype(np.int64)
-    there = ((at >= 0) & (at < [lens.width, lens.height])).all(axis=1)
-    column, row = np.where(there[:, None], at, 0).T
-    taken = picture[row, column]
-    taken[~there] = 0
-    return taken.reshape(picture.shape)
 
 
 def colours(

@@ -117,7 +117,7 @@ def surface(hand: HandModel, spacing: float = SPACING, *, with_arm: bool = True)
     first = len(hand.link_names)
     for y, low, high, radius in FOREARM:
         ends = np.array([[0.0, y, low], [0.0, y, high]]) + arm.P_FOREARM_PALM
-        parts.append((first + _FOREARM, _capsule(*ends, radius), spacing, True))
+        parts.append((first + _FOREARM, _capsule(ends[0], ends[1], radius), spacing, True))
     if with_arm:
         straight = arm.forward(jnp.zeros(6))
         R, p = np.asarray(straight.R, np.float64), np.asarray(straight.p, np.float64)
@@ -125,7 +125,7 @@ def surface(hand: HandModel, spacing: float = SPACING, *, with_arm: bool = True)
         for c, link in enumerate(arm.CAPSULE_LINK.tolist()):
             if link != _FOREARM:
                 ends = [(end - p[link]) @ R[link] for end in (p_a[c], p_b[c])]
-                mesh = _capsule(*ends, float(radius[c]))
+                mesh = _capsule(ends[0], ends[1], float(radius[c]))
                 parts.append((first + link, mesh, 4.0 * spacing, False))
     sampled = [_sample(mesh, apart) for _, mesh, apart, _ in parts]
     counts = [len(p) for p, _ in sampled]
@@ -272,7 +272,8 @@ def _hand_meshes(hand: HandModel) -> list[tuple[int, trimesh.Trimesh]]:
 def _capsule(p_a: np.ndarray, p_b: np.ndarray, radius: float) -> trimesh.Trimesh:
     length = float(np.linalg.norm(p_b - p_a))
     mesh = trimesh.creation.capsule(length, radius, count=[32, 32])
-    T = trimesh.geometry.align_vectors([0, 0, 1], (p_b - p_a) / max(length, 1e-9))
+    along = (p_b - p_a) / max(length, 1e-9)
+    T = np.asarray(trimesh.geometry.align_vectors([0, 0, 1], along))
     mesh.apply_translation([0, 0, -mesh.bounds.mean(axis=0)[2]])
     T[:3, 3] = 0.5 * (p_a + p_b)
     return mesh.apply_transform(T)

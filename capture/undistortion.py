@@ -1,4 +1,4 @@
-"""Pictures as a pinhole without distortion would have taken them, and the points they show.
+"""Pictures as a pinhole without distortion would have taken them.
 
 Clouds do not need them: `Lens.back_project` has a direction for every pixel as it is. RealDex's
 pictures were undistorted first, and wrongly, which can be done here too, for comparison.
@@ -8,7 +8,7 @@ import dataclasses
 import functools
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Int, Shaped
 
 from capture.device import CaptureError
 from realdex_jax.geometry import lens as optics
@@ -52,21 +52,6 @@ def undistorted(
     flat = picture.reshape(-1, *picture.shape[2:])
     made = np.where((source >= 0).reshape(-1, *[1] * (flat.ndim - 1)), flat[source], 0)
     return made.astype(picture.dtype).reshape(picture.shape)
-
-
-def upstream_points(
-    depth: Float[np.ndarray, "h w"], lens: Lens, most: float = 3.0
-) -> Float[np.ndarray, "n 3"]:
-    """The points that RealDex's program makes of a depth picture, its wrong axis included.
-
-    Args:
-        depth: Registered to the colour lens, metres.
-        lens: The colour lens.
-        most: Depth (m) beyond which readings are left out.
-    """
-    straight = undistorted(depth, lens, upstream_compatible=True)
-    points, _ = pinhole(lens).back_project(np.where(straight <= most, straight, 0.0))
-    return points
 
 
 @functools.lru_cache(maxsize=8)

@@ -184,6 +184,9 @@ def page(
     picture: bytes,
     tables: Sequence[Table],
     notes: Sequence[str],
+    *,
+    title: str = "Calibration",
+    alt: str = "residual vectors of each camera, and the rig from above",
 ) -> str:
     """One HTML page that needs no second file.
 
@@ -191,9 +194,11 @@ def page(
         command: How the run was started.
         commit: Of the program.
         device: What it ran on.
-        picture: The PNG of `figure`.
+        picture: A PNG.
         tables: Shown in this order.
         notes: Lines under them.
+        title: What the page is about.
+        alt: What the picture shows.
     """
     e = html.escape
     data = base64.b64encode(picture).decode()
@@ -201,11 +206,10 @@ def page(
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>Calibration</title><style>{_STYLE}</style></head><body>",
-        "<h1>Calibration</h1>",
+        f"<title>{e(title)}</title><style>{_STYLE}</style></head><body>",
+        f"<h1>{e(title)}</h1>",
         f'<p class="note"><code>{e(command)}</code><br>commit {e(commit)}, on {e(device)}</p>',
-        f'<img src="data:image/png;base64,{data}" alt="residual vectors of each camera, and the '
-        'rig from above">',
+        f'<img src="data:image/png;base64,{data}" alt="{e(alt)}">',
     ]
     for heading, names, rows in tables:
         head = "".join(f"<th>{e(name)}</th>" for name in names)

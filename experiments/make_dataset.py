@@ -3,6 +3,7 @@
     python -m experiments.make_dataset                 # the shipped set: 200 / 60 / 60 per object
     python -m experiments.make_dataset --preset small  # a few grasps of six objects, minutes
     python -m experiments.make_dataset --preset wide   # training objects in three sizes, many cores
+    python -m experiments.make_frames                  # pictures of its motions, four cameras
 
 One process per core, each with one object at a time; every batch is saved with its settings, so an
 interrupted run goes on where it stopped and gives the same grasps, and one with other settings is

@@ -21,9 +21,18 @@ _STYLE = """body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-wid
   margin: .5rem; } video { max-width: 36rem; }"""
 
 Ending = Literal[
-    "lifted", "not lifted", "no grasp holds", "no plan passes", "refused", "cancelled", "fault"
+    "lifted",
+    "not lifted",
+    "held, lift not observed",
+    "nothing held",
+    "no grasp holds",
+    "no plan passes",
+    "refused",
+    "cancelled",
+    "fault",
 ]
-"""How a run may end; there is no other way."""
+"""How a run may end; there is no other way. The third and the fourth are of robots nobody tells the
+object's pose of: what joint states show (`robot/grip.py`)."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,7 +32,7 @@ class ControllerConfig:
     """The same at the end of a trajectory; UR's driver has 0.1 ..."""
     goal_s: float = 0.5
     """... after this many seconds."""
-    brake_s: float = 0.15
+    brake_s: float = 0.08
     """Seconds in which a hold comes to rest."""
     max_rate: tuple[float, ...] = ()
     """What joints are able to, rad/s; a trajectory that asks for more is refused. Empty: anything.

@@ -68,7 +68,7 @@ class ExecutorConfig:
     """States that go on coming with the same values for so long ..."""
     frozen_rad: float = 0.01
     """... while set points move by this much are no states."""
-    max_age_s: float = 20.0
+    max_age_s: float = 2.0
     """Most seconds from the verdict to the start: the world may have changed since."""
     still_rate: float = 0.01
     """rad/s below which a joint stands ..."""
@@ -76,6 +76,9 @@ class ExecutorConfig:
     """... if it does for so long, and moved no further than the rate allows ..."""
     still_rad: float = 0.004
     """... give or take this."""
+    told_rad: float = 0.002
+    """Radians that the last command must move a joint further than twice what was measured, until a
+    joint that stands counts as stopped: sensors are better than this."""
     stop_within_s: float = 0.5
     """Seconds in which a stop is confirmed, or reported as not confirmed."""
     repeat_s: float = 0.1
@@ -323,13 +326,13 @@ def _stand(
     if inputs.start is not None:
         state = dataclasses.replace(state, refusal=f"{state.phase}: reset first; {state.reason}")
     state = _watch(state, now, trouble, config)
-    stands = now - state.still_s >= config.still_s - 1e-9
+    stands = now - state.still_s >= config.still_s - 1e-9 and _shows(state, now, config)
     took = now - state.asked_s
     if state.phase is Phase.STOPPING:
         if inputs.faults and state.cancelled:
             more = f"{state.reason}; {'; '.join(inputs.faults)}"
             state = dataclasses.replace(state, cancelled=False, reason=more)
-        if stands:
+        if stands and took <= config.stop_within_s + 1e-9:
             phase = Phase.IDLE if state.cancelled else Phase.FAULT
             reason = f"{state.reason}; stop confirmed after {took:.2f} s"
             return dataclasses.replace(state, phase=phase, reason=reason, confirmed=True), ()
@@ -348,6 +351,22 @@ def _stand(
     if not state.confirmed and now - state.repeated_s >= config.repeat_s - 1e-6:
         return dataclasses.replace(state, repeated_s=now), (Stop(state.reason),)
     return state, ()
+
+
+def _shows(state: State, now_s: float, config: ExecutorConfig) -> bool:
+    """Whether standing shows a stop: a robot that still follows its last command would have moved.
+
+    At the slow beginning of a motion a robot that never heard of the stop stands, too.
+    """
+    if state.order is None or state.seen is None or state.still_q is None:
+        return state.order is None
+    at = state.sent_s - state.started_s
+    window = curve.window(state.order.plan.trajectory, at, config.ahead_s, config.brake_s)
+    times = np.array([state.still_s - state.sent_s, now_s - state.sent_s, np.inf])
+    q, _ = curve.sample(window, np.clip(times, 0.0, window.t[-1]))
+    expected, left = np.abs(q[1] - q[0]), np.abs(q[2] - q[0])
+    moved = np.abs(state.seen.q - state.still_q)
+    return bool(((left <= config.still_rad) | (expected > 2.0 * moved + config.told_rad)).all())
 
 
 def _watch(state: State, now_s: float, trouble: str, config: ExecutorConfig) -> State:

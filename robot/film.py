@@ -28,11 +28,11 @@ class Film:
     q: list[Float[np.ndarray, " 30"]] = field(default_factory=list)
     """Joint angles, radians, order `limits.NAMES`."""
     wxyz_xyz_world_object: list[Float[np.ndarray, " 7"]] = field(default_factory=list)
-    """Poses of the object."""
+    """Poses of the object; none where nobody tells them, as on a real robot."""
 
     def motion(self) -> Motion | None:
-        """Hand and object in the world; None if next to nothing was seen."""
-        if len(self.time_s) < 6:
+        """Hand and object in the world; None if next to nothing was seen of the object."""
+        if len(self.wxyz_xyz_world_object) < 6 or len(self.q) > len(self.wxyz_xyz_world_object):
             return None
         q = np.stack(self.q)
         R, p_base = clearance.palm(jnp.asarray(q, jnp.float32))
@@ -49,6 +49,11 @@ class Film:
         """How much higher the object ends than it began, metres; 0 if it was never seen."""
         seen = self.wxyz_xyz_world_object
         return float(seen[-1][6] - seen[0][6]) if seen else 0.0
+
+    @property
+    def observed(self) -> bool:
+        """Whether the object was seen at all."""
+        return bool(self.wxyz_xyz_world_object)
 
     @property
     def lifted(self) -> bool:
@@ -72,13 +77,17 @@ def filming(
     def look() -> None:
         while not over.wait(1.0 / RATE):
             joint, placed = state(), object_pose()
-            if joint is None or placed is None:
+            if joint is None or (placed is None and seen.wxyz_xyz_world_object):
                 continue
             with contextlib.suppress(RobotError):
                 q = plan.at(joint)
+                if placed is not None:
+                    if not seen.wxyz_xyz_world_object:  # what came before the object was seen
+                        seen.time_s.clear()
+                        seen.q.clear()
+                    seen.wxyz_xyz_world_object.append(np.asarray(placed[0], np.float64))
                 seen.time_s.append(time.monotonic())
                 seen.q.append(q)
-                seen.wxyz_xyz_world_object.append(np.asarray(placed[0], np.float64))
 
     thread = threading.Thread(target=look, name="film", daemon=True)
     thread.start()

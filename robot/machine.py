@@ -143,8 +143,6 @@ class Machine:
 
     def orphaned(self, silent_s: float, limit_s: float) -> None:
         """Says how long the client gave no sign of life; beyond the limit everything holds."""
-        if self._acts("partition"):
-            return
         late = silent_s > limit_s
         if late and not self._orphan:
             self._hold_all(f"no heartbeat for {silent_s:.2f} s")

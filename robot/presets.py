@@ -87,7 +87,7 @@ class Preset:
     """Messages that are kept for a slow reader."""
     lost_s: float = 0.25
     """Seconds without joint states after which the connection is reported lost."""
-    brake_s: float = 0.15
+    brake_s: float = 0.08
     """Least seconds in which a stop brings joints to rest."""
 
     def part(self, name: str) -> Part:

@@ -21,6 +21,7 @@ from jaxtyping import Float
 
 from robot import controller, merging, messages
 from robot.interface import JointState, RobotError, Trajectory
+from robot.network import Network
 from robot.presets import Part, Preset, Reliability
 
 BEAT_S = 0.02
@@ -29,6 +30,8 @@ BEAT_S = 0.02
 _WATCH_S = 0.05
 _FRESH_S = 0.1
 """Measured joints older than this do not say where a stop should hold."""
+_SAME_RAD = 0.02
+"""Radians between two ends of a brake that are meant to be one."""
 _RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 _environment = threading.Lock()
 
@@ -106,6 +109,10 @@ class Link:
     def now_s(self) -> float:
         """The clock of message stamps, seconds since 1970."""
         return time.time()
+
+    def monotonic_s(self) -> float:
+        """The clock by which messages come, seconds."""
+        return time.monotonic()
 
     def sender(
         self,
@@ -215,12 +222,15 @@ def _discovery(local: bool) -> Iterator[None]:
 class Ros2Robot:
     """Arm and hand behind ROS 2's trajectory controllers: a `Robot`."""
 
-    def __init__(self, preset: Preset, domain_id: int | None = None) -> None:
+    def __init__(
+        self, preset: Preset, domain_id: int | None = None, network: Network | None = None
+    ) -> None:
         """Begins to listen; `wait` says when the robot is there.
 
         Args:
             preset: Names and topics.
             domain_id: Of the network's; `ROS_DOMAIN_ID` if None.
+            network: Another network than ROS 2's.
 
         Raises:
             RobotError: ROS 2 is not installed, or its network cannot be used.
@@ -229,12 +239,15 @@ class Ros2Robot:
         self._lock = threading.Lock()
         self._merged = merging.init(preset.joints)
         self._our_names = preset.our_names()
+        self._least_delay_s = np.inf
         self._faults: collections.deque[str] = collections.deque(maxlen=200)
         self._lost: set[str] = set()
         self._object: tuple[Float[np.ndarray, " 7"], float] | None = None
         self._sent: dict[str, tuple[float, Trajectory]] = {}
         self._beats = 0
-        self._link = link = Link("realdex_client", local=preset.local, domain_id=domain_id)
+        if network is None:
+            network = Link("realdex_client", local=preset.local, domain_id=domain_id)
+        self._link = link = network
         self._send = {
             part.name: link.sender(part.topic, "trajectory", preset.commands_qos, preset.depth)
             for part in preset.parts
@@ -328,6 +341,10 @@ class Ros2Robot:
             q, qd = now
             brake_s = max(self.preset.brake_s, float(np.abs(qd).max()) / part.deceleration)
             rest, t = q + 0.5 * brake_s * qd, np.array([brake_s])
+            _, before = self._sent.get(part.name, (0.0, None))
+            # Asked again it is the same stop: reckoned anew it differs by the age of the states.
+            if before and len(before.t) == 1 and np.abs(before.q[0] - rest).max() < _SAME_RAD:
+                rest = before.q[0]
             parts.append((part, Trajectory(part.ours, t, rest[None], np.zeros_like(rest)[None])))
         self._publish(parts)
 
@@ -354,7 +371,7 @@ class Ros2Robot:
             self._link.close()
 
     def _publish(self, parts: list[tuple[Part, Trajectory]]) -> None:
-        stamp_s, now = self._link.now_s(), time.monotonic()
+        stamp_s, now = self._link.now_s(), self._link.monotonic_s()
         for part, trajectory in parts:
             self._sent[part.name] = (now, trajectory)
             theirs = Trajectory(part.theirs, trajectory.t, trajectory.q, trajectory.qd)
@@ -363,9 +380,11 @@ class Ros2Robot:
 
     def _going(self, part: Part) -> tuple[np.ndarray, np.ndarray] | None:
         """Where a part's joints are by now, and how fast they move; None if nobody knows."""
-        merged, now = self._merged, time.monotonic()
+        merged, now = self._merged, self._link.monotonic_s()
         rows = [merged.names.index(name) for name in part.ours]
-        age = now - merged.received_s[rows]
+        # What came late is older than it came: by as much as it took longer than others.
+        late = merged.received_s[rows] - merged.stamp_s[rows] - self._least_delay_s
+        age = now - merged.received_s[rows] + late
         q, qd = merged.q[rows], merged.qd[rows]
         heard = bool(np.isfinite(age).all())
         sent = self._sent.get(part.name)
@@ -381,6 +400,9 @@ class Ros2Robot:
 
     def _take(self, message: JointState, _stamp_s: float) -> None:
         self._merged, wrong = merging.take(self._merged, message, self._our_names)
+        if not wrong:
+            delay_s = message.received_s - message.stamp_s
+            self._least_delay_s = min(self._least_delay_s, delay_s)
         for text in wrong:
             self._fault(text)
 
@@ -399,7 +421,7 @@ class Ros2Robot:
         lost = {}
         state = self.state()
         if state is not None:
-            age = time.monotonic() - state.received_s
+            age = self._link.monotonic_s() - state.received_s
             if age > self.preset.lost_s:
                 lost["states"] = f"no joint states for {age:.2f} s"
             for part in self.preset.parts:

@@ -72,6 +72,9 @@ class Simulated:
     """Of ROS 2; the variable ROS_DOMAIN_ID if not given."""
     viewer: bool = False
     """Opens MuJoCo's window."""
+    course: Path | None = None
+    """File (npz) for the joints' true course, written at the end: `t` by the system's clock (s),
+    `q`, `qd` of every tick."""
     parent: int = 0
     """Ends when this is no longer its parent process; 0: never."""
 
@@ -113,6 +116,9 @@ def serve(config: Simulated, stopping: threading.Event, say: Callable[[str], Non
         with _window(config, moved) as shown:
             say(f"{READY} {json.dumps({'preset': preset.name, 'pid': os.getpid()})}")
             serving.run(stopping, shown)
+        if config.course:
+            t, q, qd = zip(*serving.course, strict=True)
+            np.savez(config.course, t=np.array(t), q=np.array(q), qd=np.array(qd))
     finally:
         link.close()
 
@@ -129,6 +135,8 @@ class _Serving:
         coming: "queue.SimpleQueue[Callable[[], None]]",
     ) -> None:
         self._config, self._machine, self._link, self._coming = config, machine, link, coming
+        self.course: list[tuple[float, np.ndarray, np.ndarray]] = []
+        """When, and the joints' true places and speeds; empty unless asked for."""
         self._beaten_at = math.nan
         self._began = 0.0
         topics, qos = preset.joint_states, preset.states_qos
@@ -174,6 +182,8 @@ class _Serving:
             if config.heartbeat_s and math.isfinite(self._beaten_at):
                 machine.orphaned(time.monotonic() - self._beaten_at, config.heartbeat_s)
             self._send(machine.tick())
+            if config.course:
+                self.course.append((time.time(), *machine.plant.joint_state()))
             ticked += 1
             shown()
         if self._link.broken:

@@ -17,7 +17,7 @@ class WatchConfig:
     """Most that a joint may move between two states beyond what its greatest speed allows."""
     beyond_rad: float = 0.05
     """Most that a joint may be measured beyond its limits."""
-    push: float = 2.0
+    push: float = 3.0
     """How many times faster than by its own motor, by the URDF, a joint of the hand may move: a
     finger that slips off an edge snaps. The arm's may not."""
     future_s: float = 0.05

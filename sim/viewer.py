@@ -160,7 +160,7 @@ class Viewer:
         self._drawn: tuple[object, ...] = ()
         self._order = np.zeros(0, np.int64)
         self._played: float | None = None
-        self._server = _start(host, port, collection.title)
+        self._server = start(host, port, collection.title)
         try:
             self._props = _Props(self._server.scene, hand, collection.moving)
             self._build(name)
@@ -173,12 +173,11 @@ class Viewer:
     @property
     def address(self) -> str:
         """Where to point the browser."""
-        host = self._server.get_host()
-        return f"http://{f'[{host}]' if ':' in host else host}:{self._server.get_port()}"
+        return address(self._server)
 
     def close(self) -> None:
         """Ends the server."""
-        _stop(self._server)
+        stop(self._server)
 
     def run(self) -> None:
         """Plays what is to be played, until it is interrupted."""
@@ -398,7 +397,7 @@ def save(
     count = len(exhibit)
     if not 0 <= index < count:
         raise ViewError(f"no number {index} for {exhibit.thing.name}; there are {count}, from 0")
-    server = _start("127.0.0.1", 0, exhibit.thing.name)
+    server = start("127.0.0.1", 0, exhibit.thing.name)
     try:
         props = _Props(server.scene, hand, exhibit.motions is not None)
         motion = exhibit.motions[index] if exhibit.motions is not None else None
@@ -419,7 +418,7 @@ def save(
             recorder.insert_sleep(_TICK)
         written = recorder.as_html().encode() if path.suffix == ".html" else recorder.serialize()
     finally:
-        _stop(server)
+        stop(server)
     try:
         results.write_whole(path, written)
     except OSError as error:
@@ -435,8 +434,17 @@ def _ground(exhibit: Exhibit) -> Float[np.ndarray, " 3"]:
     return np.array([x, y, 0.0])
 
 
-def _start(host: str, port: int, label: str) -> _Quiet:
-    """A server at this very port; viser by itself would go on to the next ones, or for ever."""
+def start(host: str, port: int, label: str) -> _Quiet:
+    """A server at this very port; viser by itself would go on to the next ones, or for ever.
+
+    Args:
+        host: Address to listen at.
+        port: Port, or 0 for a free one.
+        label: Title of the page.
+
+    Raises:
+        ConfigError: Host or port cannot be had.
+    """
     if not 0 <= port <= 65535:
         raise ConfigError(f"port {port}; ports are 0 (a free one) to 65535")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -449,7 +457,14 @@ def _start(host: str, port: int, label: str) -> _Quiet:
         return _Quiet(host=host, port=port, label=label, verbose=False)
 
 
-def _stop(server: viser.ViserServer) -> None:
+def address(server: viser.ViserServer) -> str:
+    """Where to point the browser."""
+    host = server.get_host()
+    return f"http://{f'[{host}]' if ':' in host else host}:{server.get_port()}"
+
+
+def stop(server: viser.ViserServer) -> None:
+    """Ends a server."""
     with contextlib.redirect_stdout(io.StringIO()):
         server.stop()
 

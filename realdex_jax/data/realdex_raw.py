@@ -25,6 +25,8 @@ from realdex_jax.hand.load import HandModel
 STAMPS = "rgbimage_timestamp.txt"
 MARKS = ("TF", STAMPS)
 """What makes a folder a raw recording."""
+TRACK = Path("tracking_result") / "gt_pose.txt"
+"""Object poses, a row for each scene frame."""
 FAR = 3.0
 """Metres; what the depth cameras say beyond is dropped, as the release does."""
 TOLERANCE = 0.5 / 30.0
@@ -262,7 +264,7 @@ class Recording:
         Raises:
             DatasetError: The file is missing, empty or malformed.
         """
-        path = self.path / "tracking_result" / "gt_pose.txt"
+        path = self.path / TRACK
         poses = rigid.from_ros(textfile.read_rows(path, 7), str(path))
         if not len(poses):
             raise DatasetError(f"{path}: no line; it has one for each scene frame")

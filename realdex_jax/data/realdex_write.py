@@ -21,7 +21,7 @@ from realdex_jax.data import calibration, rigid
 from realdex_jax.data.calibration import Calibration
 from realdex_jax.data.pictures import COLOUR, DEPTH
 from realdex_jax.data.realdex_layout import P_FOREARM_WRIST, P_WRIST_PALM
-from realdex_jax.data.realdex_raw import STAMPS
+from realdex_jax.data.realdex_raw import STAMPS, TRACK
 from realdex_jax.data.tf_series import PALM, WORLD, WRIST
 from realdex_jax.errors import DatasetError
 from realdex_jax.hand.load import HandModel
@@ -130,9 +130,7 @@ def write_scene(folder: Path, scene: Scene, cameras: Sequence[int]) -> None:
         text = "".join(f"{t} {line}\n" for t, line in zip(times, lines, strict=True))
         write(folder / "TF" / f"{parent}-{link}.txt", text.encode())
     if scene.wxyz_xyz_world_object is not None:
-        rows = _lines(rigid.to_ros(scene.wxyz_xyz_world_object))
-        tracked = "".join(f"{row}\n" for row in rows)
-        write(folder / "tracking_result" / "gt_pose.txt", tracked.encode())
+        write_track(folder, scene.wxyz_xyz_world_object)
     placed = {"cam0_rgb_camera_link": rigid.matrix(scene.wxyz_xyz_world_cam0).ravel().tolist()}
     _write_json(folder / "global_name_position" / "0.txt", placed)
     meshes = {str(k): f"{t}.ply" for k, t in enumerate(scene.time_ns.tolist())}
@@ -140,6 +138,12 @@ def write_scene(folder: Path, scene: Scene, cameras: Sequence[int]) -> None:
     if scene.segments:
         rows = "".join(f"{start} {end}\n" for start, end in scene.segments)
         write(folder / "segment.txt", rows.encode())
+
+
+def write_track(folder: Path, wxyz_xyz_world_object: Float[np.ndarray, "t 7"]) -> None:
+    """Writes T_world_object of the first t scene frames of a recording."""
+    rows = _lines(rigid.to_ros(wxyz_xyz_world_object))
+    write(folder / TRACK, "".join(f"{row}\n" for row in rows).encode())
 
 
 def hand_links(

@@ -103,6 +103,10 @@ class Lens:
         v_cam = np.concatenate([flat, np.ones((len(flat), 1))], axis=1)
         return v_cam / np.linalg.norm(v_cam, axis=1, keepdims=True)
 
+    def directions(self) -> Float[np.ndarray, "h w 2"]:
+        """Directions x/z, y/z of all pixels, NaN where there is none; kept, read-only."""
+        return _directions(self)
+
     def back_project(
         self, depth: Float[np.ndarray, "h w"]
     ) -> tuple[Float[np.ndarray, "n 3"], Bool[np.ndarray, "h w"]]:
@@ -128,7 +132,7 @@ def grid(width: int, height: int) -> Float[np.ndarray, "n 2"]:
 
 @functools.lru_cache(maxsize=8)
 def _directions(lens: Lens) -> Float[np.ndarray, "h w 2"]:
-    """Directions of all pixels: two lenses of four cameras; 33 MB at 1920 x 1080, a second to make."""
+    """Directions of all pixels; at 1920 x 1080 they take 33 MB, and a second to make."""
     flat = lens.undistort(grid(lens.width, lens.height))
     flat.setflags(write=False)
     return flat.reshape(lens.height, lens.width, 2)

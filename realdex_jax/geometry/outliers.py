@@ -46,8 +46,8 @@ def not_sparse(
         raise CloudError(f"radius of {radius} m; must be positive")
     if len(points) <= least or least < 1:
         return np.full(len(points), least < 1)
-    reach = KDTree(points).query(points, k=[least + 1], distance_upper_bound=radius)[0][:, 0]
-    return np.isfinite(reach)
+    reach = KDTree(points).query(points, k=least + 1, distance_upper_bound=radius)[0]
+    return np.isfinite(reach[:, -1])
 
 
 def not_hidden(

@@ -1,7 +1,8 @@
 """Pose terms of RealDex's Eq. 4: KL divergence, reconstruction, chamfer distance of hand points."""
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 
 def kl(mean: Float[Array, "*b z"], log_variance: Float[Array, "*b z"]) -> Float[Array, ""]:
@@ -43,7 +44,26 @@ def chamfer(a: Float[Array, "*b n 3"], b: Float[Array, "*b m 3"]) -> Float[Array
 
     Mean over each cloud of the squared distance to the other; the two directions are summed.
     """
+    return _one_way(a, b) + _one_way(b, a)
+
+
+def _one_way(a: Float[Array, "*b n 3"], b: Float[Array, "*b m 3"]) -> Float[Array, "*b"]:
+    nearest = jnp.take_along_axis(b, _nearest(a, b)[..., None], axis=-2)
+    return ((a - nearest) ** 2).sum(-1).mean(-1)
+
+
+def _nearest(a: Float[Array, "*b n 3"], b: Float[Array, "*b m 3"]) -> Int[Array, "*b n"]:
+    """Index of the point of `b` nearest to each of `a`; the first of equally near ones.
+
+    Two minima, of squares and of the indices where they are reached, are several times faster than
+    XLA's `argmin` on a CPU, and no matrix is kept: the gradient passes through n points.
+    """
+    a, b = jax.lax.stop_gradient(a), jax.lax.stop_gradient(b)
     # Differences, not |a|^2 + |b|^2 - 2ab: in float32 that form loses everything below a
     # millimetre.
-    square = ((a[..., :, None, :] - b[..., None, :, :]) ** 2).sum(-1)
-    return square.min(-1).mean(-1) + square.min(-2).mean(-1)
+    x, y, z = (a[..., :, None, i] - b[..., None, :, i] for i in range(3))
+    square = x**2 + y**2 + z**2
+    count = b.shape[-2]
+    number = jnp.arange(count, dtype=jnp.int32)
+    found = jnp.where(square <= square.min(-1, keepdims=True), number, count).min(-1)
+    return jnp.minimum(found, count - 1)  # where nothing is a number

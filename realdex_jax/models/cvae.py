@@ -86,23 +86,28 @@ class Cvae:
 
 def cvae(config: CvaeConfig) -> Cvae:
     """Makes the network's functions."""
-    module = _Module(config)
+    net = module(config)
 
     def encode(
         params: Params, points: Array, hand_points: Array, given: Decoded, statistics: Statistics
     ) -> tuple[Array, Array]:
         numbers = from_pose(given, statistics)
-        mean, log_variance = module.apply(params, points, hand_points, numbers, method="encode")
+        mean, log_variance = net.apply(params, points, hand_points, numbers, method="encode")
         return jnp.asarray(mean), jnp.asarray(log_variance)
 
     def decode(params: Params, points: Array, z: Array, statistics: Statistics) -> Decoded:
-        raw = module.apply(params, points, z, method="decode")
+        raw = net.apply(params, points, z, method="decode")
         return to_pose(jnp.asarray(raw), statistics)
 
     def init(key: PRNGKeyArray, points: Array, hand_points: Array) -> Params:
-        return dict(module.init(key, points, hand_points))
+        return dict(net.init(key, points, hand_points))
 
     return Cvae(init=init, encode=encode, decode=decode)
+
+
+def module(config: CvaeConfig) -> nn.Module:
+    """The network in Flax's own form, whose methods `encode` and `decode` put out plain numbers."""
+    return _Module(config)
 
 
 def to_pose(raw: Float[Array, "*b 31"], statistics: Statistics) -> Decoded:

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from benchmarks import kinematics, timing
+from benchmarks import kinematics, peers, timing
 from realdex_jax.hand import joints, load
 
 
@@ -50,5 +50,5 @@ def test_calls_take_turns() -> None:
 
 def test_without_the_peer_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pytorch_kinematics", None)
-    with pytest.raises(kinematics.MissingPeerError, match=r"\.\[bench\]"):
+    with pytest.raises(peers.MissingPeerError, match=r"\.\[bench\]"):
         kinematics._pytorch(load.load(), np.zeros((1, 22), np.float32))

@@ -32,5 +32,5 @@ def test_those_named_run_and_are_written_one_by_one(tmp_path, monkeypatch):
 
 
 def test_a_name_that_is_none_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"--only speed: known are kinematics, physics"):
+    with pytest.raises(ConfigError, match=r"--only speed: known are kinematics, distances"):
         run.run(Bench(only=("speed",), json=tmp_path / "x"), Console(quiet=True))

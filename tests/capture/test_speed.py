@@ -14,6 +14,7 @@ from experiments import soak
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_minute_of_four_kinects_at_15_hz_is_kept_whole(tmp_path):
     """Colour of 1280 x 720, depth of 640 x 576; takes 0.4 of a core and 1.5 GB of disk."""
     rig = cameras.rig(1280, 640)

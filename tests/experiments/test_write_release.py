@@ -19,6 +19,8 @@ from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.errors import ConfigError, DatasetError
 from sim import objects
 
+QUIET = Console(quiet=True)
+
 
 def same_poses(found: np.ndarray, stored: np.ndarray) -> None:
     """Poses equal to 1e-6 m and rad; orientations compared as rotations."""
@@ -31,7 +33,7 @@ def same_poses(found: np.ndarray, stored: np.ndarray) -> None:
 def written(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """Two grasps of each of the 52 objects."""
     out = tmp_path_factory.mktemp("release") / "sim"
-    done = write_release.write(WriteRelease(limit=2, out=out), Console(quiet=True))
+    done = write_release.write(WriteRelease(limit=2, out=out), QUIET)
     assert (len(done.objects), done.sequences, done.notes) == (52, 104, ())
     return out
 
@@ -75,16 +77,27 @@ def test_archives_are_like_the_downloads(
     tmp_path: pathlib.Path, tiny_dataset: pathlib.Path
 ) -> None:
     config = WriteRelease(data=str(tiny_dataset), archives=True, out=tmp_path / "a")
-    write_release.write(config, Console(quiet=True))
+    write_release.write(config, QUIET)
     sums = archive.read_md5(config.out / "md5.txt")
     assert sorted(sums) == ["block.zip", "brick.zip"]
     assert all(archive.check_md5(config.out / name, sums) for name in sums)
     names = archive.open_archive(config.out / "block.zip").names
     assert "storage/bags/block/block_1/final_data.npy" in names
     again = dataclasses.replace(config, out=tmp_path / "b")
-    write_release.write(again, Console(quiet=True))
+    write_release.write(again, QUIET)
     for name in sums:
         assert (config.out / name).read_bytes() == (again.out / name).read_bytes()
+    # A download converts as it came, to the same grasps as the folder that it unpacks to.
+    for what, source in (("zips", config.out), ("folder", tmp_path / "unpacked")):
+        if what == "folder":
+            write_release.write(dataclasses.replace(config, archives=False, out=source), QUIET)
+        report = convert.run(Convert(source, tmp_path / what, jobs=1), QUIET)
+        assert report.refused == {}
+        store.verify(report.dataset)
+    first, second = (store.open_dataset(tmp_path / what) for what in ("zips", "folder"))
+    assert sorted(first.objects) == sorted(second.objects) == ["block", "brick"]
+    for name in first.objects:
+        same_poses(np.asarray(first.grasps(name).phi), np.asarray(second.grasps(name).phi))
 
 
 def _motions(names: tuple[str, ...]) -> MotionSet:
@@ -106,7 +119,7 @@ def test_motions_come_back(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPat
     made = _motions(("duck_toy", "tea_cup"))
     monkeypatch.setattr(write_release, "_motions", lambda config, console: [made])
     out = tmp_path / "sim"
-    write_release.write(WriteRelease(limit=0, out=out), Console(quiet=True))
+    write_release.write(WriteRelease(limit=0, out=out), QUIET)
     source = realdex.open_source(out)
     assert source.units == ("duck_toy", "tea_cup")
     for index, name in enumerate(source.units):
@@ -124,7 +137,7 @@ def test_training_runs_on_a_converted_release(
 ) -> None:
     with pytest.raises(DatasetError, match=r"looks like realdex: python -m experiments\.convert"):
         store.open_dataset(written)
-    report = convert.run(Convert(written, tmp_path / "data", jobs=1), Console(quiet=True))
+    report = convert.run(Convert(written, tmp_path / "data", jobs=1), QUIET)
     assert report.counts["objects"] == 52
     assert report.refused == report.left_out == {}
     assert report.empty == report.unsplit == ()
@@ -177,5 +190,5 @@ def test_mistakes_are_named(tmp_path: pathlib.Path, tiny_dataset: pathlib.Path) 
         ({"data": "absent"}, DatasetError, "absent"),
     ):
         with pytest.raises(error, match=match):
-            write_release.write(dataclasses.replace(config, **change), Console(quiet=True))
+            write_release.write(dataclasses.replace(config, **change), QUIET)
     assert not list(tmp_path.iterdir())

@@ -135,15 +135,8 @@ def check_sent(robot):
 
 @pytest.mark.parametrize("name", list(FAULTS))
 def test_no_fault_is_unsafe(name, short_plan, leave):
-    for seed in range(2):
-        check_safe(name, *drive_with(name, seed, short_plan, leave))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list(FAULTS))
-def test_no_fault_is_unsafe_at_any_time(name, short_plan, leave):
-    for seed in range(20):
-        check_safe(name, *drive_with(name, 100 + seed, short_plan, leave))
+    """At one time; `python -m robot.trial` has twenty for each."""
+    check_safe(name, *drive_with(name, 0, short_plan, leave))
 
 
 def test_a_cancel_that_is_ignored_is_reported(short_plan, leave):

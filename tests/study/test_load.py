@@ -49,6 +49,7 @@ def hurry(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_fifty_raters_with_two_hundred_votes_each(tmp_path: pathlib.Path, capsys) -> None:
     """No vote is lost or double; 95 % take less than 200 ms, on a machine that is free."""
     busy = os.getloadavg()[0] > len(os.sched_getaffinity(0))

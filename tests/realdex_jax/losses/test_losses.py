@@ -52,6 +52,28 @@ def test_cross_entropy_against_numpy():
     assert float(found) == pytest.approx(expected, abs=1e-5)
 
 
+def test_the_gradient_of_chamfer_is_that_of_the_whole_matrix(rng):
+    a, b = (jnp.asarray(rng.normal(size=(3, n, 3)), jnp.float32) for n in (40, 70))
+
+    def dense(a, b):
+        square = ((a[:, :, None] - b[:, None]) ** 2).sum(-1)
+        return square.min(-1).mean(-1) + square.min(-2).mean(-1)
+
+    for argument in (0, 1):
+        ours, plain = (
+            jax.grad(lambda *x, f=f: f(*x).sum(), argument)(a, b)
+            for f in (pose_loss.chamfer, dense)
+        )
+        np.testing.assert_allclose(ours, plain, atol=1e-6)  # sums of floats in another order
+
+
+def test_chamfer_of_what_is_no_number_is_none():
+    a = jnp.zeros((4, 3))
+    for bad in (a.at[1, 2].set(jnp.nan), jnp.full((4, 3), jnp.nan)):
+        assert jnp.isnan(pose_loss.chamfer(bad, a))
+        assert jnp.isnan(pose_loss.chamfer(a, bad))
+
+
 def test_chamfer_against_a_tree():
     rng = np.random.default_rng(0)
     a, b = rng.normal(0, 0.05, (2, 60, 3)), rng.normal(0, 0.05, (2, 45, 3))

@@ -1,0 +1,145 @@
+"""Distances of clouds with their gradients: ours against PyTorch, eager and compiled.
+
+The chamfer distance is between hands' surface points and the points of what they reach for; the
+contact map is of object points for posed hands. PyTorch's chamfer distance is the usual one, by
+`cdist`; its contact map is the same formula as ours, which no peer has. Both sides are given the
+same numbers and checked against each other first, in float32 on the cores of this process.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from benchmarks import peers
+from benchmarks.timing import Timing, time_calls
+from realdex_jax.hand import collision, kinematics
+from realdex_jax.hand.kinematics import Links
+from realdex_jax.hand.load import HandModel, load
+from realdex_jax.losses import contact
+from realdex_jax.losses import pose as pose_loss
+
+BATCH, HAND_POINTS, POINTS = 64, 256, 1024
+"""Hands, points on each, points of the object."""
+AGREEMENT = 1e-3
+"""Largest difference of two values or gradients over the largest of them: both are float32."""
+
+Run = tuple[Callable[[], object], Callable[[], tuple[np.ndarray, np.ndarray]]]
+"""A call that finishes its work before it returns, and the value and gradient it computes."""
+
+
+def chamfer(batch: int = BATCH, repeats: int = 30) -> list[Timing]:
+    """Times the squared chamfer distance and its gradient by the first cloud; the first is ours.
+
+    Raises:
+        DisagreementError: Implementations computed different things.
+        MissingPeerError: The bench extra is not installed.
+    """
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(0.0, 0.05, (batch, n, 3)).astype(np.float32) for n in (HAND_POINTS, POINTS))
+    return _timed({"realdex_jax": our_chamfer(a, b), **_peer_chamfers(a, b)}, batch, repeats)
+
+
+def contact_map(batch: int = BATCH, repeats: int = 30) -> list[Timing]:
+    """Times the contact map of posed hands and its gradient by the points; the first is ours.
+
+    Raises:
+        DisagreementError: Implementations computed different things.
+        MissingPeerError: The bench extra is not installed.
+    """
+    hand = load()
+    rng = np.random.default_rng(0)
+    share = rng.uniform(size=(batch, 22)).astype(np.float32)
+    links = jax.jit(lambda q: kinematics.forward(hand, q))(share)
+    points = rng.normal(0.0, 0.08, (batch, POINTS, 3)).astype(np.float32)
+    runs = {"realdex_jax": our_map(hand, links, points), **_peer_maps(hand, links, points)}
+    return _timed(runs, batch, repeats)
+
+
+def our_chamfer(a: np.ndarray, b: np.ndarray) -> Run:
+    """Ours."""
+    on_device = jnp.asarray(a), jnp.asarray(b)
+    call = jax.jit(jax.value_and_grad(lambda a, b: pose_loss.chamfer(a, b).sum()))
+    return _jax_run(call, *on_device)
+
+
+def our_map(hand: HandModel, links: Links, points: np.ndarray) -> Run:
+    """Ours; the value is the sum over all points."""
+
+    def total(points: Float[Array, "b n 3"], links: Links) -> Float[Array, ""]:
+        return contact.contact_map(hand, links, points).sum()
+
+    return _jax_run(jax.jit(jax.value_and_grad(total)), jnp.asarray(points), links)
+
+
+def _jax_run(call: Callable[..., Any], *given: Any) -> Run:
+    def answer() -> tuple[np.ndarray, np.ndarray]:
+        value, gradient = call(*given)
+        return np.asarray(value), np.asarray(gradient)
+
+    return lambda: jax.block_until_ready(call(*given)), answer
+
+
+def _peer_chamfers(a: np.ndarray, b: np.ndarray) -> dict[str, Run]:
+    torch = peers.torch()
+
+    def total(a: Any, b: Any) -> Any:
+        square = torch.cdist(a, b) ** 2
+        return (square.amin(-1).mean(-1) + square.amin(-2).mean(-1)).sum()
+
+    return _torch_runs(torch, total, a, b)
+
+
+def _peer_maps(hand: HandModel, links: Links, points: np.ndarray) -> dict[str, Run]:
+    torch = peers.torch()
+    R, centre = (torch.from_numpy(np.array(x)) for x in collision.geom_poses(hand, links))
+    boxes = np.flatnonzero(hand.geoms.is_box).tolist()
+    capsules = np.flatnonzero(~hand.geoms.is_box).tolist()
+    size = torch.from_numpy(np.array(hand.geoms.size, np.float32))
+
+    def total(points: Any, R: Any, centre: Any) -> Any:
+        axis, middle = R[:, capsules, :, 2], centre[:, capsules]
+        away = points[:, :, None] - middle[:, None]
+        along = (away * axis[:, None]).sum(-1)
+        inner = along.clamp(-size[capsules, 1], size[capsules, 1])
+        square = ((away - inner[..., None] * axis[:, None]) ** 2).sum(-1)
+        distance = (square.clamp(min=1e-10).sqrt() - size[capsules, 0]).amin(-1)
+        for box in boxes:
+            local = (points - centre[:, None, box]) @ R[:, box]
+            over = local.abs() - size[box]
+            outside = ((over.clamp(min=0.0) ** 2).sum(-1) + 1e-12).sqrt()
+            distance = torch.minimum(distance, outside + over.amax(-1).clamp(max=0.0))
+        return (2.0 - 2.0 * torch.sigmoid(contact.SHARPNESS * distance.clamp(min=0.0))).sum()
+
+    return _torch_runs(torch, total, points, R, centre)
+
+
+def _torch_runs(torch: Any, total: Callable[..., Any], first: np.ndarray, *rest: Any) -> dict:
+    x = torch.from_numpy(first.copy()).requires_grad_()
+    others = [torch.as_tensor(r) for r in rest]
+
+    def run(function: Callable[..., Any]) -> Run:
+        def call() -> tuple[Any, Any]:
+            value = function(x, *others)
+            (gradient,) = torch.autograd.grad(value, x)
+            return value, gradient
+
+        def answer() -> tuple[np.ndarray, np.ndarray]:
+            value, gradient = call()
+            return value.detach().numpy(), gradient.numpy()
+
+        return call, answer
+
+    return {"PyTorch": run(total), "PyTorch compiled": run(torch.compile(total))}
+
+
+def _timed(runs: dict[str, Run], batch: int, repeats: int) -> list[Timing]:
+    name_of_ours, *names = runs
+    reference = runs[name_of_ours][1]()
+    for name in names:
+        for ours, theirs in zip(reference, runs[name][1](), strict=True):
+            peers.agree(name, np.abs(ours - theirs).max() / np.abs(ours).max(), AGREEMENT)
+    return time_calls({name: run for name, (run, _) in runs.items()}, batch, repeats)

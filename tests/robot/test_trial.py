@@ -1,0 +1,110 @@
+"""Every fault once in virtual time; and judges that see what is unsafe.
+
+All of it, twenty seeds: `python -m robot.trial`.
+"""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from realdex_jax.errors import ConfigError
+from robot import cases, curve, judging, limits, trial
+from robot.drive import Outcome
+from robot.executor import Phase
+from robot.judging import Course, Sent
+
+PLAN = trial.motion()
+
+
+def test_no_fault_is_unsafe(tmp_path, repository):
+    """As a person starts it: without the checks of shapes it takes a tenth of the time."""
+    command = [sys.executable, "-m", "robot.trial", "--seeds", "1", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    runs = json.loads((tmp_path / "results.json").read_text())["runs"]
+    by_name = {one["fault"]: one for one in runs}
+    assert by_name.keys() == {case.name for case in cases.CASES}
+    for case in cases.CASES:
+        one = by_name[case.name]
+        assert one["unsafe"] == []
+        assert one["phase"] in ("holding", "idle", "fault", "killed")
+        if one["asked_s"] is not None and case.seen and case.must == "stop":
+            assert one["confirmed"], one
+    assert by_name["nothing"]["phase"] == "holding"
+    assert "NOT CONFIRMED" in by_name["network partition"]["reason"]
+
+
+def test_the_same_seed_is_the_same_run():
+    case = cases.named(("messages drop 10 %",))[0]
+    assert trial.in_virtual_time(case, 3, PLAN) == trial.in_virtual_time(case, 3, PLAN)
+
+
+def windows():
+    found = []
+    for i in range(3):
+        made = curve.window(PLAN.trajectory, 0.1 * i, 0.3, 0.5)
+        found.append(Sent(5.0 + 0.1 * i, made, 0.01))
+    return found
+
+
+def changed(i, **fields):
+    sent = windows()
+    made = dataclasses.replace(sent[i].trajectory, **fields)
+    sent[i] = dataclasses.replace(sent[i], trajectory=made)
+    return sent
+
+
+def test_what_was_sent_is_judged():
+    assert judging.of_sent(windows()) == []
+    q, qd = windows()[1].trajectory.q, windows()[1].trajectory.qd
+    old = windows()
+    old[2] = dataclasses.replace(old[2], age_s=0.08)
+    for sent, told in (
+        (old, "on a state 80 ms old"),
+        (changed(1, q=q + 0.02), "begins 0.0"),
+        (changed(1, q=q + 10.0), "upper limit passed"),
+        (changed(1, q=np.full_like(q, np.nan)), "numbers"),
+        (changed(1, qd=qd + 0.1), "does not end at rest"),
+        (changed(1, t=0.02 * windows()[1].trajectory.t), "rate passed"),
+    ):
+        assert any(told in wrong for wrong in judging.of_sent(sent)), told
+
+
+def test_a_course_and_an_end_are_judged():
+    t = np.arange(0.0, 2.0, 0.01)
+    q, qd = np.tile(limits.HOME, (len(t), 1)), np.zeros((len(t), 30))
+    still = Course(t, q, qd)
+    assert judging.of_course(still) == []
+    fast, late, far = qd.copy(), qd.copy(), q.copy()
+    fast[50, 0], late[-1, 3], far[10, 4] = 1.2, 0.02, limits.UPPER[4] + 0.1
+    assert "of its allowed speed" in judging.of_course(Course(t, q, fast))[0]
+    assert "did not stand" in judging.of_course(Course(t, q, late))[0]
+    assert "beyond its limit" in judging.of_course(Course(t, far, qd))[0]
+    assert judging.stood_after(Course(t, q, fast), 0.2) == pytest.approx(0.3)
+    case = cases.named(("operator cancels",))[0]
+    good = Outcome(Phase.IDLE, "cancelled by the operator", True, 1.0, 9)
+    assert judging.of_end(case, good, still, 1.99) == []
+    moving = Course(t, q, np.full_like(qd, 0.03))
+    assert "confirmed while" in judging.of_end(case, good, moving, 1.99)[0]
+    done = Outcome(Phase.HOLDING, "", True, 1.0, 9)
+    assert "must stop" in judging.of_end(case, done, still, 1.99)[0]
+    odd = dataclasses.replace(good, phase=Phase.STOPPING, reason="")
+    assert judging.of_end(case, odd, still, 1.99)[:2] == [
+        "ended in stopping",
+        "ended without a reason",
+    ]
+
+
+def test_mistakes_are_told(tmp_path):
+    for config, told in (
+        (trial.Trial(seeds=0), "--seeds 0"),
+        (trial.Trial(faults=("melt",)), "no fault \\['melt'\\]; known: all, nothing"),
+        (trial.Trial(faults=("client killed",), ros=True), "leave out --ros"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            trial.run(dataclasses.replace(config, out=tmp_path), Console(quiet=True))
