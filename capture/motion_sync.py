@@ -247,6 +247,7 @@ def _on_mesh(
         for one in seen(k).values():
             points, normals = one.p_world[::4], one.normal_world[::4]
             apart, near = posed.tree.query(points, distance_upper_bound=2.5 * _NEAR)
+            near = np.asarray(near)
             on = np.isfinite(apart)
             alike = np.einsum("ni,ni->n", normals[on], posed.normal_world[near[on]]) > _ALIKE
             total += float(np.exp(-((apart[on][alike] / _NEAR) ** 2)).sum())
@@ -342,6 +343,7 @@ def _block(
     # The cloud is moved instead of the mesh, the other way round.
     p = one.p_world - np.cross(twist[:3], one.p_world - middle) - twist[3:]
     apart, near = posed.tree.query(p, distance_upper_bound=1.5 * scale)
+    near = np.asarray(near)
     on = np.flatnonzero(np.isfinite(apart))
     normal = posed.normal_world[near[on]]
     alike = np.einsum("ni,ni->n", normal, one.normal_world[on]) > _ALIKE

