@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import traverse_util
 from jaxtyping import Array
 
 from benchmarks import peers
@@ -106,7 +105,10 @@ class Theirs:
     ) -> None:
         """Copies the parameters."""
         self.torch = torch
-        flat = traverse_util.flatten_dict(params["params"], sep="/")
+        flat = {
+            jax.tree_util.keystr(path, simple=True, separator="/"): value
+            for path, value in jax.tree.leaves_with_path(params["params"])
+        }
         self._params = {
             name: torch.from_numpy(np.array(value)).requires_grad_() for name, value in flat.items()
         }

@@ -46,7 +46,7 @@ _STEP_S = 1.0 / 30.0
 _FIRST_S = 20.0
 """From the beginning of the motion, seconds: the first clouds."""
 _NEAR = 0.008
-_H = 0.01
+_H = 0.03
 """Half the time over which velocities are taken, seconds."""
 _SCALES = (0.025, 0.02, 0.015, 0.01, 0.007, 0.006, 0.006, 0.006)
 """Distances (m) beyond which points count for nothing, round by round."""
@@ -125,12 +125,12 @@ class RobotSync:
     def robot_s(self, main_s: Float[np.ndarray, "*t"]) -> Float[np.ndarray, "*t"]:
         """What the robot's clock says at times of the main camera's, seconds."""
         away = np.asarray(main_s) - self.reference_s
-        return np.asarray(main_s) + self.offset_s + 1e-6 * self.drift_ppm * away
+        return np.asarray(main_s + self.offset_s + 1e-6 * self.drift_ppm * away)
 
     def error_s(self, main_s: Float[np.ndarray, "*t"]) -> Float[np.ndarray, "*t"]:
         """Standard error of `robot_s`, seconds."""
         away = np.asarray(main_s) - self.reference_s
-        return np.hypot(self.offset_error_s, 1e-6 * self.drift_error_ppm * away)
+        return np.asarray(np.hypot(self.offset_error_s, 1e-6 * self.drift_error_ppm * away))
 
 
 def robot_clock(
@@ -243,10 +243,11 @@ def _on_mesh(
     """How many points lie on the mesh at an offset, over the chosen moments."""
     total = 0.0
     for k in chosen.tolist():
-        posed = track.at(moments_s[k] + offset)
+        posed = track.at(float(moments_s[k] + offset))
         for one in seen(k).values():
             points, normals = one.p_world[::4], one.normal_world[::4]
             apart, near = posed.tree.query(points, distance_upper_bound=2.5 * _NEAR)
+            near = np.asarray(near)
             on = np.isfinite(apart)
             alike = np.einsum("ni,ni->n", normals[on], posed.normal_world[near[on]]) > _ALIKE
             total += float(np.exp(-((apart[on][alike] / _NEAR) ** 2)).sum())
@@ -281,14 +282,14 @@ def _refine(
     reference = float(moments_s[chosen].mean())
     cameras = sorted({c for k in chosen.tolist() for c in seen(k)})
     twists = dict.fromkeys(cameras, np.zeros(6))
-    middle = track.at(reference + offset).p_world.mean(axis=0)
+    middle = np.asarray(track.at(reference + offset).p_world.mean(axis=0))
     first, drift, blocks = offset, 0.0, []
     H = np.zeros((2 + 6 * len(cameras),) * 2)
     for scale in _SCALES:
         blocks = []
         for k in chosen.tolist():
             away = moments_s[k] - reference
-            at = moments_s[k] + offset + drift * away
+            at = float(moments_s[k] + offset + drift * away)
             posed = track.at(at)
             way = (track.at(at + _H).p_world - track.at(at - _H).p_world) / (2.0 * _H)
             for c, one in seen(k).items():
@@ -342,6 +343,7 @@ def _block(
     # The cloud is moved instead of the mesh, the other way round.
     p = one.p_world - np.cross(twist[:3], one.p_world - middle) - twist[3:]
     apart, near = posed.tree.query(p, distance_upper_bound=1.5 * scale)
+    near = np.asarray(near)
     on = np.flatnonzero(np.isfinite(apart))
     normal = posed.normal_world[near[on]]
     alike = np.einsum("ni,ni->n", normal, one.normal_world[on]) > _ALIKE

@@ -53,7 +53,7 @@ class ClockMap:
     def error_s(self, ns: Int[np.ndarray, "*t"]) -> Float[np.ndarray, "*t"]:
         """Standard error of `__call__`, seconds."""
         away = 1e-9 * (np.asarray(ns, np.int64) - self.from_ns)
-        return np.hypot(self.offset_error_s, 1e-6 * self.drift_error_ppm * away)
+        return np.asarray(np.hypot(self.offset_error_s, 1e-6 * self.drift_error_ppm * away))
 
     def inverse(self) -> ClockMap:
         """The one clock in terms of the other."""
@@ -133,13 +133,13 @@ def fit(from_ns: Int[np.ndarray, " n"], to_ns: Int[np.ndarray, " n"]) -> ClockMa
     x = 1e-9 * (from_ns - middle)
     start = int(to_ns[0]) - int(from_ns[0])
     y = 1e-9 * (to_ns - from_ns - start)
-    used = np.ones(len(x), bool)
     A = np.stack([np.ones_like(x), x], axis=1)
-    found = np.zeros(2)
+    used = np.ones(len(x), bool)
     # A line that outliers do not pull: it begins with the median of slopes over half the way.
     half = len(x) // 2
     far = np.abs(x[half:] - x[: len(x) - half]) > 1e-9
-    slope = np.median(((y[half:] - y[: len(x) - half])[far]) / (x[half:] - x[: len(x) - half])[far])
+    rise, run = y[half:] - y[: len(x) - half], x[half:] - x[: len(x) - half]
+    slope = np.median(rise[far] / run[far]) if far.any() else 0.0
     found = np.array([np.median(y - slope * x), slope])
     for _ in range(_ROUNDS):
         off = np.abs(y - A @ found)
@@ -191,7 +191,7 @@ def chained(first: ClockMap, second: ClockMap) -> ClockMap:
     at = np.array(first.to_ns)
     rate = 1.0 + 1e-6 * second.drift_ppm
     drift = 1e6 * ((1.0 + 1e-6 * first.drift_ppm) * rate - 1.0)
-    error = float(np.hypot(first.offset_error_s, second.error_s(at)))
+    error = float(np.hypot(first.offset_error_s, float(second.error_s(at))))
     drift_error = float(np.hypot(first.drift_error_ppm, second.drift_error_ppm))
     return ClockMap(first.from_ns, int(second(at)), drift, error, drift_error)
 
