@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
+import jaxlie
 import numpy as np
 from jaxtyping import Float
 
 from experiments import selection
 from experiments.protocol import Entry, Taken
 from realdex_jax import generate
-from realdex_jax.data import schema
+from realdex_jax.data import rigid, schema
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.generate import Candidates, GenerateConfig
 from realdex_jax.geometry.shape import ObjectShape
@@ -19,15 +21,16 @@ from realdex_jax.hand.load import HandModel
 from realdex_jax.models.grasp_model import GraspModel
 from realdex_jax.select.local import LocalScorer
 from realdex_jax.select.scorer import Task
-from sim import displacement, kinect
+from sim import displacement, kinect, rig
 from sim.physics import Physics
 
 CLOUD_POINTS = 2048
 """Surface points the model is given, without normals: what a good scan brings."""
 _AT_ONCE = 20
 
-Camera = Literal["scan", "kinect"]
-"""A whole surface, or what one depth camera sees of it."""
+Camera = Literal["scan", "kinect", "rig"]
+"""A whole surface, what one depth camera sees of it, or what the four around the table see."""
+_RIG_COLUMNS = 640
 
 
 def propose(
@@ -112,14 +115,29 @@ def seen(
     """An object's cloud (m, object frame) as the model is given it, and where the camera was.
 
     "scan": points of the whole surface. "kinect": what one virtual depth camera measures from a
-    drawn place; the seed draws it.
+    drawn place; the seed draws it. "rig": what four of them measure of the object on the table; its
+    underside is not in it.
     """
     if camera == "scan":
         return shape.surface(CLOUD_POINTS, seed).points, None
     rng = np.random.default_rng(seed)
+    if camera == "rig":
+        return _of_rig(shape, rng), None
     T_object_camera = kinect.draw_view(shape, rng)
     cloud = kinect.cloud_from_view(shape, T_object_camera, rng)
     return cloud, np.asarray(T_object_camera.translation(), np.float64)
+
+
+def _of_rig(shape: ObjectShape, rng: np.random.Generator) -> Float[np.ndarray, "n 3"]:
+    cameras = rig.around_table(_RIG_COLUMNS)
+    world_object = np.array([1.0, 0.0, 0.0, 0.0, 0.0, 0.0, -shape.bounds[0, 2]])
+    parts = []
+    for camera in cameras.calibration.cameras:
+        placed = rigid.compose(rigid.inverse(world_object), cameras.wxyz_xyz_world_cam(camera))
+        T_object_camera = jaxlie.SE3(jnp.asarray(placed, jnp.float32))
+        parts.append(kinect.cloud_from_view(shape, T_object_camera, rng))
+    points = np.concatenate(parts)
+    return points[rng.choice(len(points), min(len(points), CLOUD_POINTS), replace=False)]
 
 
 def tested(

@@ -86,7 +86,8 @@ class EvalSim:
     model: str = "realdex-sim-small"
     """Name of a shipped model, or a `.safetensors` file."""
     camera: chain.Camera = "scan"
-    """scan: clouds of whole surfaces. kinect: what one virtual depth camera sees, another view for
+    """scan: clouds of whole surfaces. rig: what four virtual depth cameras around the table see,
+    the underside is missing. kinect: what one virtual depth camera sees, another view for
     every seed."""
     stages: tuple[Stage, ...] = ("dataset", "raw", "refined", "filtered", "physics", "selected")
     """Stages to evaluate."""
@@ -202,8 +203,9 @@ def evaluate(config: EvalSim, command: str, console: Console) -> Evaluation:
     pictures = draw(hand, measured, protocol_.pictures)
     seconds["pictures"] += time.perf_counter() - start
     notes += protocol.remarks([m.taken for m in measured])
-    if config.camera == "kinect":
-        notes.append("clouds: what one virtual depth camera sees of each object")
+    if config.camera != "scan":
+        count = {"kinect": "one virtual depth camera sees", "rig": "four of them see"}
+        notes.append(f"clouds: what {count[config.camera]} of each object")
     notes += _short(measured, stages, protocol_.grasps)
     backends = sorted({m.backend for m in measured if m.backend})
     still = {**run.physics.describe(), "backend": ", ".join(backends) or "none"}

@@ -28,8 +28,6 @@ from pathlib import Path
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
-import jaxlie
 import numpy as np
 import tyro
 from jaxtyping import Float
@@ -38,7 +36,7 @@ from rich.console import Console
 from experiments import chain, commands, motion_chain, selection
 from experiments.motion_protocol import Asked
 from realdex_jax import generate
-from realdex_jax.data import rigid, schema
+from realdex_jax.data import schema
 from realdex_jax.errors import ConfigError, RealdexError
 from realdex_jax.evaluation import report
 from realdex_jax.geometry.shape import ObjectShape
@@ -58,7 +56,7 @@ from robot.interface import JointState, RobotError
 from robot.plan import Plan, PlanConfig
 from robot.preflight import Verdict
 from robot.ros2 import Ros2Robot
-from sim import kinect, objects, rig, video
+from sim import objects, video
 
 WORD = "move"
 """What is to be typed before a real robot moves."""
@@ -80,7 +78,7 @@ class Execute:
     """Drive a robot that is not the simulated one; a word must be typed, too."""
     object_pose: tuple[float, ...] = ()
     """T_world_object, quaternion wxyz and position (m), for `--robot ros2`; drawn if simulated."""
-    cloud: Literal["rig", "kinect", "scan"] = "rig"
+    cloud: chain.Camera = "rig"
     """rig: four virtual depth cameras around the table. kinect: one. scan: the whole surface."""
     runs: int = 1
     """Of each object, with seeds that follow each other."""
@@ -204,7 +202,7 @@ def _one(
     if (folder / "log.jsonl").exists():
         raise ConfigError(f"{folder} holds the log of a run; name another folder with --out")
     told = Told(shape.name, seed, console)
-    points = _cloud(config, shape, seed)
+    points, _ = chain.seen(shape, config.cloud, seed)
     told.spent("cloud")
     made = generate.generate(model, points, config.count, jax.random.key(seed), hand=hand)
     told.spent("grasps")
@@ -273,23 +271,6 @@ def _ending(outcome: Outcome, seen: Film, driven: Plan) -> tuple[Ending, str]:
     digits = grip.pressing(driven.trajectory.q[-1], seen.q[-1])
     told = f"nobody sees the object; short of their set points are: {', '.join(digits) or 'none'}"
     return ("held, lift not observed" if grip.holds(digits) else "nothing held"), told
-
-
-def _cloud(config: Execute, shape: ObjectShape, seed: int) -> Float[np.ndarray, "n 3"]:
-    """The object's cloud in its own frame, metres."""
-    if config.cloud != "rig":
-        return chain.seen(shape, config.cloud, seed)[0]
-    cameras, rng = rig.around_table(640), np.random.default_rng(seed)
-    world_object = np.array([1.0, 0.0, 0.0, 0.0, 0.0, 0.0, -shape.bounds[0, 2]])
-    parts = []
-    for camera in cameras.calibration.cameras:
-        placed = rigid.compose(rigid.inverse(world_object), cameras.wxyz_xyz_world_cam(camera))
-        parts.append(
-            kinect.cloud_from_view(shape, jaxlie.SE3(jnp.asarray(placed, jnp.float32)), rng)
-        )
-    points = np.concatenate(parts)
-    chosen = rng.choice(len(points), min(len(points), chain.CLOUD_POINTS), replace=False)
-    return points[chosen]
 
 
 def _first(
