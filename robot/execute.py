@@ -264,6 +264,8 @@ def _one(
 
 def _ending(outcome: Outcome, seen: Film, driven: Plan) -> tuple[Ending, str]:
     """How a run that was driven ended, and why: by the object, or else by the fingers alone."""
+    if outcome.reason.startswith("refused"):
+        return "refused", outcome.reason
     if not outcome.completed:
         return ("fault" if outcome.phase is Phase.FAULT else "cancelled"), outcome.reason
     if seen.observed or not seen.q:

@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 MANY = int(os.environ.get("REALDEX_MUTATIONS", "500"))
-"""Copies of each kind of file in the slow tests; REALDEX_MUTATIONS=10000 reads more."""
+"""Mutations of each kind in the slow tests; REALDEX_MUTATIONS=10000 tries more."""
 
 WORDS = (b"\xff" * 8, b"\0" * 8, b"\x7f\xff\xff\xff", b"NaN", b"1e999", b"-1", b"99999999999", b"'")
 

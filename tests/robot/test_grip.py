@@ -54,3 +54,5 @@ def test_an_object_nobody_sees_is_never_called_lifted(by, rise, ending):
     assert ("nobody sees" in reason) == (rise is None)
     failed = Outcome(Phase.FAULT, "stale", True, 1.0, 1)
     assert execute._ending(failed, seen, motion()) == ("fault", "stale")
+    late = Outcome(Phase.IDLE, "refused: the verdict is 3.0 s old, allowed 2.0", True, 1.0, 0)
+    assert execute._ending(late, seen, motion()) == ("refused", late.reason)
