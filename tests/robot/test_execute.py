@@ -17,6 +17,7 @@ QUICK = ("--count", "32", "--top", "3")
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_a_mug_a_bottle_and_a_box_are_lifted(
     tmp_path: pathlib.Path, repository: pathlib.Path

@@ -179,6 +179,7 @@ def test_a_frozen_state_keeps_coming(robot):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_robot_of_other_names_is_not_there():
     other = dataclasses.replace(PRESET, parts=presets.read("plain_ur").parts)
     with simulated.running("--plant", "kinematic", *PATIENT, domain_id=OTHER_DOMAIN):
@@ -189,6 +190,7 @@ def test_a_robot_of_other_names_is_not_there():
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_nothing_is_left_and_a_killed_robot_is_reported():
     """Killed as by -9; and a client that goes away stops the robot it leaves behind."""
     before, threads = dict(os.environ), threading.active_count()

@@ -88,6 +88,7 @@ def test_the_palm_moves_as_the_tracker():
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_yaw_and_scale():
     qs, _, _ = drive(tracked([0.0, 0.3, 0.1], [0.0, 0.3, 0.0], 400), TURNED)
     (R_0, p_0), (R, p) = palm(HOME), palm(qs[-1])
@@ -222,6 +223,7 @@ def test_keypoints_at_another_rate(rng):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_real_demonstrations_of_a_glove(shared):
     motions = door.read_adroit(shared / "data" / "adroit_door" / "door_human_demos.npz")
     for motion in motions[::12]:
