@@ -23,6 +23,7 @@ def given(rng):
     }
 
 
+@pytest.mark.slow
 def test_steps_make_the_loss_smaller_and_leave_the_first_parameters(given):
     ours = network.Ours(given)
     first, before = ours.loss(), jax.tree.map(np.array, ours.params)

@@ -36,6 +36,7 @@ def run(args):
     return script.run(args, console), console.file.getvalue()
 
 
+@pytest.mark.slow
 @NEEDS_ROS
 def test_a_hand_is_followed_and_recorded(keypoints, tmp_path):
     (timing,), said = run(script.Teleop(keypoints, out=tmp_path / "t"))

@@ -29,6 +29,7 @@ def task(open_palm):
     return refine._Task(target, predicted, wanted, state.q - 0.1), state
 
 
+@pytest.mark.slow
 def test_energy_gradient_is_the_finite_difference(task):
     task, state = task
     # The map, prior and self-penetration: forces carry no gradient by design, grid normals none.
@@ -48,6 +49,7 @@ def test_energy_gradient_is_the_finite_difference(task):
         np.testing.assert_allclose(gradient[j, 0], difference, rtol=0.02, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_the_table_pushes_up_and_only_where_there_is_one(task):
     task, state = task
     only = RefineConfig(

@@ -97,6 +97,7 @@ def test_a_motion_through_the_object_is_pushed_out(scene):
     assert (q <= joints.UPPER + 1e-5).all()
 
 
+@pytest.mark.slow
 def test_the_gradient_of_the_cost_is_its_slope(scene, rng):
     grid, placed = scene
     # Beside the object and partly under the table: distances to the object jump between the cells

@@ -126,7 +126,7 @@ def stage(hand, monkeypatch: pytest.MonkeyPatch):
 
     for name, value in {
         "load": lambda: hand,
-        "_cloud": nothing,
+        "chain.seen": lambda *_: (None, None),
         "_clips": lambda *_: [],
         "_first": lambda *_: (chosen, []),
         "_simulated": simulated,

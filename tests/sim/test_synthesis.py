@@ -182,6 +182,7 @@ def test_distinct_needs_a_difference_in_place_turn_or_a_joint():
     np.testing.assert_array_equal(validation.distinct(phi, "none", taken=(1,)), [1, 2, 3])
 
 
+@pytest.mark.slow
 def test_energy_gradient_is_the_finite_difference(optimised, open_palm):
     shape, found = optimised
     hand, grid = load(), sdf.build(shape)

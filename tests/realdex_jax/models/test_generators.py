@@ -199,6 +199,7 @@ def test_a_palm_sees_the_same_wherever_the_object_is_turned(points):
         np.testing.assert_allclose(a, b, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_flow_matching_learns_which_grasp_belongs_to_which_object(points):
     config = dataclasses.replace(CONFIGS["matching"], width=64)
     net, given = matching.matching(config), poses(1)
