@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself; nothing has to be installed by hand.
 #   make demo    generate grasps on the held-out objects and write runs/demo/report.html
-#   make test    the unit suite
+#   make test    the unit suite; test-slow and test-long: what takes longer
 #   make check   format, lint, types and import layers
 #   make bench   speed against peers (installs torch)
 #   make data    rebuild the embedded dataset from its recipe
@@ -13,7 +13,7 @@ STAMP := .venv/.installed
 BENCH_STAMP := .venv/.installed-bench
 JOBS ?= auto
 
-.PHONY: demo test test-slow check format bench data setup clean
+.PHONY: demo test test-slow test-long check format bench data setup clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; none found. \
@@ -37,8 +37,11 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m "slow and not alone" -n $(JOBS) --dist loadfile $(ARGS) || test $$? = 5
-	$(BIN)/python -m pytest -m "slow and alone" $(ARGS) || test $$? = 5  # 5: ARGS chose none
+	$(BIN)/python -m pytest -m "slow and not alone and not long" -n $(JOBS) --dist loadfile $(ARGS) || test $$? = 5
+	$(BIN)/python -m pytest -m "slow and alone and not long" $(ARGS) || test $$? = 5  # 5: ARGS chose none
+
+test-long: $(STAMP)
+	$(BIN)/python -m pytest -m long $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -7,6 +7,7 @@ from realdex_jax.refine import RefineConfig
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_settings_are_set_against_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"one": RefineConfig(choices=1, steps=1), "two": RefineConfig(choices=2, steps=20)}
     monkeypatch.setattr(refinement, "SETTINGS", settings)

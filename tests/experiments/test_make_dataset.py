@@ -279,6 +279,7 @@ def test_a_run_writes_a_dataset_and_resumes_without_repeating_work(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_size_is_synthesised_on_its_own_and_holds_at_the_other_masses(tmp_path):
     config = Settings(
         out=tmp_path / "data",

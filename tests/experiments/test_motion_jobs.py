@@ -69,6 +69,7 @@ def test_shares_are_even_and_complete():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_models_train_and_are_judged_on_recordings(door, shared, tmp_path):
     path = shared / "data" / "adroit_door" / "door_human_demos.npz"
     models = []

@@ -58,7 +58,12 @@ def test_free_fall_is_that_of_the_native_backend(cube):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "count", "least"),
-    [("magic_cube", 128, 0.97), ("slim_can", 128, 0.97), ("mug", 128, 0.95), ("yogurt", 60, 0.95)],
+    [
+        ("magic_cube", 128, 0.97),
+        pytest.param("slim_can", 128, 0.97, marks=pytest.mark.long),
+        pytest.param("mug", 128, 0.95, marks=pytest.mark.long),
+        pytest.param("yogurt", 60, 0.95, marks=pytest.mark.long),
+    ],
 )
 def test_backends_agree_on_what_is_held(name, count, least):
     agree, held = agreement(name, count)

@@ -243,6 +243,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_memory_stays_flat_over_many_batches(tmp_path):
     lazy = pipeline.Stored(stored(tmp_path, 40), "train", kept=8)
     data = pipeline.batches(lazy, SAMPLING, 0)
