@@ -68,6 +68,7 @@ def test_starts_around_a_grasp_stay_near_it_and_turn_about_the_axis_of_a_round_o
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_starts_around_known_grasps_replace_a_share_of_the_batch():
     shape = objects.make("essential_oil")
     grid = sdf.build(shape)
@@ -182,7 +183,6 @@ def test_distinct_needs_a_difference_in_place_turn_or_a_joint():
     np.testing.assert_array_equal(validation.distinct(phi, "none", taken=(1,)), [1, 2, 3])
 
 
-@pytest.mark.slow
 def test_energy_gradient_is_the_finite_difference(optimised, open_palm):
     shape, found = optimised
     hand, grid = load(), sdf.build(shape)
