@@ -79,6 +79,7 @@ def test_a_sample_of_every_object_holds_in_all_six_directions(dataset):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_recipe_finds_the_same_acceptance_rate(dataset):
     from sim.synthesis import SynthesisConfig
 

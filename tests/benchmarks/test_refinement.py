@@ -21,6 +21,7 @@ def test_settings_are_set_against_the_first(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_parts_of_the_chain_add_up() -> None:
     timings = refinement.whole(grasps=8, limit=1)
     names = [t.name for t in timings]

@@ -188,6 +188,7 @@ def test_generated_motions_are_carried_out_and_shown(dataset, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_known_objects_get_refined_rows_lifts_and_videos(tiny, tmp_path, monkeypatch):
     models = []
     for name in ("motion_net", "penalised"):

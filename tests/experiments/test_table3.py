@@ -63,6 +63,7 @@ def test_mistakes_are_one_line(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_whole_table_and_what_was_done_is_not_done_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
