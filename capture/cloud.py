@@ -277,10 +277,10 @@ def averaged(
     cell -= cell.min(axis=0)
     span = cell.max(axis=0) + 1
     # Two sides of a thin part share no mean.
-    side = np.argmax(np.abs(points.normal), axis=1)
-    side = 2 * side + (np.take_along_axis(points.normal, side[:, None], axis=1)[:, 0] > 0.0)
     # Which of two axes is larger changes on round surfaces: only opposite sides are told apart.
-    key = ((cell[:, 0] * span[1] + cell[:, 1]) * span[2] + cell[:, 2]) * 2 + side % 2
+    axis = np.argmax(np.abs(points.normal), axis=1)[:, None]
+    side = np.take_along_axis(points.normal, axis, axis=1)[:, 0] > 0.0
+    key = ((cell[:, 0] * span[1] + cell[:, 1]) * span[2] + cell[:, 2]) * 2 + side
     _, first, group = np.unique(key, return_index=True, return_inverse=True)
     count = len(first)
     weight = 1.0 / points.sigma**2
