@@ -40,27 +40,24 @@ Numbers = dict[str, object]
 def _kinematics(console: Console, bench: "Bench", cores: int) -> Numbers:
     hands = f"{kinematics.BATCH} hands, {cores} cores"
     forward = kinematics.compare(repeats=bench.repeats)
-    console.print(_table(f"Forward kinematics of {hands}", forward, forward[0]))
+    found = _compared(console, "kinematics", f"Forward kinematics of {hands}", forward)
     gradient = kinematics.compare_gradients(repeats=bench.repeats)
-    console.print(_table(f"Gradient of forward kinematics of {hands}", gradient, gradient[0]))
-    return _compared("kinematics", forward) | _compared("kinematics_gradient", gradient)
+    title = f"Gradient of forward kinematics of {hands}"
+    return found | _compared(console, "kinematics_gradient", title, gradient)
 
 
 def _distances(console: Console, bench: "Bench", cores: int) -> Numbers:
     size = f"{distances.BATCH} clouds, {cores} cores, with gradient"
     chamfer = distances.chamfer(repeats=bench.repeats)
-    console.print(_table(f"Chamfer distance of {size}", chamfer, chamfer[0]))
+    found = _compared(console, "chamfer", f"Chamfer distance of {size}", chamfer)
     maps = distances.contact_map(repeats=bench.repeats)
-    console.print(_table(f"Contact map of {size}", maps, maps[0]))
-    return _compared("chamfer", chamfer) | _compared("contact_map", maps)
+    return found | _compared(console, "contact_map", f"Contact map of {size}", maps)
 
 
 def _network(console: Console, bench: "Bench", cores: int) -> Numbers:
-    timings = network.compare(repeats=bench.repeats)
     grasps = network.OBJECTS * network.GRASPS
     title = f"One training step of the cVAE, {grasps} grasps, {cores} cores"
-    console.print(_table(title, timings, timings[0]))
-    return _compared("training_step", timings)
+    return _compared(console, "training_step", title, network.compare(repeats=bench.repeats))
 
 
 def _physics(console: Console, bench: "Bench", cores: int) -> Numbers:
@@ -238,8 +235,9 @@ def _gains(gains: list[Gain]) -> Table:
     return table
 
 
-def _compared(name: str, timings: list[Timing]) -> Numbers:
-    """Timings, the first of them ours, and how many times longer the others take."""
+def _compared(console: Console, name: str, title: str, timings: list[Timing]) -> Numbers:
+    """Prints timings, the first of them ours, and says how many times longer the others take."""
+    console.print(_table(title, timings, timings[0]))
     ratios = {timing.name: timing.median_s / timings[0].median_s for timing in timings[1:]}
     return {name: _plain(timings), f"{name}_ratio": ratios}
 
