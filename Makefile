@@ -11,6 +11,9 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 BENCH_STAMP := .venv/.installed-bench
+# By files, so that one process makes what a file's tests share. A worker that dies is not replaced:
+# pytest-xdist 3.8 may wait forever after it did.
+SIDE_BY_SIDE = -n $(JOBS) --dist loadfile --max-worker-restart 0
 JOBS ?= auto
 
 .PHONY: demo test test-slow test-long check format bench data setup clean
@@ -34,10 +37,10 @@ demo: $(STAMP)
 	$(BIN)/python -m experiments.demo $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE) $(ARGS)
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m "slow and not alone and not long" -n $(JOBS) --dist loadfile $(ARGS) || test $$? = 5
+	$(BIN)/python -m pytest -m "slow and not alone and not long" $(SIDE_BY_SIDE) $(ARGS) || test $$? = 5
 	$(BIN)/python -m pytest -m "slow and alone and not long" $(ARGS) || test $$? = 5  # 5: ARGS chose none
 
 test-long: $(STAMP)
