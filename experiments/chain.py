@@ -1,19 +1,18 @@
 """From an object to tested grasps: generation from its cloud, then a choice in physics."""
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
-import jaxlie
 import numpy as np
 from jaxtyping import Float
 
-from experiments import selection
+from experiments import captured, selection
 from experiments.protocol import Entry, Taken
 from realdex_jax import generate
-from realdex_jax.data import rigid, schema
+from realdex_jax.data import schema
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.generate import Candidates, GenerateConfig
 from realdex_jax.geometry.shape import ObjectShape
@@ -21,7 +20,7 @@ from realdex_jax.hand.load import HandModel
 from realdex_jax.models.grasp_model import GraspModel
 from realdex_jax.select.local import LocalScorer
 from realdex_jax.select.scorer import Task
-from sim import displacement, kinect, rig
+from sim import displacement, kinect
 from sim.physics import Physics
 
 CLOUD_POINTS = 2048
@@ -30,7 +29,6 @@ _AT_ONCE = 20
 
 Camera = Literal["scan", "kinect", "rig"]
 """A whole surface, what one depth camera sees of it, or what the four around the table see."""
-_RIG_COLUMNS = 640
 
 
 def propose(
@@ -65,9 +63,8 @@ def propose(
         come, the same ones; "filtered" the best by the contact filter; "physics" see `tested`;
         "selected" those of all that hold that the local scorer finds most human.
     """
-    cloud, p_view = seen(entry.shape, camera, seed)
-    candidates = generate.generate(
-        model, cloud, latents, jax.random.key(seed), config, view=p_view, hand=hand
+    candidates = generated(
+        hand, model, seen(hand, entry.shape, camera, seed), latents, seed, config
     )
     seconds = dict(candidates.seconds)
     proposing = seconds["surface"] + seconds["sample"]
@@ -109,35 +106,51 @@ def propose(
     ], seconds
 
 
-def seen(
-    shape: ObjectShape, camera: Camera, seed: int
-) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, " 3"] | None]:
-    """An object's cloud (m, object frame) as the model is given it, and where the camera was.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Seen:
+    """What the model is given of an object, in the object frame."""
 
-    "scan": points of the whole surface. "kinect": what one virtual depth camera measures from a
-    drawn place; the seed draws it. "rig": what four of them measure of the object on the table; its
-    underside is not in it.
+    points: Float[np.ndarray, "n 3"]
+    """The cloud, metres."""
+    view: Float[np.ndarray, " 3"] | None = None
+    """Where the camera was, metres, if one took all of it."""
+    normals: Float[np.ndarray, "n 3"] | None = None
+    """Outward unit normals, if they came with the cloud."""
+
+
+def seen(hand: HandModel, shape: ObjectShape, camera: Camera, seed: int) -> Seen:
+    """An object's cloud as the model is given it.
+
+    Args:
+        hand: The hand, which is not in it.
+        shape: The object.
+        camera: "scan": points of the whole surface. "kinect": what one virtual depth camera
+            measures from a drawn place. "rig": `captured.captured`.
+        seed: Of points, places, noise.
     """
     if camera == "scan":
-        return shape.surface(CLOUD_POINTS, seed).points, None
-    rng = np.random.default_rng(seed)
+        return Seen(shape.surface(CLOUD_POINTS, seed).points)
     if camera == "rig":
-        return _of_rig(shape, rng), None
+        points, normals = captured.captured(hand, shape, seed)
+        return Seen(points, normals=normals)
+    rng = np.random.default_rng(seed)
     T_object_camera = kinect.draw_view(shape, rng)
-    cloud = kinect.cloud_from_view(shape, T_object_camera, rng)
-    return cloud, np.asarray(T_object_camera.translation(), np.float64)
+    points = kinect.cloud_from_view(shape, T_object_camera, rng)
+    return Seen(points, np.asarray(T_object_camera.translation(), np.float64))
 
 
-def _of_rig(shape: ObjectShape, rng: np.random.Generator) -> Float[np.ndarray, "n 3"]:
-    cameras = rig.around_table(_RIG_COLUMNS)
-    world_object = np.array([1.0, 0.0, 0.0, 0.0, 0.0, 0.0, -shape.bounds[0, 2]])
-    parts = []
-    for camera in cameras.calibration.cameras:
-        placed = rigid.compose(rigid.inverse(world_object), cameras.wxyz_xyz_world_cam(camera))
-        T_object_camera = jaxlie.SE3(jnp.asarray(placed, jnp.float32))
-        parts.append(kinect.cloud_from_view(shape, T_object_camera, rng))
-    points = np.concatenate(parts)
-    return points[rng.choice(len(points), min(len(points), CLOUD_POINTS), replace=False)]
+def generated(
+    hand: HandModel,
+    model: GraspModel,
+    cloud: Seen,
+    count: int,
+    seed: int,
+    config: GenerateConfig | None = None,
+) -> Candidates:
+    """So many grasps for what was seen, sampled, refined and judged by the contact filter."""
+    key = jax.random.key(seed)
+    given = {"normals": cloud.normals, "view": cloud.view, "hand": hand}
+    return generate.generate(model, cloud.points, count, key, config, **given)
 
 
 def tested(

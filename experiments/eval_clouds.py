@@ -19,21 +19,19 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from scipy.spatial import KDTree
-from scipy.spatial.transform import Rotation
 
-from capture import cloud, robot_surface, virtual
+from capture import cloud, robot_surface
 from capture.cloud import Cloud, CloudConfig
 from capture.depth import DepthConfig
-from capture.device import Frame
 from capture.robot_surface import Posed
-from experiments import commands
-from realdex_jax.data import realdex_write, rigid
+from experiments import captured, commands
+from experiments.captured import RigErrors
+from realdex_jax.data import realdex_write
 from realdex_jax.errors import ConfigError
 from realdex_jax.evaluation import results
 from realdex_jax.geometry.shape import ObjectShape
-from realdex_jax.geometry.view import DepthNoise
 from realdex_jax.hand.load import load
-from sim import film, objects
+from sim import objects
 from sim.stage import load_stage
 
 WAYS = {
@@ -144,23 +142,20 @@ def clouds(config: EvalClouds, shape: ObjectShape, seed: int) -> tuple[dict[str,
     """The clouds of one moment of one rig, and the hand that is in them."""
     hand = load("shadow")
     rng = np.random.default_rng([seed, 7])
-    rig = film.around_table(seed, config.width, config.depth_width)
     stage = load_stage(hand, shape)
     phi = np.zeros(28, np.float32)
     phi[:22], phi[22:25], phi[25:] = 0.3, [0.0, -0.12, 0.25], rng.normal(0.0, 0.3, 3)
     stage.place(phi, np.array([1.0, 0, 0, 0, 0, 0, _HEIGHT]), np.zeros(3))
-    frames, optics, places = {}, {}, {}
-    for c, pair in enumerate(rig.lenses):
-        place = rig.wxyz_xyz_world_cam[c]
-        shown = film.expose(stage, pair, place, rng, DepthNoise())
-        frames[c] = Frame(c, 0, 0, 0, shown.colour, shown.depth)
-        optics[c] = virtual.optics_of(pair)
-        turn = Rotation.from_rotvec(np.deg2rad(config.turn_deg) * rng.normal(size=3))
-        shift = 1e-3 * config.place_mm * rng.normal(size=3)
-        off = np.concatenate([turn.as_quat(scalar_first=True), shift])
-        places[c] = rigid.compose(place, off)
+    taken = captured.photographed(
+        stage,
+        seed,
+        rng,
+        width=config.width,
+        depth_width=config.depth_width,
+        errors=RigErrors(1e-3 * config.place_mm, float(np.deg2rad(config.turn_deg))),
+    )
     posed = robot_surface.place_hand(hand, robot_surface.surface(hand, with_arm=False), phi)
-    return {name: cloud.merged(frames, optics, places, way) for name, way in WAYS.items()}, posed
+    return {name: cloud.merged(*taken, way) for name, way in WAYS.items()}, posed
 
 
 def measure(made: Cloud, shape: ObjectShape, posed: Posed) -> Measured:

@@ -86,9 +86,9 @@ class EvalSim:
     model: str = "realdex-sim-small"
     """Name of a shipped model, or a `.safetensors` file."""
     camera: chain.Camera = "scan"
-    """scan: clouds of whole surfaces. rig: what four virtual depth cameras around the table see,
-    the underside is missing. kinect: what one virtual depth camera sees, another view for
-    every seed."""
+    """scan: clouds of whole surfaces. rig: what four virtual depth cameras around the table bring,
+    and the flat underside that stands on it. kinect: what one virtual depth camera sees, another
+    view for every seed."""
     stages: tuple[Stage, ...] = ("dataset", "raw", "refined", "filtered", "physics", "selected")
     """Stages to evaluate."""
     preset: PresetName = "paper"

@@ -14,7 +14,6 @@ import dataclasses
 import json
 from pathlib import Path
 
-import jax
 import numpy as np
 import tyro
 from jaxtyping import Bool, Float
@@ -24,7 +23,6 @@ from scipy.optimize import minimize
 
 from experiments import chain, commands, protocol, selection
 from experiments.protocol import Entry
-from realdex_jax import generate
 from realdex_jax.errors import ConfigError
 from realdex_jax.evaluation import results
 from realdex_jax.hand.load import HandModel, load
@@ -105,9 +103,8 @@ def _graded(
     hand: HandModel, model: GraspModel, entry: Entry, config: FitSelection
 ) -> tuple[Float[np.ndarray, "b 6"], Bool[np.ndarray, " b"]] | None:
     """Answers to the rubric, and which grasps are good; None without a part to take it by."""
-    cloud, p_view = chain.seen(entry.shape, "scan", config.seed)
-    key = jax.random.key(config.seed)
-    made = generate.generate(model, cloud, config.count, key, view=p_view, hand=hand)
+    cloud = chain.seen(hand, entry.shape, "scan", config.seed)
+    made = chain.generated(hand, model, cloud, config.count, config.seed)
     phi = np.asarray(made.refined.phi, np.float32)
     physics = Physics()
     moved = displacement.displacement(hand, entry.shape, phi, physics, directions=6)

@@ -34,7 +34,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-import jax
 import numpy as np
 import tyro
 from jaxtyping import Float, UInt8
@@ -46,7 +45,6 @@ from rich.table import Table
 from experiments import asking, chain, commands, protocol, selection
 from experiments.protocol import Entry, Measured, Taken
 from experiments.selection import Chosen, Pool
-from realdex_jax import generate
 from realdex_jax.data import object_files, schema
 from realdex_jax.errors import ConfigError, RealdexError
 from realdex_jax.evaluation import report, results
@@ -271,9 +269,8 @@ def _select(
     if config.replay is not None:
         pool = selection.load(config.replay / "pools" / f"{shape.name}.npz", shape)
     else:
-        cloud, p_view = chain.seen(shape, config.camera, config.seed)
-        key = jax.random.key(config.seed)
-        made = generate.generate(model, cloud, config.count, key, view=p_view, hand=hand)
+        cloud = chain.seen(hand, shape, config.camera, config.seed)
+        made = chain.generated(hand, model, cloud, config.count, config.seed)
         spent("generate")
         pool = selection.pool(hand, shape, made.refined)
     spent("physics")

@@ -27,7 +27,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-import jax
 import numpy as np
 import tyro
 from jaxtyping import Float
@@ -35,7 +34,6 @@ from rich.console import Console
 
 from experiments import chain, commands, motion_chain, selection
 from experiments.motion_protocol import Asked
-from realdex_jax import generate
 from realdex_jax.data import schema
 from realdex_jax.errors import ConfigError, RealdexError
 from realdex_jax.evaluation import report
@@ -202,9 +200,9 @@ def _one(
     if (folder / "log.jsonl").exists():
         raise ConfigError(f"{folder} holds the log of a run; name another folder with --out")
     told = Told(shape.name, seed, console)
-    points, _ = chain.seen(shape, config.cloud, seed)
+    cloud = chain.seen(hand, shape, config.cloud, seed)
     told.spent("cloud")
-    made = generate.generate(model, points, config.count, jax.random.key(seed), hand=hand)
+    made = chain.generated(hand, model, cloud, config.count, seed)
     told.spent("grasps")
     pool = selection.pool(hand, shape, made.refined)
     best = selection.choose(LocalScorer(), Task(shape.name), pool, config.top)

@@ -14,7 +14,7 @@ from robot.machine import TICK_S, Machine
 from robot.messages import Kind
 from robot.presets import Reliability
 
-HEARTBEAT_S = 0.1
+HEARTBEAT_S = 0.06
 """Seconds without the client's sign of life after which the robot holds, as the simulated one."""
 _EPOCH_S = 1.7e9
 """What the clock of stamps shows when the monotonic one shows 0."""

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from scipy.spatial import ConvexHull, KDTree, QhullError
 
 from realdex_jax.geometry import cloud as clouds
-from realdex_jax.geometry import visibility
+from realdex_jax.geometry import support, visibility
 from realdex_jax.geometry.visibility import Moves, Patch, Space
 
 Kind = Literal["half turn", "mirror", "revolution"]
@@ -381,16 +381,6 @@ def _upside_down(space: Space, known: Patch) -> Patch:
 
 def _bottom(space: Space, known: Patch) -> Patch:
     """A flat bottom within the outline of what is lowest."""
-    p, size = known.p, space.size
-    low = np.quantile(p[:, 2], 0.005)
-    foot = p[p[:, 2] < low + max(0.004, 0.04 * (p[:, 2].max() - low)), :2]
-    try:
-        hull = ConvexHull(foot)
-    except (QhullError, ValueError):
-        return known[:0]
-    lines = [np.arange(l, h + size, size) for l, h in zip(foot.min(0), foot.max(0), strict=True)]
-    flat = np.stack(np.meshgrid(*lines), -1).reshape(-1, 2)
-    flat = flat[(flat @ hull.equations[:, :2].T + hull.equations[:, 2] < 0).all(1)]
-    q = np.column_stack([flat, np.full(len(flat), low)])
+    q = support.under(known.p, float(np.quantile(known.p[:, 2], 0.005)), space.size)
     q = q[space.violation(q) < _REFUSED]
     return Patch(q, np.tile([0.0, 0.0, -1.0], (len(q), 1)))

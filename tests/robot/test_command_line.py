@@ -126,7 +126,7 @@ def stage(hand, monkeypatch: pytest.MonkeyPatch):
 
     for name, value in {
         "load": lambda: hand,
-        "chain.seen": lambda *_: (None, None),
+        "chain.seen": lambda *_: None,
         "_clips": lambda *_: [],
         "_first": lambda *_: (chosen, []),
         "_simulated": simulated,
@@ -134,7 +134,7 @@ def stage(hand, monkeypatch: pytest.MonkeyPatch):
         "Ros2Robot": StandIn,
         "grasp_model.load_model": lambda *_: object.__new__(GraspModel),
         "motion_model.load_model": lambda *_: object.__new__(MotionModel),
-        "generate.generate": lambda *_, **__: SimpleNamespace(refined=None),
+        "chain.generated": lambda *_: SimpleNamespace(refined=None),
         "selection.pool": lambda *_: SimpleNamespace(grasps=None),
         "selection.choose": lambda *_: best,
         "schema.take": nothing,
