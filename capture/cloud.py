@@ -169,9 +169,12 @@ def _clean(points: _Points, config: CloudConfig, watch: _Watch) -> Cloud:
     if config.voxel > 0.0 and not config.upstream_compatible:
         points, sigma, cameras = averaged(points, config.voxel)
         watch.lap("merged")
-    keep = not_lone(points.p, config.neighbours, config.sigmas)
-    if config.radius > 0.0 and not config.upstream_compatible:
-        keep[keep] = not_sparse(points.p[keep], config.radius, config.least)
+    if config.upstream_compatible:
+        keep = not_lone(points.p, config.neighbours, config.sigmas)
+    elif config.radius > 0.0:
+        keep = not_sparse(points.p, config.radius, config.least)
+    else:
+        keep = np.ones(len(points.p), bool)
     points, sigma, cameras = points.take(keep), sigma[keep], cameras[keep]
     watch.lap("outliers")
     p, normal = points.p, points.normal
@@ -207,6 +210,9 @@ def _view(
     if config.hidden_radius > 0.0 and len(p):
         points = points.take(not_hidden(p, T_world_depth[4:], config.hidden_radius))
         watch.lap("hidden")
+    # By camera: where four see the table, what two see of an object would count as lone.
+    points = points.take(not_lone(points.p, config.neighbours, config.sigmas))
+    watch.lap("outliers")
     return points
 
 

@@ -10,6 +10,7 @@ it runs. When all is set up it prints one line that begins with `ready`.
 
 import contextlib
 import dataclasses
+import gc
 import json
 import math
 import os
@@ -162,6 +163,7 @@ class _Serving:
     def run(self, stopping: threading.Event, shown: Callable[[], None]) -> None:
         """Ticks in time until told to stop."""
         config, machine = self._config, self._machine
+        gc.freeze()  # a collection of all that was loaded takes longer than states may be old
         begun = anchor = time.monotonic()
         self._began, ticked = time.time(), 0
         while not stopping.is_set() and time.monotonic() - begun < config.for_s:
