@@ -96,7 +96,6 @@ def _small_collections() -> Generator[None, None, None]:
 
     With all that a plan takes to make, one lasts 0.2 s: longer than a joint state may be old.
     """
-    gc.collect()
     gc.freeze()
     try:
         yield
