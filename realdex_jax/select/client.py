@@ -34,6 +34,10 @@ _MARGIN = 256
 _AGAIN = (408, 429)
 _USELESS = (401, 403, 404)
 """Statuses after which no other request will fare better."""
+_BLOCKED = ("SAFETY", "PROHIBITED_CONTENT", "RECITATION", "BLOCKLIST", "SPII", "IMAGE_SAFETY")
+"""Finish reasons of a reply that was held back: the same request meets the same end."""
+_GOOGLES = ("code", "message", "status")
+"""Fields of the errors of Google's own servers."""
 
 
 class GeminiError(RealdexError):
@@ -90,7 +94,8 @@ class GeminiConfig:
             raise GeminiError(f"max_output_tokens {self.max_output_tokens}; it is at least 1")
         if not _allowed(self.base_url):  # not shown, since it may hold a password
             raise GeminiError(
-                "base_url is https://HOST, or http:// on this machine, without a user or password"
+                "base_url is https://HOST, or http:// on this machine, without user, password "
+                "or query"
             )
 
 
@@ -144,13 +149,18 @@ class Client:
         letters = sum(len(text.encode()) for text in texts)
         return letters + _MARGIN + sum(budget.picture_tokens(one) for one in pictures.values())
 
-    def ask(self, task: Task, pictures: Mapping[int, bytes], timeout: float) -> Outcome:
-        """Asks about labelled pictures; whatever goes wrong is in the outcome."""
+    def ask(
+        self, task: Task, pictures: Mapping[int, bytes], timeout: float, attempt: int = 0
+    ) -> Outcome:
+        """Asks about labelled pictures; whatever goes wrong is in the outcome.
+
+        Another attempt has another seed: the same question would get the same useless reply.
+        """
         import httpx2
         from google.genai import errors
 
         try:
-            reply = self._request(task, pictures, timeout)
+            reply = self._request(task, pictures, timeout, attempt)
             return self._outcome(reply, self.sent(task, pictures))
         except errors.APIError as error:
             fault = f"status {error.code}: {self._clean(str(error.message))}"
@@ -158,15 +168,17 @@ class Client:
             again = not useless and (error.code in _AGAIN or error.code >= 500)
             if 300 <= error.code < 400:
                 fault = f"status {error.code}: redirects are not followed"
-            # Google does not bill requests that it answers with an error.
-            return Outcome("", "", fault, again, useless, self._wait(error), cost=0.0)
+            # Google does not bill requests that it answers with an error; a gateway's error may
+            # come after Google was done.
+            cost = 0.0 if _from_google(error) else math.inf
+            return Outcome("", "", fault, again, useless, self._wait(error), cost=cost)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             return Outcome(fault=f"no connection: {self._clean(str(error))}", cost=0.0)
         except Exception as error:
             return Outcome(fault=f"{type(error).__name__}: {self._clean(str(error))}")
 
     def _request(
-        self, task: Task, pictures: Mapping[int, bytes], timeout: float
+        self, task: Task, pictures: Mapping[int, bytes], timeout: float, attempt: int
     ) -> "types.GenerateContentResponse":
         from google.genai import types
 
@@ -182,7 +194,7 @@ class Client:
             config=types.GenerateContentConfig(
                 system_instruction=prompt.instruction(),
                 temperature=self._config.temperature,
-                seed=self._config.seed,
+                seed=self._config.seed + attempt,
                 candidate_count=1,
                 max_output_tokens=self._config.max_output_tokens,
                 response_mime_type="application/json",
@@ -214,15 +226,21 @@ class Client:
             answer = max(0, usage.candidates_token_count or 0)
             asked = max(0, usage.prompt_token_count or 0)
             reported = self._config.prices.cost(asked, answer + thought)
-        blocked = reply.prompt_feedback.block_reason if reply.prompt_feedback else None
-        fault = f"blocked: {self._clean(blocked.name)}" if blocked else ""
+        refused = reply.prompt_feedback.block_reason if reply.prompt_feedback else None
+        blocked = refused.name if refused else finish if finish in _BLOCKED else ""
+        fault = f"blocked: {self._clean(blocked)}" if blocked else ""
         if not fault and not text.strip():
             fault = f"an empty reply (finish reason {finish or 'not given'})"
-        again = not blocked
-        return Outcome(self._hide(text), finish, fault, again, cost=cost, reported=reported)
+        text = self._hide(text)
+        if not fault and any(self._hide(form) != form for form in prompt.forms(text)):
+            fault = "the reply holds the key in disguise"
+        return Outcome(
+            "" if fault else text, finish, fault, not blocked, cost=cost, reported=reported
+        )
 
     def _clean(self, text: str) -> str:
-        return prompt.plain(self._hide(text), 200)
+        """A line of at most 200 characters without the key, as it stands or behind marks."""
+        return self._hide(prompt.plain(self._hide(text), 20_000))[:200].rstrip()
 
     def _wait(self, error: "errors.APIError") -> float:
         """Seconds to wait by the header, or by the RetryInfo that Gemini puts into the body."""
@@ -230,6 +248,12 @@ class Client:
         asked = timing.retry_after(headers.get("retry-after"), self._clock.wall())
         found = re.search(r"'retryDelay': '([0-9]{1,6})(?:\.[0-9]+)?s'", str(error.details))
         return max(asked, float(found[1]) if found else 0.0)
+
+
+def _from_google(error: "errors.APIError") -> bool:
+    details = error.details
+    told = details.get("error", details) if isinstance(details, dict) else None
+    return isinstance(told, dict) and all(name in told for name in _GOOGLES)
 
 
 def _allowed(base_url: str) -> bool:
@@ -240,7 +264,8 @@ def _allowed(base_url: str) -> bool:
         return False
     own = host in ("127.0.0.1", "::1", "localhost")
     secure = url.scheme == "https" or (url.scheme == "http" and own)
-    return bool(host) and "@" not in url.netloc and secure
+    # What follows a question mark may be a key, and the address is told in reports.
+    return bool(host) and "@" not in url.netloc and not (url.query or url.fragment) and secure
 
 
 def _made(config: GeminiConfig) -> "tuple[genai.Client, Callable[[str], str]] | str":

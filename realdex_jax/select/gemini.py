@@ -16,6 +16,7 @@ What you should know before you use it:
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import threading
 from collections.abc import Mapping, Sequence
@@ -175,7 +176,7 @@ class GeminiScorer:
         subjects = [Subject("", picture) for picture in pictures]
         batches, _ = self._plan(transcript.keys(self.name, task, subjects), subjects)
         costs = [
-            self._worst(task, {i: one.picture for i, (_, one) in enumerate(batch)})
+            self._worst(task, {100 + i: one.picture for i, (_, one) in enumerate(batch)})
             for batch in batches
         ]
         return attempts * sum(costs)
@@ -243,15 +244,23 @@ class GeminiScorer:
         return [scores[i] for i in range(len(subjects))]
 
     def _ask(self, task: Task, batch: Sequence[tuple[Key, Subject]], deadline: float) -> str:
-        """Asks about a batch until all of it is answered; returns why something is missing."""
-        left = dict(enumerate(batch))
-        reason, pause = "", 0.0
+        """Asks about a batch until all of it is answered; returns why something is missing.
+
+        The labels are in no order that a name could speak of. After a reply that was cut off fewer
+        pictures are asked about at a time.
+        """
+        labels = prompt.labels([one.picture for _, one in batch], self.config.seed)
+        left = dict(sorted(zip(labels, batch, strict=True), key=lambda item: item[0]))
+        reason, pause, most = "", 0.0, len(batch)
         for attempt in range(self.config.attempts):
             self._wait(pause, deadline, reason)
-            outcome = self._send(task, {i: one.picture for i, (_, one) in left.items()}, deadline)
+            asked = {i: left[i][1].picture for i in list(left)[:most]}
+            outcome = self._send(task, asked, deadline, attempt)
             reason, pause = outcome.fault, 0.0
+            if outcome.finish == "MAX_TOKENS":
+                most = (len(asked) + 1) // 2
             if not outcome.fault:
-                reading = prompt.read(outcome.text, list(left), self.name)
+                reading = prompt.read(outcome.text, list(asked), self.name)
                 self.transcript.record(
                     [
                         Entry(left[i][0], left[i][1].name, score)
@@ -262,6 +271,9 @@ class GeminiScorer:
                 if not left:
                     return ""
                 reason = "; ".join(reading.faults[:3])
+                if not reason:
+                    reason = "no request was left for it after a reply that was cut off"
+                    continue
                 if outcome.finish not in ("", "STOP"):
                     reason += f" (finish reason {outcome.finish})"
             else:
@@ -279,7 +291,9 @@ class GeminiScorer:
                 break
         return reason
 
-    def _send(self, task: Task, pictures: dict[int, bytes], deadline: float) -> Outcome:
+    def _send(
+        self, task: Task, pictures: dict[int, bytes], deadline: float, attempt: int
+    ) -> Outcome:
         """One request, if the budget allows its worst case, and not beyond the deadline."""
         limit = min(self.config.timeout, deadline - self._clock.monotonic())
         try:
@@ -289,7 +303,9 @@ class GeminiScorer:
         outcome = Outcome(fault=f"no reply within {limit:.3g} s")  # charged in full
         try:
             with reservation, contextlib.suppress(timing.Late):
-                outcome = timing.within(limit, lambda: self._client.ask(task, pictures, limit))
+                outcome = timing.within(
+                    limit, lambda: self._client.ask(task, pictures, limit, attempt)
+                )
                 if outcome.reported > reservation.amount:
                     _log.warning(
                         "%s reports a cost of %.4g, above the worst case of %.4g that was reserved",

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import random
 import unicodedata
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -62,6 +63,26 @@ def plain(text: str, limit: int) -> str:
     spaced = "".join(" " if c.isspace() else c for c in text)
     kept = "".join(c for c in spaced if not unicodedata.category(c).startswith("C"))
     return " ".join(kept.split())[:limit].rstrip()
+
+
+def forms(text: str) -> tuple[str, ...]:
+    """What a reply may become on its way to a person: without marks, and its JSON decoded."""
+    found = [plain(text, len(text))]
+    try:
+        decoded = json.dumps(json.loads(text), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return tuple(found)
+    return (*found, decoded, plain(decoded, len(decoded)))
+
+
+def labels(pictures: Sequence[bytes], seed: int) -> list[int]:
+    """Numbers of pictures that nobody can name before: three digits, drawn by seed and pictures.
+
+    A name or a wish that says which picture is best thus says nothing.
+    """
+    told = [str(seed), *(hashlib.sha256(one).hexdigest() for one in pictures)]
+    chance = random.Random(hashlib.sha256(" ".join(told).encode()).digest())
+    return chance.sample(range(100, 1000), len(pictures))
 
 
 def quoted(text: str, limit: int) -> str:
