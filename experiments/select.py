@@ -53,10 +53,11 @@ from realdex_jax.hand.load import HandModel, load
 from realdex_jax.models import generator as generators
 from realdex_jax.models import grasp_model
 from realdex_jax.models.grasp_model import GraspModel
-from realdex_jax.select.budget import Prices
+from realdex_jax.select.budget import Budget, Prices
 from realdex_jax.select.gemini import GeminiConfig, GeminiScorer
 from realdex_jax.select.local import LocalScorer
 from realdex_jax.select.scorer import Scorer, Task
+from realdex_jax.select.scorer import best as best_of
 from realdex_jax.select.transcript import Replay, Transcript
 from realdex_jax.training import loop
 from sim import objects, render, robustness
@@ -105,9 +106,10 @@ class Select:
     output_price: float | None = None
     """Its price of a million tokens received, thoughts included."""
     cap: float = 1.0
-    """Most that the run may cost, in the currency of the prices, by the worst case of every request
-    (all of `--max-output-tokens`); what a run really costs is some fifth of it."""
-    max_output_tokens: int = 4096
+    """Most that all runs with this `--out` may cost, in the currency of the prices, by the worst
+    case of every request (all of `--max-output-tokens`); what a run really costs is some fifth of
+    it."""
+    max_output_tokens: int = 8192
     """Longest reply to eight pictures, thoughts included."""
     thinking_budget: int | None = None
     """Tokens that Gemini may think; 0: none, where the model allows that; as it likes if not
@@ -245,7 +247,8 @@ def _scorer(config: Select) -> Iterator[Scorer]:
             base_url=config.url,
         )
         answers = Transcript(config.out / "transcript.jsonl")
-        with GeminiScorer(settings, LocalScorer(), answers) as scorer:
+        money = Budget(config.cap, config.out / "spent.txt")
+        with GeminiScorer(settings, LocalScorer(), answers, money) as scorer:
             yield scorer
 
 
@@ -294,7 +297,7 @@ def _select(
         images = render.render_grasps(hand, shape, phi, SMALL) if config.sheet else []
         large = render.render_grasps(hand, shape, phi[best], SEEN)
     if config.sheet:
-        _sheet(config.out / "sheets" / f"{shape.name}.jpg", images, chosen)
+        _sheet(config.out / "sheets" / f"{shape.name}.jpg", images, chosen, scorer.name)
     pictures = [
         Picture(shape.name, f"{place}. {_line(chosen, i)}", image)
         for place, (i, image) in enumerate(zip(best, large, strict=True), 1)
@@ -306,7 +309,6 @@ def _select(
     grasps = dataclasses.replace(pool.grasps, columns=columns)
     object_files.save_grasps(config.out / f"{shape.name}.npz", schema.take(grasps, np.array(best)))
     values = {
-        "held_six": np.ones(len(pool)),
         "robust_success": robustness.robustness(
             hand, shape, pool.grasps, StrictPhysics()
         ).success.astype(float),
@@ -351,11 +353,12 @@ def _line(chosen: Chosen, i: int) -> str:
     return f"{score.value:.2f} of 5 ({score.by}). {score.explanation}"
 
 
-def _sheet(path: Path, images: Sequence[UInt8[np.ndarray, "h w 3"]], chosen: Chosen) -> None:
-    """All pictures, highest score first, the chosen ones framed."""
-    order = np.argsort([-score.value for score in chosen.scores], kind="stable")
+def _sheet(
+    path: Path, images: Sequence[UInt8[np.ndarray, "h w 3"]], chosen: Chosen, by: str
+) -> None:
+    """All pictures, best first as they are chosen, the chosen ones framed."""
     framed = []
-    for i in order:
+    for i in best_of(chosen.scores, len(chosen.scores), by):
         image = images[i].copy()
         if i in chosen.best:
             edge = max(2, image.shape[0] // 60)
@@ -391,7 +394,11 @@ def _publish(
         [config.seed],
         {"still": Physics().describe(), "strict": StrictPhysics().describe()},
         rows,
-        [*notes, "physics: all grasps that hold, so its means are what a random choice brings"],
+        [
+            *notes,
+            "physics: all grasps that hold in the test six ways, so its means are what a random "
+            "choice brings",
+        ],
     )
     table = Table(title=f"Of all grasps that hold, and of the {config.top} chosen")
     for name in ("object", "hold", "by the part", "chosen", "robust", "chosen", "score", "chosen"):

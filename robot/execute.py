@@ -37,6 +37,7 @@ from experiments.motion_protocol import Asked
 from realdex_jax.data import schema
 from realdex_jax.errors import ConfigError, RealdexError
 from realdex_jax.evaluation import report
+from realdex_jax.generate import GenerateConfig
 from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand.load import HandModel, load
 from realdex_jax.models import grasp_model, motion_model
@@ -202,7 +203,8 @@ def _one(
     told = Told(shape.name, seed, console)
     cloud = chain.seen(hand, shape, config.cloud, seed)
     told.spent("cloud")
-    made = chain.generated(hand, model, cloud, config.count, seed)
+    on_table = GenerateConfig(table=True)
+    made = chain.generated(hand, model, cloud, config.count, seed, on_table)
     told.spent("grasps")
     pool = selection.pool(hand, shape, made.refined)
     best = selection.choose(LocalScorer(), Task(shape.name), pool, config.top)

@@ -162,7 +162,7 @@ class Ballots:
     def vote(self, number: int, trial: int, revision: int, points: Sequence[int]) -> None:
         """Stores an answer; when this returns, it is on the disk.
 
-        The same answer to the same revision again changes nothing, so a form may be sent twice.
+        The last answer to the same revision again changes nothing, so a form may be sent twice.
 
         Args:
             number: The person's.
@@ -190,7 +190,7 @@ class Ballots:
                 "SELECT points FROM answers WHERE participant = ? AND trial = ? ORDER BY revision",
                 (number, trial),
             ).fetchall()
-            if 0 <= revision < len(given) and given[revision][0] == text:
+            if 0 <= revision == len(given) - 1 and given[revision][0] == text:
                 return  # the form was sent twice
             if row[0] is not None:
                 raise FinishedError("this person has finished; nothing can be changed any more")
@@ -375,6 +375,9 @@ def _commit(db: sqlite3.Connection, jobs: Sequence[_Job]) -> None:
                 job.result = job.work(db)
             except RealdexError as error:
                 job.error = error
+                db.execute("ROLLBACK TO job")
+            except sqlite3.IntegrityError as error:
+                job.error = StudyError(f"the answer could not be stored: {error}")
                 db.execute("ROLLBACK TO job")
             db.execute("RELEASE job")
         db.execute("COMMIT")

@@ -3,13 +3,17 @@
 Before a request is sent, its worst case is reserved: every byte of text counts as a token, every
 picture as the most tokens a picture of its size can have, and the reply as the most tokens it may
 have. A request whose worst case does not fit under the cap is not sent. Afterwards it is settled,
-never above the reservation. So what was sent costs, by that count, at most the cap.
+never above the reservation. So what was sent costs, by that count, at most the cap. With a ledger, a
+file, that holds for all runs that name it: what was reserved when a process died counts as spent.
 """
 
 import dataclasses
+import fcntl
 import math
+import os
 import struct
 import threading
+from pathlib import Path
 from types import TracebackType
 
 from realdex_jax.errors import RealdexError
@@ -65,16 +69,21 @@ def picture_tokens(picture: bytes) -> int:
 class Budget:
     """Money for requests, shared by any number of threads."""
 
-    def __init__(self, cap: float) -> None:
-        """Starts with nothing spent.
+    def __init__(self, cap: float, ledger: Path | None = None) -> None:
+        """Starts with what the ledger says was spent.
 
         Args:
             cap: Most that may be spent, in the currency of the prices.
+            ledger: A file that outlives the process; one process at a time should use it.
+
+        Raises:
+            BudgetError: The cap is no amount, or the ledger cannot be read or is none.
         """
         if not 0 <= cap < math.inf:
             raise BudgetError(f"cap {cap!r}; it is at least 0 and finite")
         self._cap = math.floor(cap * PICO)
-        self._spent = 0
+        self._ledger = None if ledger is None else Ledger(ledger)
+        self._spent = 0 if self._ledger is None else self._ledger.sum()
         self._reserved = 0
         self._lock = threading.Lock()
 
@@ -109,6 +118,8 @@ class Budget:
                     f"the next request may cost {worst:.4g}, and {left / PICO:.4g} is left of the "
                     f"cap {self.cap:.4g}"
                 )
+            if self._ledger is not None:
+                self._ledger.add(amount)
             self._reserved += amount
         return Reservation(self, amount)
 
@@ -116,6 +127,47 @@ class Budget:
         with self._lock:
             self._reserved -= amount
             self._spent += charge
+            if self._ledger is not None:
+                self._ledger.add(charge - amount)
+
+
+class Ledger:
+    """Amounts in a file, one whole number of `PICO` a line, only ever added."""
+
+    def __init__(self, path: Path) -> None:
+        """Names the file, which need not be there."""
+        self._path = path
+
+    def sum(self) -> int:
+        """All amounts; a line that a dying process left unfinished is none.
+
+        Raises:
+            BudgetError: It cannot be read, or a line is no number.
+        """
+        try:
+            text = self._path.read_text() if self._path.exists() else ""
+            return sum(int(line) for line in text.split("\n")[:-1] if line)
+        except (OSError, ValueError) as error:
+            raise BudgetError(f"{self._path} is no ledger of what was spent: {error}") from None
+
+    def add(self, amount: int) -> None:
+        """Adds an amount; it is on the disk when this returns.
+
+        Raises:
+            BudgetError: It cannot be written.
+        """
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            descriptor = os.open(self._path, flags, 0o644)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                os.write(descriptor, f"\n{amount}\n".encode())  # ends what was left unfinished
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise BudgetError(f"cannot write what is spent to {self._path}: {error}") from None
 
 
 class Reservation:

@@ -16,7 +16,6 @@ What you should know before you use it:
 
 import contextlib
 import dataclasses
-import functools
 import logging
 import threading
 from collections.abc import Mapping, Sequence

@@ -20,13 +20,13 @@ KEY = "canary-5b1e-of-nobody"
 def generated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stored grasps stand in for generated ones: what is tested comes after."""
 
-    def generate(model, cloud, count, key, *, view, hand):
+    def generated(hand, model, cloud, count, seed):
         grasps: GraspSet = schema.take(
             store.open_dataset("realdex-sim").grasps("cosmetics"), slice(count)
         )
         return Candidates(grasps, grasps, np.arange(count), np.ones(count, bool), {})
 
-    monkeypatch.setattr(select.generate, "generate", generate)
+    monkeypatch.setattr(select.chain, "generated", generated)
     monkeypatch.setattr(select, "SEEN", (64, 48))
     monkeypatch.setattr(select, "SMALL", (32, 24))
     monkeypatch.setenv("COLUMNS", "200")

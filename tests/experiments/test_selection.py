@@ -135,7 +135,7 @@ def test_the_chain_hands_out_what_the_scorer_likes_of_what_holds(
 ) -> None:
     """Stored grasps stand in for generated ones; the lost one must not come out."""
 
-    def generate(model, cloud, count, key, config, *, view, hand):
+    def generate(model, cloud, count, key, config, **_):
         seconds = dict.fromkeys(("surface", "sample", "refine", "judge"), 0.1)
         every = np.ones(len(stored), bool)
         return Candidates(stored, stored, np.arange(len(stored)), every, seconds)

@@ -67,7 +67,8 @@ def test_a_changed_answer_stands_beside_the_old_one(opened: Ballots) -> None:
     number = opened.start("x").number
     opened.vote(number, 0, 0, (3, 2, 1))
     opened.vote(number, 0, 1, (1, 2, 3))
-    opened.vote(number, 0, 0, (3, 2, 1))  # the first form once more, late
+    with pytest.raises(ConflictError, match="revision 0, but there are 2"):
+        opened.vote(number, 0, 0, (3, 2, 1))  # a second window: it would not be what is stored
     assert opened.answers(number)[0].revision == 1
     assert opened.answers(number)[0].points == (1, 2, 3)
     with contextlib.closing(sqlite3.connect(opened.path)) as db:

@@ -1,8 +1,10 @@
 """A cap that holds, whatever is reported."""
 
+import contextlib
 import math
 import random
 import threading
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -93,6 +95,68 @@ def test_spent_and_reserved_never_exceed_the_cap(cap, requests):
         if settled:
             reservation.settle(own, reported)
         assert money._spent + money._reserved <= money._cap
+
+
+class Slow(Budget):
+    """Threads meet between the look at what is reserved and the change of it."""
+
+    _held = 0
+
+    @property
+    def _reserved(self):
+        found = self._held
+        time.sleep(0.001)
+        return found
+
+    @_reserved.setter
+    def _reserved(self, amount):
+        self._held = amount
+
+
+def test_threads_wait_for_each_other():
+    """Without the lock, all of them would see the same rest of the cap."""
+    money, granted = Slow(1.0), []
+    ready = threading.Barrier(60)
+
+    def request():
+        ready.wait()
+        with contextlib.suppress(BudgetError):
+            granted.append(money.reserve(0.1))
+
+    threads = [threading.Thread(target=request) for _ in range(60)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(granted) == 10
+
+
+def test_a_ledger_holds_the_cap_over_all_runs(tmp_path):
+    path = tmp_path / "new" / "spent.txt"
+    first = Budget(1.0, path)
+    first.reserve(0.3).settle(0.2)
+    open_one = first.reserve(0.5)  # and the process dies
+    with path.open("a") as file:
+        file.write("1234")  # in the middle of a line
+    again = Budget(1.0, path)
+    assert again.spent == pytest.approx(0.7)
+    with pytest.raises(BudgetError, match=r"0\.3 is left"):
+        again.reserve(0.31)
+    again.reserve(0.25).settle(0.0)
+    open_one.settle(0.1)
+    assert Budget(1.0, path).spent == pytest.approx(0.3)
+    # One that spent more than the cap now allows gets nothing, and no error until it asks.
+    assert Budget(0.1, path).spent == pytest.approx(0.3)
+    with pytest.raises(BudgetError, match="left"):
+        Budget(0.1, path).reserve(1e-9)
+
+
+def test_a_file_that_is_no_ledger_is_refused(tmp_path):
+    (tmp_path / "spent.txt").write_text("twelve\n")
+    with pytest.raises(BudgetError, match=r"spent\.txt is no ledger"):
+        Budget(1.0, tmp_path / "spent.txt")
+    with pytest.raises(BudgetError, match="cannot write"):
+        Budget(1.0, tmp_path / "spent.txt" / "inside").reserve(0.1)
 
 
 def test_a_thousand_at_once_stay_below_the_cap():
