@@ -12,7 +12,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -89,7 +89,13 @@ def encode(arrays: Mapping[str, np.ndarray], *, compress: bool = True) -> bytes:
     return buffer.getvalue()
 
 
-def read(path: Path | str, *, objects: bool = False, mapped: bool = False) -> dict[str, Any]:
+def read(
+    path: Path | str,
+    *,
+    objects: bool = False,
+    mapped: bool = False,
+    only: Collection[str] | None = None,
+) -> dict[str, Any]:
     """Reads a plain `.npz`, refusing pickles, bombs and headers that promise more than is there.
 
     Args:
@@ -98,6 +104,7 @@ def read(path: Path | str, *, objects: bool = False, mapped: bool = False) -> di
             comes as what it holds.
         mapped: Map members that are not compressed instead of reading them: read-only arrays whose
             pages are fetched when they are used.
+        only: Arrays that are wanted, where they are there; all if None.
 
     Raises:
         UnsafePickleError: A pickle asks for more than plain data.
@@ -114,6 +121,8 @@ def read(path: Path | str, *, objects: bool = False, mapped: bool = False) -> di
             memory = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if mapped else None
             for member in members:
                 name = member.filename.removesuffix(".npy")
+                if only is not None and name not in only:
+                    continue
                 if memory is not None and member.compress_type == zipfile.ZIP_STORED:
                     found[name] = _mapped(path, memory, member)
                 else:

@@ -5,7 +5,7 @@ Plain `.npz` without pickles, written whole or not at all, checked when they are
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -140,13 +140,7 @@ def load_grasps(
         DatasetError: The file cannot be read or does not keep the format.
     """
     path = Path(path)
-    arrays = npz.read(path, mapped=mapped)
-    missing = {"phi", "q_pregrasp", "q_squeeze"} - set(arrays)
-    if missing:
-        raise DatasetError(f"{path} lacks {', '.join(sorted(missing))}; it has {', '.join(arrays)}")
-    for name, value in arrays.items():
-        if value.dtype.kind not in "fiub":
-            raise DatasetError(f"{path}: {name} holds {value.dtype}; only numbers are read")
+    arrays = _arrays(path, ("phi", "q_pregrasp", "q_squeeze"), mapped=mapped)
     phi, pre, squeeze = (
         np.asarray(arrays[k], np.float32) for k in ("phi", "q_pregrasp", "q_squeeze")
     )
@@ -157,6 +151,38 @@ def load_grasps(
         pre, squeeze = joints.reorder(pre, names), joints.reorder(squeeze, names)
     columns = {k.removeprefix("column."): v for k, v in arrays.items() if k.startswith("column.")}
     return schema.validate(GraspSet(phi, pre, squeeze, columns), str(path))
+
+
+def load_poses(path: Path, names: tuple[str, ...] = joints.NAMES) -> Float[np.ndarray, "n 28"]:
+    """Reads the poses alone of one object's grasps, from the disk where the file allows it.
+
+    Args:
+        path: The file.
+        names: The joint order it was written in.
+
+    Raises:
+        DatasetError: The file cannot be read or its poses do not keep the format.
+    """
+    wanted = ("phi",)
+    phi = np.asarray(_arrays(path, wanted, mapped=True, only=wanted)["phi"], np.float32)
+    if names != joints.NAMES and phi.ndim == 2:
+        phi = reordered(phi, names)
+    return schema.validate_poses(phi, str(path))
+
+
+def _arrays(
+    path: Path, needed: Sequence[str], *, mapped: bool, only: Sequence[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Arrays of numbers, those that are needed among them."""
+    arrays = npz.read(path, mapped=mapped, only=only)
+    missing = sorted(set(needed) - set(arrays))
+    if missing:
+        has = ", ".join(arrays) or "none of the kind"
+        raise DatasetError(f"{path} lacks {', '.join(missing)}; it has {has}")
+    for name, value in arrays.items():
+        if value.dtype.kind not in "fiub":
+            raise DatasetError(f"{path}: {name} holds {value.dtype}; only numbers are read")
+    return arrays
 
 
 def reordered(phi: Float[np.ndarray, "n any"], names: tuple[str, ...]) -> np.ndarray:
@@ -171,10 +197,7 @@ def load_surface(path: Path) -> Surface:
     Raises:
         DatasetError: The file cannot be read or does not keep the format.
     """
-    arrays = npz.read(path, mapped=True)
-    missing = {"points", "normals"} - set(arrays)
-    if missing:
-        raise DatasetError(f"{path} lacks {', '.join(sorted(missing))}; it has {', '.join(arrays)}")
+    arrays = _arrays(path, ("points", "normals"), mapped=True)
     points, normals, centre = (
         np.asarray(arrays.get(name, np.zeros(3, np.float32)))
         for name in ("points", "normals", "centre")
@@ -188,14 +211,14 @@ def load_surface(path: Path) -> Surface:
             f"{path}: points {points.shape}, normals {normals.shape}, centre {centre.shape}; they "
             "must be (n >= 16, 3) twice and (3,)"
         )
+    # The square of a damaged single may be more than a single holds; that of a half is not.
+    wide = np.float32 if normals.dtype == np.float16 else np.float64
+    points, normals = points.astype(np.float32) + centre.astype(np.float32), normals.astype(wide)
     if any(a.dtype.kind != "f" or not np.isfinite(a).all() for a in (points, normals, centre)):
         raise DatasetError(f"{path}: points or normals are not finite numbers")
-    # Doubles: the square of a damaged number may be more than a float holds.
-    length = np.linalg.norm(normals.astype(np.float64), axis=1, keepdims=True)
-    return Surface(
-        points.astype(np.float32) + centre.astype(np.float32),
-        (normals / np.maximum(length, 1e-6)).astype(np.float32),
-    )
+    length = np.sqrt(np.einsum("ni,ni->n", normals, normals))
+    normals /= np.maximum(length, 1e-6)[:, None]
+    return Surface(points, normals.astype(np.float32, copy=False))
 
 
 def check_file_name(name: str) -> None:
