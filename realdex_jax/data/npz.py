@@ -5,6 +5,7 @@ written here, so that it can be mapped into memory and used in place. Nothing el
 them: `numpy.load` reads them.
 """
 
+import contextlib
 import io
 import math
 import mmap
@@ -14,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -45,6 +46,7 @@ BROKEN = (
 )
 """What the zip module raises on a damaged file."""
 
+_MAPPED_FROM = 64 * 2**10  # bytes
 _ALIGNMENT = 64
 _PADDING = 0xD935  # the extra field that Android's zipalign pads with
 _DATE = (1980, 1, 1, 0, 0, 0)
@@ -103,7 +105,7 @@ def read(
         objects: Read arrays of Python objects, too, by the restricted unpickler; one without axes
             comes as what it holds.
         mapped: Map members that are not compressed instead of reading them: read-only arrays whose
-            pages are fetched when they are used.
+            pages are fetched when they are used, unless the file is small.
         only: Arrays that are wanted, where they are there; all if None.
 
     Raises:
@@ -114,11 +116,13 @@ def read(
     found: dict[str, Any] = {}
     try:
         size = regular.size(path)
-        with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+        with contextlib.ExitStack() as opened:
+            stream: IO[bytes] = opened.enter_context(path.open("rb"))
+            memory = _memory(stream, size) if mapped else None
+            content = io.BytesIO(memory) if isinstance(memory, bytes) else stream
+            archive = opened.enter_context(zipfile.ZipFile(content))
             members = archive.infolist()
             _check(members, size, path)
-            # One map for all: a map of each array would take longer than reading small ones.
-            memory = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if mapped else None
             for member in members:
                 name = member.filename.removesuffix(".npy")
                 if only is not None and name not in only:
@@ -262,7 +266,14 @@ def _objects(content: bytes, header: _Header, where: str) -> Any:
     return array.reshape(header.shape)
 
 
-def _mapped(path: Path, memory: mmap.mmap, member: zipfile.ZipInfo) -> np.ndarray:
+def _memory(stream: IO[bytes], size: int) -> mmap.mmap | bytes:
+    """A file: one map for all its arrays, or, if it is small, its bytes, which come sooner."""
+    if size > _MAPPED_FROM:
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    return stream.read(size)
+
+
+def _mapped(path: Path, memory: mmap.mmap | bytes, member: zipfile.ZipInfo) -> np.ndarray:
     """A member that is not compressed, where it stands in the file."""
     at = member.header_offset
     fields = _LOCAL_HEADER.unpack(memory[at : at + _LOCAL_HEADER.size])

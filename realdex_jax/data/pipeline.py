@@ -29,6 +29,10 @@ from realdex_jax.geometry.cloud import MIN_POINTS
 
 _log = logging.getLogger(__name__)
 
+_SHARED_FROM = 2**20
+"""Bytes from which an array comes from another process by shared memory; making a block of it costs
+more than sending a smaller array through a pipe."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
@@ -226,11 +230,16 @@ def in_processes(data: grain.MapDataset, processes: int) -> grain.IterDataset:
         data: What `batches` returns.
         processes: How many; 0 makes them in this one.
     """
-    if processes and not flags.FLAGS.is_parsed():
+    if not processes:
+        return data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
+    if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain asks them in its processes; ours are not absl programs
-    alone = data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
+    alone = data.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+    piped = grain.experimental.WithOptionsIterDataset(
+        alone, grain.experimental.DatasetOptions(min_shm_size=_SHARED_FROM)
+    )
     options = grain.MultiprocessingOptions(num_workers=processes, per_worker_buffer_size=4)
-    return alone.mp_prefetch(options) if processes else alone
+    return piped.mp_prefetch(options)
 
 
 def draw(
@@ -252,8 +261,8 @@ def transform(phi: Float[np.ndarray, "b k 28"], R: Rotation) -> Float[np.ndarray
     """Poses of each object seen from a frame whose coordinates are its `R` times the old ones."""
     turned = np.array(phi, np.float32)
     turned[..., 22:25] = phi[..., 22:25] @ _transposed(R)
-    of_object = np.repeat(np.arange(phi.shape[0]), phi.shape[1])
-    orientation = R[of_object] * Rotation.from_rotvec(phi[..., 25:28].reshape(-1, 3))
+    of_each = Rotation.from_quat(np.repeat(R.as_quat(), phi.shape[1], axis=0))
+    orientation = of_each * Rotation.from_rotvec(phi[..., 25:28].reshape(-1, 3))
     turned[..., 25:28] = orientation.as_rotvec().reshape(*phi.shape[:2], 3)
     return turned
 
@@ -298,9 +307,7 @@ def _measured(item: Item, rng: np.random.Generator) -> Float[np.ndarray, "n 3"]:
     away = rng.normal(size=3)
     away *= (radius + rng.uniform(*view.DISTANCE)) / np.linalg.norm(away)
     seen = view.seen_from(item.points, item.normals, middle + away, item.spacing)
-    seen = np.flatnonzero(seen)
-    points, normals = item.points.take(seen, axis=0), item.normals.take(seen, axis=0)
-    points = view.noisy(points, normals, middle + away, rng)
+    points = view.noisy(item.points[seen], item.normals[seen], middle + away, rng)
     return points if len(points) >= MIN_POINTS else item.points
 
 

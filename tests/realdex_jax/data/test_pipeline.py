@@ -63,8 +63,9 @@ def test_partial_clouds_are_what_a_camera_measures(monkeypatch):
     source, cameras = ITEMS[0], []
     seen_from = view.seen_from
 
-    def spy(points, normals, p_view):
+    def spy(points, normals, p_view, spacing):
         cameras.append(p_view)
+        assert spacing == view.spacing_of(points)
         return seen_from(points, normals, p_view)
 
     monkeypatch.setattr(pipeline.view, "seen_from", spy)
@@ -73,7 +74,7 @@ def test_partial_clouds_are_what_a_camera_measures(monkeypatch):
     radius = np.linalg.norm(source.points - middle, axis=1).max()
     errors = []
     for seed in range(8):
-        points, phi = pipeline.draw(source, sampling, np.random.default_rng(seed))
+        (points,), (phi,) = pipeline.draw([source], sampling, np.random.default_rng(seed))
         # Nothing turns here: a palm tells where the cloud's middle was put.
         shifts = source.phi[:, 22:25] - phi[0, 22:25]
         own = np.argmin(np.abs(source.phi[:, :22] - phi[0, :22]).sum(axis=1))
@@ -92,7 +93,7 @@ def test_partial_clouds_are_what_a_camera_measures(monkeypatch):
 
 def test_whole_clouds_are_left_alone():
     sampling = Sampling(points=400, grasps=1, turn=False, tilt=0.0, jitter=0.0, partial=0.0)
-    points, _ = pipeline.draw(ITEMS[0], sampling, np.random.default_rng(0))
+    (points,), _ = pipeline.draw(ITEMS[:1], sampling, np.random.default_rng(0))
     centred = ITEMS[0].points - ITEMS[0].points.mean(axis=0)
     np.testing.assert_allclose(KDTree(centred).query(points)[0], 0.0, atol=1e-6)
 
@@ -100,7 +101,7 @@ def test_whole_clouds_are_left_alone():
 def test_where_next_to_nothing_is_seen_all_points_stay(monkeypatch):
     monkeypatch.setattr(pipeline.view, "noisy", lambda points, *rest: points[:15])
     sampling = Sampling(points=400, grasps=1, turn=False, tilt=0.0, jitter=0.0, partial=1.0)
-    points, _ = pipeline.draw(ITEMS[0], sampling, np.random.default_rng(0))
+    (points,), _ = pipeline.draw(ITEMS[:1], sampling, np.random.default_rng(0))
     centred = ITEMS[0].points - ITEMS[0].points.mean(axis=0)
     np.testing.assert_allclose(np.sort(points, axis=0), np.sort(centred, axis=0), atol=1e-6)
 
@@ -111,7 +112,7 @@ def test_augmentation_moves_hand_and_object_together(tilt):
     source = ITEMS[0]
     # Without replacement all points and grasps come back, in some order: compare what does not
     # depend on the frame, the distances of palms to the nearest and farthest point.
-    points, phi = pipeline.draw(source, sampling, np.random.default_rng(0))
+    (points,), (phi,) = pipeline.draw([source], sampling, np.random.default_rng(0))
 
     def ranges(p, t):
         d = np.linalg.norm(p[None] - t[:, None], axis=-1)
@@ -124,12 +125,14 @@ def test_augmentation_moves_hand_and_object_together(tilt):
 
 
 def test_transform_is_the_group_action():
-    R = Rotation.from_rotvec([0.3, -0.8, 1.9])
-    phi = ITEMS[1].phi
+    R = Rotation.from_rotvec([[0.3, -0.8, 1.9], [0.0, 0.0, 2.5]])
+    phi = np.stack([ITEMS[1].phi, ITEMS[2].phi])
     _, T = pose.split(jnp.asarray(phi))
-    _, T_moved = pose.split(jnp.asarray(pipeline.transform(phi, R), jnp.float32))
-    expected = np.einsum("ij,kjl->kil", R.as_matrix(), T.as_matrix()[:, :3])
-    np.testing.assert_allclose(T_moved.as_matrix()[:, :3], expected, atol=1e-5)
+    moved = pipeline.transform(phi, R)
+    _, T_moved = pose.split(jnp.asarray(moved))
+    expected = np.einsum("bij,bkjl->bkil", R.as_matrix(), T.as_matrix()[..., :3, :])
+    np.testing.assert_allclose(T_moved.as_matrix()[..., :3, :], expected, atol=1e-5)
+    np.testing.assert_array_equal(moved[..., :22], phi[..., :22])
 
 
 def stored(tmp_path, count=6, few=()):
