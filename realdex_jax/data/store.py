@@ -163,8 +163,8 @@ def open_dataset(source: str | Path, scheme: str = SCHEME) -> Dataset:
             rule.
 
     Raises:
-        DatasetError: No such dataset or scheme, an unreadable index, or another hand, layout or
-            units.
+        DatasetError: No such dataset or scheme, an unreadable index, another hand, layout or
+            units, or splits that name an object twice or one that the dataset does not have.
         JointError: A joint of the hand is missing.
     """
     path = _embedded_path(str(source)) if str(source) in EMBEDDED else Path(source)
@@ -211,7 +211,7 @@ def open_dataset(source: str | Path, scheme: str = SCHEME) -> Dataset:
         for object_name in listed:
             object_files.check_file_name(object_name)
         split_rules.check(splits)
-        _check_files(digests, moving - set(listed))
+        _check_files(digests, listed, moving - set(listed))
         split_rules.check_schemes(schemes, listed)
     except (DatasetError, JointError) as error:
         raise type(error)(f"{index}: {error}") from error
@@ -249,10 +249,18 @@ def _way_out(path: Path) -> str:
     return f"Known names: {', '.join(EMBEDDED)}; or give a folder"
 
 
-def _check_files(digests: Mapping[str, str], unlisted: Collection[str]) -> None:
+def _check_files(
+    digests: Mapping[str, str], listed: Sequence[str], unlisted: Collection[str]
+) -> None:
     for relative in digests:
         if len(relative) > 500 or Path(relative).is_absolute() or ".." in Path(relative).parts:
             raise DatasetError(f"a digest of {relative[:500]!r}, which lies elsewhere")
+    absent = [name for name in listed if f"grasps/{name}.npz" not in digests]
+    if absent:
+        raise DatasetError(
+            f"the splits name {len(absent)} objects that have no grasps file in the dataset: "
+            f"{_some(absent, 8)}"
+        )
     if unlisted:
         raise DatasetError(f"motions of {min(unlisted)!r}, which is in no split")
 
