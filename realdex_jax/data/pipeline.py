@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import functools
 import logging
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -198,26 +199,29 @@ class Stored(Sequence[Item]):
 
 
 def batches(source: Sequence[Item], sampling: Sampling, seed: int) -> grain.MapDataset:
-    """An endless dataset of `Batch`; `dataset[i]` is batch `i`, the same in every run."""
-    return (
-        grain.MapDataset.source(range(len(source)))
-        .seed(seed)
-        .shuffle()
-        .repeat()
-        .batch(sampling.objects, drop_remainder=True)
-        .random_map(functools.partial(_batch, source, sampling))
-    )
+    """An endless dataset of `Batch`; `dataset[i]` is batch `i`, the same in every run.
+
+    Batches go through the objects in one random order after the other.
+    """
+    # Not grain's own shuffle: of few objects it tries numbers by the thousand for each.
+    made = functools.partial(_batch, source, sampling, seed)
+    return grain.MapDataset.range(sys.maxsize).seed(seed).random_map(made)
 
 
 # A function of the module, not of `batches`: other processes find it by name.
 def _batch(
-    source: Sequence[Item],
-    sampling: Sampling,
-    chosen: Int[np.ndarray, " b"],
-    rng: np.random.Generator,
+    source: Sequence[Item], sampling: Sampling, seed: int, index: int, rng: np.random.Generator
 ) -> Batch:
-    points, phi = draw([source[i] for i in chosen.tolist()], sampling, rng)
-    return Batch(points=points, phi=phi, item=chosen.astype(np.int32))
+    count, first = len(source), index * sampling.objects
+    passed = (divmod(at, count) for at in range(first, first + sampling.objects))
+    chosen = [int(_order(count, seed, epoch)[at]) for epoch, at in passed]
+    points, phi = draw([source[at] for at in chosen], sampling, rng)
+    return Batch(points=points, phi=phi, item=np.array(chosen, np.int32))
+
+
+@functools.lru_cache(maxsize=4)
+def _order(count: int, seed: int, epoch: int) -> Int[np.ndarray, " n"]:
+    return np.random.default_rng((seed, epoch)).permutation(count)
 
 
 def in_processes(data: grain.MapDataset, processes: int) -> grain.IterDataset:

@@ -72,7 +72,7 @@ def validate(grasps: GraspSet, where: str = "grasp set") -> GraspSet:
     return grasps
 
 
-def validate_poses(phi: Float[np.ndarray, "n 28"], where: str) -> Float[np.ndarray, "n 28"]:
+def validate_poses(phi: np.ndarray, where: str) -> Float[np.ndarray, "n 28"]:
     """Checks poses and returns them; `where` is named in errors.
 
     Raises:
