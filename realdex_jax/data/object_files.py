@@ -214,11 +214,12 @@ def load_surface(path: Path) -> Surface:
     # The square of a damaged single may be more than a single holds; that of a half is not.
     wide = np.float32 if normals.dtype == np.float16 else np.float64
     # Components first: NumPy is quick along an axis that is long, and this runs for every draw.
-    along = np.ascontiguousarray(points.T, np.float32) + centre.astype(np.float32)[:, None]
+    along = np.ascontiguousarray(points.T, np.float32)
     across = np.ascontiguousarray(normals.T, wide)
     kinds = {a.dtype.kind for a in (points, normals, centre)}
-    if kinds != {"f"} or not (np.isfinite(along).all() and np.isfinite(across).all()):
+    if kinds != {"f"} or not all(np.isfinite(a).all() for a in (along, across, centre)):
         raise DatasetError(f"{path}: points or normals are not finite numbers")
+    along += centre.astype(np.float32)[:, None]
     across /= np.maximum(np.sqrt(np.einsum("in,in->n", across, across)), 1e-6)
     return Surface(along.T, across.astype(np.float32, copy=False).T)
 

@@ -211,7 +211,8 @@ def open_dataset(source: str | Path, scheme: str = SCHEME) -> Dataset:
         for object_name in listed:
             object_files.check_file_name(object_name)
         split_rules.check(splits)
-        _check_files(digests, listed, moving - set(listed))
+        _check_files(digests, moving - set(listed))
+        _check_there(path, digests, listed)
         split_rules.check_schemes(schemes, listed)
     except (DatasetError, JointError) as error:
         raise type(error)(f"{index}: {error}") from error
@@ -249,20 +250,23 @@ def _way_out(path: Path) -> str:
     return f"Known names: {', '.join(EMBEDDED)}; or give a folder"
 
 
-def _check_files(
-    digests: Mapping[str, str], listed: Sequence[str], unlisted: Collection[str]
-) -> None:
+def _check_files(digests: Mapping[str, str], unlisted: Collection[str]) -> None:
     for relative in digests:
         if len(relative) > 500 or Path(relative).is_absolute() or ".." in Path(relative).parts:
             raise DatasetError(f"a digest of {relative[:500]!r}, which lies elsewhere")
-    absent = [name for name in listed if f"grasps/{name}.npz" not in digests]
+    if unlisted:
+        raise DatasetError(f"motions of {min(unlisted)!r}, which is in no split")
+
+
+def _check_there(path: Path, digests: Mapping[str, str], listed: Sequence[str]) -> None:
+    files = {name: f"grasps/{name}.npz" for name in listed}
+    unnamed = [name for name, file in files.items() if file not in digests]
+    absent = [name for name in unnamed if not (path / files[name]).is_file()]
     if absent:
         raise DatasetError(
             f"the splits name {len(absent)} objects that have no grasps file in the dataset: "
             f"{_some(absent, 8)}"
         )
-    if unlisted:
-        raise DatasetError(f"motions of {min(unlisted)!r}, which is in no split")
 
 
 def verify(dataset: Dataset) -> None:
