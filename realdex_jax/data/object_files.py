@@ -4,6 +4,7 @@ Plain `.npz` without pickles, written whole or not at all, checked when they are
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -211,17 +212,30 @@ def load_surface(path: Path) -> Surface:
             f"{path}: points {points.shape}, normals {normals.shape}, centre {centre.shape}; they "
             "must be (n >= 16, 3) twice and (3,)"
         )
-    # The square of a damaged single may be more than a single holds; that of a half is not.
-    wide = np.float32 if normals.dtype == np.float16 else np.float64
     # Components first: NumPy is quick along an axis that is long, and this runs for every draw.
-    along = np.ascontiguousarray(points.T, np.float32)
-    across = np.ascontiguousarray(normals.T, wide)
+    along, across = _rows(points).astype(np.float32, copy=False), _rows(normals)
     kinds = {a.dtype.kind for a in (points, normals, centre)}
     if kinds != {"f"} or not all(np.isfinite(a).all() for a in (along, across, centre)):
         raise DatasetError(f"{path}: points or normals are not finite numbers")
     along += centre.astype(np.float32)[:, None]
     across /= np.maximum(np.sqrt(np.einsum("in,in->n", across, across)), 1e-6)
     return Surface(along.T, across.astype(np.float32, copy=False).T)
+
+
+def _rows(table: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "3 n"]:
+    """A table, components first: singles of halves, of anything else doubles.
+
+    The square of a damaged single may be more than a single holds; that of a half is not.
+    """
+    if table.dtype == np.float16:
+        return _singles().take(table.view(np.uint16).T)
+    return np.array(table.T, np.float64, order="C")
+
+
+@functools.cache
+def _singles() -> Float[np.ndarray, " 65536"]:
+    """Every half as a single, by its bits: NumPy's conversion looks at each number, and is slow."""
+    return np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
 def check_file_name(name: str) -> None:

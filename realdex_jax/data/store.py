@@ -108,7 +108,7 @@ class Dataset:
         Quicker than `grasps` where nothing else is wanted.
         """
         self._check_name(name)
-        return object_files.load_poses(self.path / "grasps" / f"{name}.npz", self.joint_names)
+        return object_files.load_poses(self.path / f"grasps/{name}.npz", self.joint_names)
 
     def motions(self, name: str) -> MotionSet:
         """Reads the motions toward one object.
@@ -138,12 +138,15 @@ class Dataset:
             DatasetError: The dataset carries none for it.
         """
         self._check_name(name)
-        path = self.path / "objects" / name / "points.npz"
-        if not path.exists():
+        path = self.path / f"objects/{name}/points.npz"
+        try:
+            return object_files.load_surface(path)
+        except DatasetError as error:
+            if path.exists():
+                raise
             raise DatasetError(
                 f"{self.path} has no surface points for {name!r} (looked for {path})"
-            )
-        return object_files.load_surface(path)
+            ) from error
 
     @functools.cached_property
     def _names(self) -> frozenset[str]:
