@@ -6,6 +6,7 @@ them: `numpy.load` reads them.
 """
 
 import contextlib
+import functools
 import io
 import math
 import mmap
@@ -215,7 +216,12 @@ def _header(content: bytes) -> _Header:
     start = 12 if wide else 10
     if length > _MAX_HEADER:
         raise ValueError(f"a header of {length} bytes; at most {_MAX_HEADER} are read")
-    text = _HEADER.fullmatch(content[start : start + length])
+    return _parsed(content[: start + length], start, length)
+
+
+@functools.lru_cache(maxsize=256)  # files of a dataset have few that differ
+def _parsed(content: bytes, start: int, length: int) -> _Header:
+    text = _HEADER.fullmatch(content[start:])
     if text is None or len(content) < start + length:
         raise ValueError(f"header {content[start : start + min(length, 80)]!r}")
     shape = tuple(int(n.rstrip(b"L")) for n in re.split(rb", ?", text["shape"]) if n)
