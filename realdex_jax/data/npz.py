@@ -5,6 +5,8 @@ written here, so that it can be mapped into memory and used in place. Nothing el
 them: `numpy.load` reads them.
 """
 
+import contextlib
+import functools
 import io
 import math
 import mmap
@@ -12,9 +14,9 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -45,6 +47,7 @@ BROKEN = (
 )
 """What the zip module raises on a damaged file."""
 
+_MAPPED_FROM = 64 * 2**10  # bytes
 _ALIGNMENT = 64
 _PADDING = 0xD935  # the extra field that Android's zipalign pads with
 _DATE = (1980, 1, 1, 0, 0, 0)
@@ -89,7 +92,13 @@ def encode(arrays: Mapping[str, np.ndarray], *, compress: bool = True) -> bytes:
     return buffer.getvalue()
 
 
-def read(path: Path | str, *, objects: bool = False, mapped: bool = False) -> dict[str, Any]:
+def read(
+    path: Path | str,
+    *,
+    objects: bool = False,
+    mapped: bool = False,
+    only: Collection[str] | None = None,
+) -> dict[str, Any]:
     """Reads a plain `.npz`, refusing pickles, bombs and headers that promise more than is there.
 
     Args:
@@ -97,7 +106,8 @@ def read(path: Path | str, *, objects: bool = False, mapped: bool = False) -> di
         objects: Read arrays of Python objects, too, by the restricted unpickler; one without axes
             comes as what it holds.
         mapped: Map members that are not compressed instead of reading them: read-only arrays whose
-            pages are fetched when they are used.
+            pages are fetched when they are used, unless the file is small.
+        only: Arrays that are wanted, where they are there; all if None.
 
     Raises:
         UnsafePickleError: A pickle asks for more than plain data.
@@ -107,13 +117,17 @@ def read(path: Path | str, *, objects: bool = False, mapped: bool = False) -> di
     found: dict[str, Any] = {}
     try:
         size = regular.size(path)
-        with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+        with contextlib.ExitStack() as opened:
+            stream: IO[bytes] = opened.enter_context(path.open("rb"))
+            memory = _memory(stream, size) if mapped else None
+            content = io.BytesIO(memory) if isinstance(memory, bytes) else stream
+            archive = opened.enter_context(zipfile.ZipFile(content))
             members = archive.infolist()
             _check(members, size, path)
-            # One map for all: a map of each array would take longer than reading small ones.
-            memory = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if mapped else None
             for member in members:
                 name = member.filename.removesuffix(".npy")
+                if only is not None and name not in only:
+                    continue
                 if memory is not None and member.compress_type == zipfile.ZIP_STORED:
                     found[name] = _mapped(path, memory, member)
                 else:
@@ -202,7 +216,12 @@ def _header(content: bytes) -> _Header:
     start = 12 if wide else 10
     if length > _MAX_HEADER:
         raise ValueError(f"a header of {length} bytes; at most {_MAX_HEADER} are read")
-    text = _HEADER.fullmatch(content[start : start + length])
+    return _parsed(content[: start + length], start, length)
+
+
+@functools.lru_cache(maxsize=256)  # files of a dataset have few that differ
+def _parsed(content: bytes, start: int, length: int) -> _Header:
+    text = _HEADER.fullmatch(content[start:])
     if text is None or len(content) < start + length:
         raise ValueError(f"header {content[start : start + min(length, 80)]!r}")
     shape = tuple(int(n.rstrip(b"L")) for n in re.split(rb", ?", text["shape"]) if n)
@@ -253,7 +272,14 @@ def _objects(content: bytes, header: _Header, where: str) -> Any:
     return array.reshape(header.shape)
 
 
-def _mapped(path: Path, memory: mmap.mmap, member: zipfile.ZipInfo) -> np.ndarray:
+def _memory(stream: IO[bytes], size: int) -> mmap.mmap | bytes:
+    """A file: one map for all its arrays, or, if it is small, its bytes, which come sooner."""
+    if size > _MAPPED_FROM:
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    return stream.read(size)
+
+
+def _mapped(path: Path, memory: mmap.mmap | bytes, member: zipfile.ZipInfo) -> np.ndarray:
     """A member that is not compressed, where it stands in the file."""
     at = member.header_offset
     fields = _LOCAL_HEADER.unpack(memory[at : at + _LOCAL_HEADER.size])

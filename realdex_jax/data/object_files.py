@@ -4,8 +4,9 @@ Plain `.npz` without pickles, written whole or not at all, checked when they are
 """
 
 import dataclasses
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -140,13 +141,7 @@ def load_grasps(
         DatasetError: The file cannot be read or does not keep the format.
     """
     path = Path(path)
-    arrays = npz.read(path, mapped=mapped)
-    missing = {"phi", "q_pregrasp", "q_squeeze"} - set(arrays)
-    if missing:
-        raise DatasetError(f"{path} lacks {', '.join(sorted(missing))}; it has {', '.join(arrays)}")
-    for name, value in arrays.items():
-        if value.dtype.kind not in "fiub":
-            raise DatasetError(f"{path}: {name} holds {value.dtype}; only numbers are read")
+    arrays = _arrays(path, ("phi", "q_pregrasp", "q_squeeze"), mapped=mapped)
     phi, pre, squeeze = (
         np.asarray(arrays[k], np.float32) for k in ("phi", "q_pregrasp", "q_squeeze")
     )
@@ -157,6 +152,38 @@ def load_grasps(
         pre, squeeze = joints.reorder(pre, names), joints.reorder(squeeze, names)
     columns = {k.removeprefix("column."): v for k, v in arrays.items() if k.startswith("column.")}
     return schema.validate(GraspSet(phi, pre, squeeze, columns), str(path))
+
+
+def load_poses(path: Path, names: tuple[str, ...] = joints.NAMES) -> Float[np.ndarray, "n 28"]:
+    """Reads the poses alone of one object's grasps, from the disk where the file allows it.
+
+    Args:
+        path: The file.
+        names: The joint order it was written in.
+
+    Raises:
+        DatasetError: The file cannot be read or its poses do not keep the format.
+    """
+    wanted = ("phi",)
+    phi = np.asarray(_arrays(path, wanted, mapped=True, only=wanted)["phi"], np.float32)
+    if names != joints.NAMES and phi.ndim == 2:
+        phi = reordered(phi, names)
+    return schema.validate_poses(phi, str(path))
+
+
+def _arrays(
+    path: Path, needed: Sequence[str], *, mapped: bool, only: Sequence[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Arrays of numbers, those that are needed among them."""
+    arrays = npz.read(path, mapped=mapped, only=only)
+    missing = sorted(set(needed) - set(arrays))
+    if missing:
+        has = ", ".join(arrays) or "none of the kind"
+        raise DatasetError(f"{path} lacks {', '.join(missing)}; it has {has}")
+    for name, value in arrays.items():
+        if value.dtype.kind not in "fiub":
+            raise DatasetError(f"{path}: {name} holds {value.dtype}; only numbers are read")
+    return arrays
 
 
 def reordered(phi: Float[np.ndarray, "n any"], names: tuple[str, ...]) -> np.ndarray:
@@ -171,10 +198,7 @@ def load_surface(path: Path) -> Surface:
     Raises:
         DatasetError: The file cannot be read or does not keep the format.
     """
-    arrays = npz.read(path, mapped=True)
-    missing = {"points", "normals"} - set(arrays)
-    if missing:
-        raise DatasetError(f"{path} lacks {', '.join(sorted(missing))}; it has {', '.join(arrays)}")
+    arrays = _arrays(path, ("points", "normals"), mapped=True)
     points, normals, centre = (
         np.asarray(arrays.get(name, np.zeros(3, np.float32)))
         for name in ("points", "normals", "centre")
@@ -188,14 +212,30 @@ def load_surface(path: Path) -> Surface:
             f"{path}: points {points.shape}, normals {normals.shape}, centre {centre.shape}; they "
             "must be (n >= 16, 3) twice and (3,)"
         )
-    if any(a.dtype.kind != "f" or not np.isfinite(a).all() for a in (points, normals, centre)):
+    # Components first: NumPy is quick along an axis that is long, and this runs for every draw.
+    along, across = _rows(points).astype(np.float32, copy=False), _rows(normals)
+    kinds = {a.dtype.kind for a in (points, normals, centre)}
+    if kinds != {"f"} or not all(np.isfinite(a).all() for a in (along, across, centre)):
         raise DatasetError(f"{path}: points or normals are not finite numbers")
-    # Doubles: the square of a damaged number may be more than a float holds.
-    length = np.linalg.norm(normals.astype(np.float64), axis=1, keepdims=True)
-    return Surface(
-        points.astype(np.float32) + centre.astype(np.float32),
-        (normals / np.maximum(length, 1e-6)).astype(np.float32),
-    )
+    along += centre.astype(np.float32)[:, None]
+    across /= np.maximum(np.sqrt(np.einsum("in,in->n", across, across)), 1e-6)
+    return Surface(along.T, across.astype(np.float32, copy=False).T)
+
+
+def _rows(table: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "3 n"]:
+    """A table, components first: singles of halves, of anything else doubles.
+
+    The square of a damaged single may be more than a single holds; that of a half is not.
+    """
+    if table.dtype == np.float16:
+        return _singles().take(table.view(np.uint16).T)
+    return np.array(table.T, np.float64, order="C")
+
+
+@functools.cache
+def _singles() -> Float[np.ndarray, " 65536"]:
+    """Every half as a single, by its bits: NumPy's conversion looks at each number, and is slow."""
+    return np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
 def check_file_name(name: str) -> None:

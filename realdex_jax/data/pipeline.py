@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import functools
 import logging
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -28,6 +29,10 @@ from realdex_jax.geometry import view
 from realdex_jax.geometry.cloud import MIN_POINTS
 
 _log = logging.getLogger(__name__)
+
+_SHARED_FROM = 2**20
+"""Bytes from which an array comes from another process by shared memory; making a block of it costs
+more than sending a smaller array through a pipe."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +79,19 @@ class Item:
     phi: Float[np.ndarray, "g 28"]
     share: Float[np.ndarray, " g"] | None = None
     """How often each grasp is drawn, summing to 1; all alike if None."""
+
+    @functools.cached_property
+    def sphere(self) -> tuple[Float[np.ndarray, " 3"], float]:
+        """Middle and radius of the points, metres."""
+        rows = np.ascontiguousarray(self.points.T)  # sums along an axis of three are slow
+        middle = rows.mean(axis=1)
+        apart = rows - middle[:, None]
+        return middle, float(np.sqrt(np.einsum("in,in->n", apart, apart).max()))
+
+    @functools.cached_property
+    def spacing(self) -> float:
+        """Of the points, metres."""
+        return view.spacing_of(self.points)
 
 
 class Stored(Sequence[Item]):
@@ -157,7 +175,7 @@ class Stored(Sequence[Item]):
 
     def _read(self, name: str) -> Item | None:
         try:
-            phi = np.asarray(self._dataset.grasps(name, mapped=True).phi)
+            phi = self._dataset.poses(name)
             if len(phi) < self._minimum:
                 return None
             surface = self._dataset.surface(name)
@@ -181,28 +199,29 @@ class Stored(Sequence[Item]):
 
 
 def batches(source: Sequence[Item], sampling: Sampling, seed: int) -> grain.MapDataset:
-    """An endless dataset of `Batch`; `dataset[i]` is batch `i`, the same in every run."""
-    return (
-        grain.MapDataset.source(range(len(source)))
-        .seed(seed)
-        .shuffle()
-        .repeat()
-        .random_map(functools.partial(_sampled, source, sampling))
-        .batch(sampling.objects, drop_remainder=True)
-        .map(_to_batch)
-    )
+    """An endless dataset of `Batch`; `dataset[i]` is batch `i`, the same in every run.
+
+    Batches go through the objects in one random order after the other.
+    """
+    # Not grain's own shuffle: of few objects it tries numbers by the thousand for each.
+    made = functools.partial(_batch, source, sampling, seed)
+    return grain.MapDataset.range(sys.maxsize).seed(seed).random_map(made)
 
 
-# Functions of the module, not of `batches`: other processes find them by name.
-def _sampled(
-    source: Sequence[Item], sampling: Sampling, index: int, rng: np.random.Generator
-) -> dict[str, Any]:
-    points, phi = draw(source[index], sampling, rng)
-    return {"points": points, "phi": phi, "item": np.int32(index)}
+# A function of the module, not of `batches`: other processes find it by name.
+def _batch(
+    source: Sequence[Item], sampling: Sampling, seed: int, index: int, rng: np.random.Generator
+) -> Batch:
+    count, first = len(source), index * sampling.objects
+    passed = (divmod(at, count) for at in range(first, first + sampling.objects))
+    chosen = [int(_order(count, seed, epoch)[at]) for epoch, at in passed]
+    points, phi = draw([source[at] for at in chosen], sampling, rng)
+    return Batch(points=points, phi=phi, item=np.array(chosen, np.int32))
 
 
-def _to_batch(arrays: dict[str, np.ndarray]) -> Batch:
-    return Batch(**arrays)
+@functools.lru_cache(maxsize=4)
+def _order(count: int, seed: int, epoch: int) -> Int[np.ndarray, " n"]:
+    return np.random.default_rng((seed, epoch)).permutation(count)
 
 
 def in_processes(data: grain.MapDataset, processes: int) -> grain.IterDataset:
@@ -215,33 +234,41 @@ def in_processes(data: grain.MapDataset, processes: int) -> grain.IterDataset:
         data: What `batches` returns.
         processes: How many; 0 makes them in this one.
     """
-    if processes and not flags.FLAGS.is_parsed():
+    if not processes:
+        return data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
+    if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain asks them in its processes; ours are not absl programs
-    alone = data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
+    alone = data.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+    piped = grain.experimental.WithOptionsIterDataset(
+        alone, grain.experimental.DatasetOptions(min_shm_size=_SHARED_FROM)
+    )
     options = grain.MultiprocessingOptions(num_workers=processes, per_worker_buffer_size=4)
-    return alone.mp_prefetch(options) if processes else alone
+    return piped.mp_prefetch(options)
 
 
 def draw(
-    item: Item, sampling: Sampling, rng: np.random.Generator
-) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "k 28"]]:
-    """One augmented cloud of an object and some of its grasps, in the cloud's centred frame."""
-    R = _rotation(sampling, rng)
-    points = _measured(item, rng) if rng.uniform() < sampling.partial else item.points
-    chosen = rng.choice(len(points), sampling.points, replace=len(points) < sampling.points)
-    points = R.apply(points[chosen]) + rng.normal(0, sampling.jitter, (sampling.points, 3))
-    centre = points.mean(axis=0)
-    few = len(item.phi) < sampling.grasps
-    grasps = rng.choice(len(item.phi), sampling.grasps, replace=few, p=item.share)
-    phi = transform(item.phi[grasps], R)
-    phi[:, 22:25] -= centre
-    return (points - centre).astype(np.float32), phi.astype(np.float32)
+    items: Sequence[Item], sampling: Sampling, rng: np.random.Generator
+) -> tuple[Float[np.ndarray, "b n 3"], Float[np.ndarray, "b k 28"]]:
+    """An augmented cloud of each object and some of its grasps, in the cloud's centred frame."""
+    points = np.stack([_points(item, sampling, rng) for item in items])
+    phi = np.stack([_grasps(item, sampling, rng) for item in items])
+    R = _rotations(sampling, len(items), rng)
+    points = points @ _transposed(R)
+    points += np.float32(sampling.jitter) * rng.standard_normal(points.shape, np.float32)
+    centre = points.mean(axis=1, keepdims=True)
+    phi = transform(phi, R)
+    phi[..., 22:25] -= centre
+    return points - centre, phi
 
 
-def transform(phi: Float[np.ndarray, "k 28"], R: Rotation) -> Float[np.ndarray, "k 28"]:
-    """Poses seen from a frame whose coordinates are `R` times the old ones."""
-    orientation = (R * Rotation.from_rotvec(phi[:, 25:28])).as_rotvec()
-    return np.concatenate([phi[:, :22], R.apply(phi[:, 22:25]), orientation], axis=1)
+def transform(phi: Float[np.ndarray, "b k 28"], R: Rotation) -> Float[np.ndarray, "b k 28"]:
+    """Poses of each object seen from a frame whose coordinates are its `R` times the old ones."""
+    turned = np.array(phi, np.float32)
+    turned[..., 22:25] = phi[..., 22:25] @ _transposed(R)
+    of_each = Rotation.from_quat(np.repeat(R.as_quat(), phi.shape[1], axis=0))
+    orientation = of_each * Rotation.from_rotvec(phi[..., 25:28].reshape(-1, 3))
+    turned[..., 25:28] = orientation.as_rotvec().reshape(*phi.shape[:2], 3)
+    return turned
 
 
 def translation_statistics(
@@ -262,25 +289,44 @@ def translation_statistics(
     return np.zeros(3, np.float32), np.full(3, spread, np.float32)
 
 
+def _points(item: Item, sampling: Sampling, rng: np.random.Generator) -> Float[np.ndarray, "n 3"]:
+    """Some of the object's points, in its frame: of all, or of those that a camera sees."""
+    points = _measured(item, rng) if rng.uniform() < sampling.partial else item.points
+    chosen = rng.choice(len(points), sampling.points, replace=len(points) < sampling.points)
+    return points[chosen].astype(np.float32, copy=False)
+
+
+def _grasps(item: Item, sampling: Sampling, rng: np.random.Generator) -> Float[np.ndarray, "k 28"]:
+    few = len(item.phi) < sampling.grasps
+    chosen = rng.choice(len(item.phi), sampling.grasps, replace=few, p=item.share)
+    return item.phi[chosen]
+
+
 def _measured(item: Item, rng: np.random.Generator) -> Float[np.ndarray, "n 3"]:
     """The object's points as one depth camera measures them from anywhere around, not just above.
 
     All of them if it sees next to nothing.
     """
-    middle = item.points.mean(axis=0)
-    radius = np.linalg.norm(item.points - middle, axis=1).max()
+    middle, radius = item.sphere
     away = rng.normal(size=3)
     away *= (radius + rng.uniform(*view.DISTANCE)) / np.linalg.norm(away)
-    seen = view.seen_from(item.points, item.normals, middle + away)
+    seen = view.seen_from(item.points, item.normals, middle + away, item.spacing)
     points = view.noisy(item.points[seen], item.normals[seen], middle + away, rng)
     return points if len(points) >= MIN_POINTS else item.points
 
 
-def _rotation(sampling: Sampling, rng: np.random.Generator) -> Rotation:
+def _rotations(sampling: Sampling, count: int, rng: np.random.Generator) -> Rotation:
     if np.isinf(sampling.tilt):
-        return Rotation.random(rng=rng)
-    turn = rng.uniform(-np.pi, np.pi) if sampling.turn else 0.0
-    axis = rng.normal(size=3)
-    axis /= np.linalg.norm(axis)
-    tilt = Rotation.from_rotvec(axis * rng.normal(0, sampling.tilt))
-    return tilt * Rotation.from_rotvec([0.0, 0.0, turn])
+        return Rotation.random(count, rng=rng)
+    turn = np.zeros((count, 3))
+    if sampling.turn:
+        turn[:, 2] = rng.uniform(-np.pi, np.pi, count)
+    axis = rng.normal(size=(count, 3))
+    axis /= np.linalg.norm(axis, axis=1, keepdims=True)
+    tilt = axis * rng.normal(0, sampling.tilt, (count, 1))
+    return Rotation.from_rotvec(tilt) * Rotation.from_rotvec(turn)
+
+
+def _transposed(R: Rotation) -> Float[np.ndarray, "b 3 3"]:
+    """Matrices that rows of coordinates are multiplied by."""
+    return R.as_matrix().astype(np.float32).transpose(0, 2, 1)

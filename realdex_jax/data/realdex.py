@@ -48,6 +48,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 MAX_POINTS = 4096
 """Points handed on for an object without a mesh."""
 _CLOUDS = 8  # sequences whose clouds are put together for it
+_NAMED = 8  # names in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,9 +120,8 @@ class RealDex:
         mesh, points = self._model(unit, files, notes)
         chosen = _chosen(found, self.options.kind, notes)
         if not chosen:
-            inside = sorted({item.object for item in layout.find(files.names, unit)} - {unit})
-            more = f", but of {', '.join(inside[:8])}" if inside and unit in self.downloads else ""
-            raise DatasetError(f"{files.where} holds no recording of {unit}{more}")
+            instead = _instead(files, unit) if unit in self.downloads else ""
+            raise DatasetError(f"{files.where} holds no recording of {unit}{instead}")
         refused: list[str] = []
         read: list[Frames] = []
         for item in chosen:
@@ -348,11 +348,26 @@ def _checked_options(options: Mapping[str, Any]) -> Options:
     return Options(**given)
 
 
+def _instead(files: Files, unit: str) -> str:
+    """What a download holds where its object's recordings are missing, for messages."""
+    others = sorted({item.object for item in layout.find(files.names, unit)} - {unit})
+    if others:
+        return f", but of {', '.join(others[:_NAMED])}"
+    what = ", ".join(files.names[:_NAMED]) if files.names else "nothing"
+    more = f" and {len(files.names) - _NAMED} more" if len(files.names) > _NAMED else ""
+    return (
+        f": no {unit}_<n>[_<yyyymmdd>]/{layout.FINAL} and no <number>.npz of it; it holds "
+        f"{what}{more}"
+    )
+
+
 def _checked(source: RealDex) -> RealDex:
     if not source.units:
+        strangers = [n for n in source.files.names if n.endswith(".zip")]
+        found = f" (found {', '.join(strangers[:_NAMED])})" if strangers else ""
         raise DatasetError(
             f"{source.path} holds nothing of the RealDex release: no {layout.FINAL}, no "
-            "<object>/<number>.npz, no <object>.zip"
+            f"<object>/<number>.npz, no zip that is named after one of its objects{found}"
         )
     return source
 

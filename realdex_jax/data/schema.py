@@ -57,44 +57,55 @@ def validate(grasps: GraspSet, where: str = "grasp set") -> GraspSet:
             more than `LIMIT_TOLERANCE`, or a palm more than `MAX_DISTANCE` from the object.
     """
     n = len(grasps.phi)
-    expected = {"phi": pose.SIZE, "q_pregrasp": pose.JOINTS, "q_squeeze": pose.JOINTS}
-    for name, width in expected.items():
-        value = np.asarray(getattr(grasps, name))
-        if value.shape != (n, width):
-            raise DatasetError(
-                f"{where}: {name} has shape {value.shape}; it must be ({n}, {width})"
-            )
-        bad = np.flatnonzero(~np.isfinite(value).all(axis=1))
-        if len(bad):
-            raise DatasetError(f"{where}: {name} of grasp {bad[0]} is not finite ({len(bad)} such)")
+    validate_poses(np.asarray(grasps.phi), where)
+    for name in ("q_pregrasp", "q_squeeze"):
+        _check_table(np.asarray(getattr(grasps, name)), (n, pose.JOINTS), f"{where}: {name}")
     for name, value in grasps.columns.items():
         if np.shape(value)[:1] != (n,) or np.ndim(value) != 1:
             raise DatasetError(f"{where}: column {name!r} has shape {np.shape(value)}, not ({n},)")
-    for name, q in (
-        ("phi", np.asarray(grasps.phi)[:, :22]),
-        ("q_pregrasp", np.asarray(grasps.q_pregrasp)),
-    ):
-        check_limits(q, f"{where}: {name}")
-    # Doubles: the square of a damaged number may be more than a float holds.
-    distance = np.linalg.norm(np.asarray(grasps.phi, np.float64)[:, 22:25], axis=1)
-    if n and distance.max() > MAX_DISTANCE:
-        raise DatasetError(
-            f"{where}: the palm of grasp {distance.argmax()} is {distance.max():.2f} m from the "
-            f"object's origin; "
-            f"more than {MAX_DISTANCE} m means wrong units or a wrong frame"
-        )
-    angle = np.linalg.norm(np.asarray(grasps.phi, np.float64)[:, 25:28], axis=1)
-    if n and angle.max() > MAX_ANGLE:
-        raise DatasetError(
-            f"{where}: the orientation of grasp {angle.argmax()} turns by {angle.max():.4g} rad; "
-            f"an axis-angle turns by at most {MAX_ANGLE:.4g}: are these degrees?"
-        )
+    check_limits(np.asarray(grasps.q_pregrasp), f"{where}: q_pregrasp")
     squeeze = np.abs(np.asarray(grasps.q_squeeze, np.float64)).max(initial=0.0)
     if squeeze > MAX_SQUEEZE:
         raise DatasetError(
             f"{where}: q_squeeze has {squeeze:.4g} rad; targets are within {MAX_SQUEEZE:g}"
         )
     return grasps
+
+
+def validate_poses(phi: np.ndarray, where: str) -> Float[np.ndarray, "n 28"]:
+    """Checks poses and returns them; `where` is named in errors.
+
+    Raises:
+        DatasetError: As `validate`.
+    """
+    n = len(phi) if phi.ndim else 0
+    _check_table(phi, (n, pose.SIZE), f"{where}: phi")
+    check_limits(phi[:, :22], f"{where}: phi")
+    # Doubles: the square of a damaged number may be more than a float holds.
+    distance = np.linalg.norm(phi[:, 22:25].astype(np.float64), axis=1)
+    if n and distance.max() > MAX_DISTANCE:
+        raise DatasetError(
+            f"{where}: the palm of grasp {distance.argmax()} is {distance.max():.2f} m from the "
+            f"object's origin; "
+            f"more than {MAX_DISTANCE} m means wrong units or a wrong frame"
+        )
+    angle = np.linalg.norm(phi[:, 25:28].astype(np.float64), axis=1)
+    if n and angle.max() > MAX_ANGLE:
+        raise DatasetError(
+            f"{where}: the orientation of grasp {angle.argmax()} turns by {angle.max():.4g} rad; "
+            f"an axis-angle turns by at most {MAX_ANGLE:.4g}: are these degrees?"
+        )
+    return phi
+
+
+def _check_table(value: np.ndarray, shape: tuple[int, int], where: str) -> None:
+    """Checks that a table has its shape and finite numbers."""
+    if value.shape != shape:
+        raise DatasetError(f"{where} has shape {value.shape}; it must be {shape}")
+    finite = np.isfinite(value)
+    if not finite.all():
+        bad = np.flatnonzero(~finite.all(axis=1))
+        raise DatasetError(f"{where} of grasp {bad[0]} is not finite ({len(bad)} such)")
 
 
 def check_limits(q: Float[np.ndarray, "n 22"], where: str, each: str = "grasp") -> None:

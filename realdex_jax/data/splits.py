@@ -86,7 +86,8 @@ def check(splits: Mapping[str, Sequence[str]]) -> None:
     for part, names in splits.items():
         for name in names:
             if name in seen:
-                raise DatasetError(f"object {name!r} is in {seen[name]} and {part}")
+                where = f"in {seen[name]} and {part}" if seen[name] != part else f"twice in {part}"
+                raise DatasetError(f"object {name!r} is {where}; each is in one part, once")
             seen[name] = part
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from realdex_jax.data import folder, formats, motion_set, object_files
 from realdex_jax.data import splits as split_rules
@@ -101,6 +102,14 @@ class Dataset:
         path = self.path / "grasps" / f"{name}.npz"
         return object_files.load_grasps(path, self.joint_names, mapped=mapped)
 
+    def poses(self, name: str) -> Float[np.ndarray, "n 28"]:
+        """The poses alone of the grasps of one object; read-only where they are left on the disk.
+
+        Quicker than `grasps` where nothing else is wanted.
+        """
+        self._check_name(name)
+        return object_files.load_poses(self.path / f"grasps/{name}.npz", self.joint_names)
+
     def motions(self, name: str) -> MotionSet:
         """Reads the motions toward one object.
 
@@ -129,12 +138,15 @@ class Dataset:
             DatasetError: The dataset carries none for it.
         """
         self._check_name(name)
-        path = self.path / "objects" / name / "points.npz"
-        if not path.exists():
+        path = self.path / f"objects/{name}/points.npz"
+        try:
+            return object_files.load_surface(path)
+        except DatasetError as error:
+            if path.exists():
+                raise
             raise DatasetError(
                 f"{self.path} has no surface points for {name!r} (looked for {path})"
-            )
-        return object_files.load_surface(path)
+            ) from error
 
     @functools.cached_property
     def _names(self) -> frozenset[str]:
@@ -154,8 +166,8 @@ def open_dataset(source: str | Path, scheme: str = SCHEME) -> Dataset:
             rule.
 
     Raises:
-        DatasetError: No such dataset or scheme, an unreadable index, or another hand, layout or
-            units.
+        DatasetError: No such dataset or scheme, an unreadable index, another hand, layout or
+            units, or splits that name an object twice or one that the dataset does not have.
         JointError: A joint of the hand is missing.
     """
     path = _embedded_path(str(source)) if str(source) in EMBEDDED else Path(source)
@@ -203,6 +215,7 @@ def open_dataset(source: str | Path, scheme: str = SCHEME) -> Dataset:
             object_files.check_file_name(object_name)
         split_rules.check(splits)
         _check_files(digests, moving - set(listed))
+        _check_there(path, digests, listed)
         split_rules.check_schemes(schemes, listed)
     except (DatasetError, JointError) as error:
         raise type(error)(f"{index}: {error}") from error
@@ -246,6 +259,17 @@ def _check_files(digests: Mapping[str, str], unlisted: Collection[str]) -> None:
             raise DatasetError(f"a digest of {relative[:500]!r}, which lies elsewhere")
     if unlisted:
         raise DatasetError(f"motions of {min(unlisted)!r}, which is in no split")
+
+
+def _check_there(path: Path, digests: Mapping[str, str], listed: Sequence[str]) -> None:
+    files = {name: f"grasps/{name}.npz" for name in listed}
+    unnamed = [name for name, file in files.items() if file not in digests]
+    absent = [name for name in unnamed if not (path / files[name]).is_file()]
+    if absent:
+        raise DatasetError(
+            f"the splits name {len(absent)} objects that have no grasps file in the dataset: "
+            f"{_some(absent, 8)}"
+        )
 
 
 def verify(dataset: Dataset) -> None:

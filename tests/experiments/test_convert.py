@@ -43,11 +43,12 @@ def files(folder):
     }
 
 
-def start(source, dest, *words):
+def start(source, dest, *words, program=("-m", "experiments.convert")):
     root = pathlib.Path(__file__).parents[2]
     return subprocess.Popen(
-        [sys.executable, "-m", "experiments.convert", str(source), str(dest), *words],
+        [sys.executable, *program, str(source), str(dest), *words],
         cwd=root,
+        start_new_session=True,
         env={**os.environ, "JAX_PLATFORMS": "cpu", "COLUMNS": "300"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -140,6 +141,49 @@ def test_kill_at_any_moment_then_restart_gives_the_same_bytes(tmp_path, jobs):
         left = {p.name for p in tmp_path.iterdir()}
         assert left == {"source", "whole", "out"}
     assert seen >= 3  # kills in the middle, not only before and after
+
+
+# A test run in the background may have been told to ignore Ctrl-C, and children inherit that.
+HEARD = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("experiments.convert", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_ctrl_c_ends_in_one_line_and_the_same_command_goes_on(tmp_path, jobs):
+    make(tmp_path / "source", objects=20, grasps=12)
+    run(tmp_path / "source", tmp_path / "whole", name="same", points=64)
+    records = tmp_path / ".out.work" / "records"
+    words = ("--jobs", jobs, "--points", "64", "--name", "same")
+    process = start(tmp_path / "source", tmp_path / "out", *words, program=("-c", HEARD))
+    while process.poll() is None and not (records.is_dir() and any(records.iterdir())):
+        time.sleep(0.01)
+    # To all processes of the terminal's group, as a terminal does.
+    os.killpg(process.pid, signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, text
+    assert "stopped; the same command goes on where this one was" in text
+    assert "Traceback" not in text
+    assert not (tmp_path / "out").exists()
+    done = len(list(records.iterdir()))
+    assert 0 < done < 100
+    before = {p.name: p.stat().st_mtime_ns for p in records.iterdir()}
+    kept = {}
+    real = convert._finish
+
+    def finish(*given):
+        kept.update((p.name, p.stat().st_mtime_ns) for p in records.iterdir())
+        return real(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convert, "_finish", finish)
+        run(tmp_path / "source", tmp_path / "out", name="same", points=64)
+    assert before.items() <= kept.items()  # what was finished was not done again
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+    assert {p.name for p in tmp_path.iterdir()} == {"source", "whole", "out"}
 
 
 class Runs:

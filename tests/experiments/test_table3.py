@@ -114,5 +114,5 @@ def test_shares_decide_how_often_a_grasp_is_drawn() -> None:
     phi = np.tile(np.linspace(0.0, 1.0, 4, dtype=np.float32)[:, None], (1, 28))
     item = Item("x", points, points, phi, share=np.array([0.7, 0.3, 0.0, 0.0]))
     sampling = pipeline.Sampling(grasps=2, points=16)
-    drawn = np.concatenate([pipeline.draw(item, sampling, rng)[1][:, 0] for _ in range(200)])
+    drawn = np.concatenate([pipeline.draw([item], sampling, rng)[1][0, :, 0] for _ in range(200)])
     assert set(np.round(drawn, 3)) == {0.0, np.float32(0.333)}

@@ -36,6 +36,23 @@ def test_sources_are_opened_by_layout_and_options(made_up):
         formats.open_source(made_up, options={"size": 1})
 
 
+@pytest.mark.parametrize("scales", [0.08, "0.08", {}, [], ["0.08"], [8.0], [0.08, float("nan")]])
+def test_sizes_that_are_none_are_refused(scales):
+    with pytest.raises(
+        DatasetError, match=r"scales is .*; it must be a list of numbers from 0\.01"
+    ):
+        dexgraspnet.checked_scales(scales)
+
+
+def test_sizes_are_checked_when_a_source_is_opened(tmp_path, made_up):
+    with pytest.raises(DatasetError, match=r"scales is \[8\.0\]; it must be a list"):
+        formats.open_source(made_up, "dexgraspnet", {"scales": [8.0]})
+    (tmp_path / "poses" / "core" / "mug-1").mkdir(parents=True)
+    (tmp_path / "poses" / "core" / "mug-1" / "00001.npz").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"scales is \[8\.0\]; it must be a list"):
+        formats.open_source(tmp_path, "unidexgrasp", {"scales": [8.0]})
+
+
 def test_what_no_reader_knows_is_refused_by_name(tmp_path, made_up):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match=r"empty has no known layout; name one with --format"):

@@ -46,7 +46,7 @@ def test_the_bytes_depend_on_the_arrays_alone(monkeypatch):
 
 def test_members_that_are_not_compressed_are_mapped_where_they_stand(tmp_path):
     path = tmp_path / "x.npz"
-    path.write_bytes(npz.encode(ARRAYS, compress=False))
+    path.write_bytes(npz.encode({**ARRAYS, "large": np.zeros(2**14)}, compress=False))
     found = npz.read(path, mapped=True)
     assert in_place(found["phi"])
     assert found["phi"].flags.aligned
@@ -60,11 +60,31 @@ def test_members_that_are_not_compressed_are_mapped_where_they_stand(tmp_path):
     assert found["phi"][0, 0] == 7.0
 
 
+def test_small_files_are_read_at_once(tmp_path):
+    path = tmp_path / "x.npz"
+    path.write_bytes(npz.encode(ARRAYS, compress=False))
+    found = npz.read(path, mapped=True)
+    assert not in_place(found["phi"])
+    path.write_bytes(bytes(path.stat().st_size))
+    for name, value in ARRAYS.items():
+        np.testing.assert_array_equal(found[name], value)
+        assert value.size == 0 or not found[name].flags.writeable
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_only_what_is_wanted_is_read(tmp_path, mapped):
+    path = tmp_path / "x.npz"
+    path.write_bytes(npz.encode(ARRAYS, compress=False))
+    found = npz.read(path, mapped=mapped, only=("phi", "not there"))
+    assert list(found) == ["phi"]
+    np.testing.assert_array_equal(found["phi"], ARRAYS["phi"])
+
+
 def in_place(array):
     """Whether an array's memory is a file's."""
-    while not isinstance(array, (mmap.mmap, type(None))):
+    while not isinstance(array, (mmap.mmap, bytes, type(None))):
         array = array.obj if isinstance(array, memoryview) else array.base
-    return array is not None
+    return isinstance(array, mmap.mmap)
 
 
 def test_numpys_own_files_are_mapped_too(tmp_path):

@@ -8,11 +8,12 @@ import tracemalloc
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 from realdex_jax import pose
-from realdex_jax.data import object_files, pipeline, writer
+from realdex_jax.data import npz, object_files, pipeline, writer
 from realdex_jax.data.pipeline import Item, Sampling
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.errors import DatasetError
@@ -51,6 +52,11 @@ def test_an_epoch_shows_every_object_and_epochs_differ():
     first, second = data[0].item, data[1].item
     assert sorted(first) == sorted(second) == list(range(5))
     assert not np.array_equal(first, second)
+    other = pipeline.batches(ITEMS, dataclasses.replace(SAMPLING, objects=5), 1)[0].item
+    assert not np.array_equal(first, other)
+    # Batches that do not divide an epoch go on in the next.
+    pairs = pipeline.batches(ITEMS, SAMPLING, 0)
+    np.testing.assert_array_equal(np.ravel([pairs[i].item for i in range(5)]), [*first, *second])
 
 
 def test_clouds_are_centred():
@@ -63,8 +69,9 @@ def test_partial_clouds_are_what_a_camera_measures(monkeypatch):
     source, cameras = ITEMS[0], []
     seen_from = view.seen_from
 
-    def spy(points, normals, p_view):
+    def spy(points, normals, p_view, spacing):
         cameras.append(p_view)
+        assert spacing == view.spacing_of(points)
         return seen_from(points, normals, p_view)
 
     monkeypatch.setattr(pipeline.view, "seen_from", spy)
@@ -73,7 +80,7 @@ def test_partial_clouds_are_what_a_camera_measures(monkeypatch):
     radius = np.linalg.norm(source.points - middle, axis=1).max()
     errors = []
     for seed in range(8):
-        points, phi = pipeline.draw(source, sampling, np.random.default_rng(seed))
+        (points,), (phi,) = pipeline.draw([source], sampling, np.random.default_rng(seed))
         # Nothing turns here: a palm tells where the cloud's middle was put.
         shifts = source.phi[:, 22:25] - phi[0, 22:25]
         own = np.argmin(np.abs(source.phi[:, :22] - phi[0, :22]).sum(axis=1))
@@ -92,7 +99,7 @@ def test_partial_clouds_are_what_a_camera_measures(monkeypatch):
 
 def test_whole_clouds_are_left_alone():
     sampling = Sampling(points=400, grasps=1, turn=False, tilt=0.0, jitter=0.0, partial=0.0)
-    points, _ = pipeline.draw(ITEMS[0], sampling, np.random.default_rng(0))
+    (points,), _ = pipeline.draw(ITEMS[:1], sampling, np.random.default_rng(0))
     centred = ITEMS[0].points - ITEMS[0].points.mean(axis=0)
     np.testing.assert_allclose(KDTree(centred).query(points)[0], 0.0, atol=1e-6)
 
@@ -100,7 +107,7 @@ def test_whole_clouds_are_left_alone():
 def test_where_next_to_nothing_is_seen_all_points_stay(monkeypatch):
     monkeypatch.setattr(pipeline.view, "noisy", lambda points, *rest: points[:15])
     sampling = Sampling(points=400, grasps=1, turn=False, tilt=0.0, jitter=0.0, partial=1.0)
-    points, _ = pipeline.draw(ITEMS[0], sampling, np.random.default_rng(0))
+    (points,), _ = pipeline.draw(ITEMS[:1], sampling, np.random.default_rng(0))
     centred = ITEMS[0].points - ITEMS[0].points.mean(axis=0)
     np.testing.assert_allclose(np.sort(points, axis=0), np.sort(centred, axis=0), atol=1e-6)
 
@@ -111,7 +118,7 @@ def test_augmentation_moves_hand_and_object_together(tilt):
     source = ITEMS[0]
     # Without replacement all points and grasps come back, in some order: compare what does not
     # depend on the frame, the distances of palms to the nearest and farthest point.
-    points, phi = pipeline.draw(source, sampling, np.random.default_rng(0))
+    (points,), (phi,) = pipeline.draw([source], sampling, np.random.default_rng(0))
 
     def ranges(p, t):
         d = np.linalg.norm(p[None] - t[:, None], axis=-1)
@@ -123,13 +130,69 @@ def test_augmentation_moves_hand_and_object_together(tilt):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+def turned(sampling, count=3000):
+    """Rotations of as many draws, told by grasps whose joints say which they are."""
+    _, phi = pipeline.draw([ITEMS[0]] * count, sampling, np.random.default_rng(0))
+    source = ITEMS[0].phi
+    own = np.abs(source[:, :22] - phi[:, :1, :22]).sum(axis=2).argmin(axis=1)
+    before = Rotation.from_rotvec(source[own, 25:28])
+    return own, Rotation.from_rotvec(phi[:, 0, 25:28]) * before.inv()
+
+
+def agrees(values, distribution):
+    """Whether values may be of a distribution; with the seed fixed, chance has no say."""
+    return stats.kstest(values, distribution.cdf).pvalue > 0.001
+
+
+def test_rotations_are_drawn_as_the_settings_say():
+    plain = Sampling(points=16, grasps=1, tilt=0.0, partial=0.0)
+    own, turn = turned(plain)
+    about = turn.as_rotvec()
+    np.testing.assert_allclose(about[:, :2], 0.0, atol=1e-5)
+    assert agrees(about[:, 2], stats.uniform(-np.pi, 2 * np.pi))
+    assert stats.chisquare(np.bincount(own, minlength=20)).pvalue > 0.001  # every grasp as often
+    _, tilt = turned(dataclasses.replace(plain, turn=False, tilt=0.2))
+    assert agrees(tilt.magnitude(), stats.halfnorm(0, 0.2))
+    for k in range(3):  # a coordinate of points spread evenly over a ball is uniform
+        assert agrees(tilt.as_rotvec()[:, k] / tilt.magnitude(), stats.uniform(-1, 2))
+    _, both = turned(dataclasses.replace(plain, tilt=0.2))
+    tilted = both.apply([0.0, 0.0, 1.0])
+    assert agrees(np.arctan2(tilted[:, 1], tilted[:, 0]), stats.uniform(-np.pi, 2 * np.pi))
+    _, anywhere = turned(dataclasses.replace(plain, tilt=np.inf))
+    for k in range(3):
+        assert agrees(anywhere.apply([0.0, 0.0, 1.0])[:, k], stats.uniform(-1, 2))
+
+
+def test_points_are_drawn_evenly_and_jittered_as_the_settings_say():
+    grid = 0.02 * np.stack(np.meshgrid(*[np.arange(4)] * 3), axis=-1).reshape(-1, 3)
+    still = np.zeros((1, 28), np.float32)
+    apart = Item("grid", grid - grid.mean(axis=0), ITEMS[0].normals[:64], still)
+    plain = Sampling(points=32, grasps=1, turn=False, tilt=0.0, jitter=0.001, partial=0.0)
+    points, phi = pipeline.draw([apart] * 400, plain, np.random.default_rng(0))
+    # Nothing turns, and the one palm is at the object's origin.
+    seen = points - phi[:, :, 22:25]
+    offset, nearest = KDTree(apart.points).query(seen)
+    assert stats.chisquare(np.bincount(nearest.ravel(), minlength=64)).pvalue > 0.001
+    assert all(len(set(row)) == 32 for row in nearest.tolist())
+    assert agrees(offset.ravel() / 0.001, stats.chi(3))
+
+
+def test_the_share_of_partial_clouds_is_that_of_the_settings(monkeypatch):
+    seen = []
+    monkeypatch.setattr(pipeline, "_measured", lambda item, rng: seen.append(1) or item.points)
+    pipeline.draw([ITEMS[0]] * 1000, SAMPLING, np.random.default_rng(0))
+    assert stats.binomtest(len(seen), 1000, SAMPLING.partial).pvalue > 0.001
+
+
 def test_transform_is_the_group_action():
-    R = Rotation.from_rotvec([0.3, -0.8, 1.9])
-    phi = ITEMS[1].phi
+    R = Rotation.from_rotvec([[0.3, -0.8, 1.9], [0.0, 0.0, 2.5]])
+    phi = np.stack([ITEMS[1].phi, ITEMS[2].phi])
     _, T = pose.split(jnp.asarray(phi))
-    _, T_moved = pose.split(jnp.asarray(pipeline.transform(phi, R), jnp.float32))
-    expected = np.einsum("ij,kjl->kil", R.as_matrix(), T.as_matrix()[:, :3])
-    np.testing.assert_allclose(T_moved.as_matrix()[:, :3], expected, atol=1e-5)
+    moved = pipeline.transform(phi, R)
+    _, T_moved = pose.split(jnp.asarray(moved))
+    expected = np.einsum("bij,bkjl->bkil", R.as_matrix(), T.as_matrix()[..., :3, :])
+    np.testing.assert_allclose(T_moved.as_matrix()[..., :3, :], expected, atol=1e-5)
+    np.testing.assert_array_equal(moved[..., :22], phi[..., :22])
 
 
 def stored(tmp_path, count=6, few=()):
@@ -154,6 +217,8 @@ def test_objects_read_when_they_are_drawn_are_those_read_before(tmp_path):
         for n in data.splits["train"]
     ]
     assert len(lazy) == len(eager) == 6
+    for name in data.objects:
+        np.testing.assert_array_equal(data.poses(name), data.grasps(name).phi)
     one, other = (pipeline.batches(s, SAMPLING, 3) for s in (lazy, eager))
     for i in (0, 7, 2):
         np.testing.assert_array_equal(one[i].points, other[i].points)
@@ -166,6 +231,25 @@ def test_objects_read_when_they_are_drawn_are_those_read_before(tmp_path):
         np.testing.assert_array_equal(a, b)
     with pytest.raises(DatasetError, match="no objects in part 'dev'"):
         pipeline.Stored(data, "dev")
+
+
+def test_poses_that_break_the_rules_are_refused(tmp_path):
+    data = stored(tmp_path)
+    with pytest.raises(DatasetError, match="no object 'x' in tiny"):
+        data.poses("x")
+    arrays = npz.read(data.path / "grasps" / "o0.npz")
+    path = data.path / "grasps" / "o0.npz"
+    for changed, message in (
+        ({"phi": arrays["phi"] + 10.0}, r"o0\.npz: phi of grasp \d+: .* its limits are"),
+        ({"phi": arrays["phi"] * np.nan}, r"o0\.npz: phi of grasp 0 is not finite \(20 such\)"),
+        ({"phi": arrays["phi"][:, :27]}, r"o0\.npz: phi has shape \(20, 27\); .* \(20, 28\)"),
+        ({"phi": arrays["phi"][0]}, r"o0\.npz: phi has shape \(28,\)"),
+        ({"phi": np.zeros((20, 28), "U1")}, r"o0\.npz: phi holds <U1; only numbers"),
+        ({"psi": arrays["phi"]}, r"o0\.npz lacks phi"),
+    ):
+        path.write_bytes(npz.encode(changed))
+        with pytest.raises(DatasetError, match=message):
+            data.poses("o0")
 
 
 def test_bad_objects_are_skipped_and_counted_or_fatal(tmp_path, caplog):

@@ -121,6 +121,61 @@ def test_a_download_with_another_sum_is_refused(zipped):
     assert realdex.open_source(zipped, check_md5=False).read("box").grasps is not None
 
 
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (
+            ("data/final_data.npy", "data/notes.txt"),
+            r"box\.zip holds no recording of box, but of data$",
+        ),
+        (
+            ("mug_1_20231207/final_data.npy", "soba/0.npz"),
+            r"holds no recording of box, but of mug, soba$",
+        ),
+        (
+            tuple(f"box_1/frame_{k:02d}.npy" for k in range(10)),
+            r"no box_<n>\[_<yyyymmdd>\]/final_data\.npy and no <number>\.npz of it; it holds "
+            r"box_1/frame_00\.npy, .*box_1/frame_07\.npy and 2 more$",
+        ),
+        ((), "it holds nothing$"),
+    ],
+)
+def test_a_download_of_unknown_members_says_what_is_in_it(tmp_path, members, message):
+    with zipfile.ZipFile(tmp_path / "box.zip", "w") as archive:
+        for name in members:
+            archive.writestr(name, b"1")
+    for path in (tmp_path / "box.zip", tmp_path):
+        with pytest.raises(DatasetError, match=message):
+            realdex.open_source(path).read("box")
+    (tmp_path / "box.zip").rename(tmp_path / "bocks.zip")
+    with pytest.raises(DatasetError, match=r"named after one of its objects \(found bocks\.zip\)"):
+        realdex.open_source(tmp_path)
+
+
+def test_models_come_from_where_the_option_says(tmp_path, zipped, release):
+    beside = realdex.open_source(release).read("box").mesh
+    assert realdex.open_source(zipped).read("box").mesh is None
+    with zipfile.ZipFile(tmp_path / "models.zip", "w") as archive:
+        archive.write(release / "models" / "box.obj", "deep/down/box.obj")
+    for models in (release / "models", str(release / "models"), tmp_path / "models.zip"):
+        source = realdex.open_source(zipped, models=models)
+        assert source.read("box").mesh == beside
+        assert json.loads(json.dumps(source.recipe))["options"]["models"] == str(models)
+    # What is named replaces what lies beside the data, also where it has no model of the object.
+    (tmp_path / "none").mkdir()
+    unit = realdex.open_source(release, models=tmp_path / "none").read("box")
+    assert unit.mesh is None
+    assert "no model" in unit.notes
+    (tmp_path / "none" / "box.obj").write_text("v 0 0\n")
+    unit = realdex.open_source(release, models=tmp_path / "none").read("box")
+    assert unit.mesh is None
+    assert any(note.startswith("model left out: ") and "box.obj" in note for note in unit.notes)
+    with pytest.raises(DatasetError, match="models is 3; it must be a path"):
+        realdex.open_source(release, models=3)
+    with pytest.raises(DatasetError, match=r"gone is neither a folder nor a \.zip"):
+        realdex.open_source(release, models=tmp_path / "gone").read("box")
+
+
 def test_a_damaged_file_is_left_out_by_name_and_the_rest_is_read(tmp_path, capture, ball, put):
     for k in range(3):
         put(tmp_path / "box", {f"{k}.npz": realdex_export.sequence_bytes(capture(k), ball)})

@@ -211,6 +211,29 @@ def test_bad_files_are_refused(tmp_path):
         data.grasps("pan")
 
 
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (
+            {"train": ["cup", "pan"], "val": ["jar", "pot"], "test": ["tub"]},
+            "the splits name 2 objects that have no grasps file in the dataset: pan, pot",
+        ),
+        (
+            {"train": ["cup", "can"], "val": ["cup"], "test": ["tub"]},
+            "object 'cup' is in train and val; each is in one part, once",
+        ),
+        ({"train": ["cup", "can", "cup"]}, "object 'cup' is twice in train; each is in one part"),
+        ({"train": ["cup"], "dev": ["can"]}, r"unknown parts \['dev'\]; known: train, val, test"),
+        ({"train": ["../cup"]}, r"object name '\.\./cup' cannot be a file name"),
+    ],
+)
+def test_splits_that_do_not_fit_the_files_are_refused(tmp_path, splits, message):
+    index = write(tmp_path / "d").path / "dataset.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "splits": splits}))
+    with pytest.raises(DatasetError, match=rf"dataset\.json: {message}"):
+        store.open_dataset(tmp_path / "d")
+
+
 def test_headers_that_lie_and_objects_are_refused(tmp_path):
     path = tmp_path / "x.npz"
     header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }"

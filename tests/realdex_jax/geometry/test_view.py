@@ -72,6 +72,28 @@ def test_the_facing_test_alone_would_not_do(compared):
     assert np.mean([alone for _, alone in compared.values()]) < AGREEMENT - 0.02
 
 
+def test_single_precision_sees_and_measures_as_double_does(rng):
+    surface = objects.make("mug").surface(POINTS)
+    p_view = around(surface.points, rng)
+    spacing = view.spacing_of(surface.points)
+    seen = view.seen_from(surface.points, surface.normals, p_view)
+    single = [a.astype(np.float32) for a in (surface.points, surface.normals)]
+    again = view.seen_from(*single, p_view, spacing)
+    assert (seen == again).mean() > 0.998  # what lies on the edge of a rule may differ
+    plain = DepthNoise(axial=0.0, axial_growth=0.0, lateral=0.0, slant=(3.0, 3.1))
+    moved = view.noisy(single[0][seen], single[1][seen], p_view, rng, plain)
+    assert moved.dtype == np.float32
+    # A float has seven digits; distances are below a metre.
+    np.testing.assert_allclose(moved, surface.points[seen], atol=3e-7)
+
+
+def test_spacing_is_that_of_a_grid_of_the_same_density(rng):
+    points = sheet(0.05, 0.0, POINTS, rng)
+    # 256 probes of half their mean spread each: the mean is good to 3 %.
+    assert view.spacing_of(points) == pytest.approx(0.1 / POINTS**0.5, rel=0.1)
+    assert view.spacing_of(3 * points) == pytest.approx(3 * view.spacing_of(points))
+
+
 @pytest.mark.parametrize("name", ["cookies_box", "cling_wrap", "ball"])
 def test_nothing_convex_hides_itself(name, rng):
     if name == "ball":
