@@ -63,7 +63,7 @@ class Simulated:
     """Seconds of the robot's time per second."""
     faults: tuple[str, ...] = ()
     """What goes wrong, each like "freeze at=5 for=0.5"; kinds in `docs/ros2.md`."""
-    heartbeat_s: float = 0.06
+    heartbeat_s: float = 0.1
     """Seconds without the heartbeat of a client that had one, after which it stops. 0: never."""
     seed: int = 0
     """Of what is lost."""

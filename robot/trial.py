@@ -43,7 +43,7 @@ from robot.plan import Plan
 from robot.plant import Kinematic
 from robot.preflight import Verdict
 from robot.ros2 import Ros2Robot
-from robot.virtual import VirtualNetwork
+from robot.virtual import HEARTBEAT_S, VirtualNetwork
 
 _AFTER_S = 1.0
 """Seconds a robot is watched after a run."""
@@ -253,7 +253,7 @@ def over_ros(
     ended: list[tuple[Client, int, Outcome, float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "course.npz"
-        words = ("--plant", "kinematic", "--course", str(file))
+        words = ("--plant", "kinematic", "--course", str(file), "--heartbeat-s", str(HEARTBEAT_S))
         with (
             simulated.running(*words, domain_id=domain_id, start=start),
             contextlib.closing(Ros2Robot(preset, domain_id)) as robot,

@@ -9,10 +9,11 @@ import queue
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from realdex_jax.errors import RealdexError
 from realdex_jax.geometry.shape import ObjectShape
+from realdex_jax.hand import joints
 from realdex_jax.hand.load import HandModel
 from sim.stage import FINGER, TOUCH, Hits, Stage, load_stage
 
@@ -31,8 +32,11 @@ _LIGHT = np.array([0.45, 0.85, 0.45])
 """Above a table: to the left, up and toward the camera, metres."""
 _SHADOW_ON_TABLE = 0.45
 """Share of the light that reaches shadows where there is a table to reflect it."""
+_THUMB = joints.FINGERS.index("TH")
 _VIEWS = 20
 _VIEW_SIZE = (40, 30)
+_ENOUGH = 12
+"""Pixels of such a view that show a digit."""
 
 
 class RenderError(RealdexError):
@@ -185,10 +189,12 @@ def best_camera(
     heights: tuple[float, float] = (-0.25, 0.8),
     across: Float[np.ndarray, " 3"] | None = None,
 ) -> Camera:
-    """The view, world z up, in which most contacts, links and object are seen.
+    """The view, world z up, in which most digits that touch, links and object are seen.
 
     A contact counts as seen if what is in front of it is less than a finger away: then the picture
-    shows the contact or the finger that makes it.
+    shows the contact or the finger that makes it. Each digit counts by the share of its contacts
+    that is seen, or by how much is seen of its links that touch; the thumb as much as all others:
+    it is alone on its side, and without it nobody knows how the object is held.
 
     Args:
         stage: The stage as it is placed.
@@ -197,7 +203,10 @@ def best_camera(
         heights: Sines of the lowest and the highest elevation to look from.
         across: A unit vector in the world better seen from the side than along it.
     """
-    contacts = stage.contacts()
+    contacts, link = stage.contacts()
+    digit = _digits(stage.hand)[link]
+    touching = np.unique(digit)
+    weight = np.where(touching == _THUMB, max(len(touching) - 1, 1), 1)
     columns, rows = np.meshgrid(np.arange(_VIEW_SIZE[0]) + 0.5, np.arange(_VIEW_SIZE[1]) + 0.5)
     pixels = np.stack([columns.ravel(), rows.ravel()], axis=1)
     best, best_score = None, -np.inf
@@ -215,7 +224,11 @@ def best_camera(
             offset = contacts - camera.p_world
             far = np.linalg.norm(offset, axis=1)
             first = stage.cast(camera.p_world, offset / far[:, None], rough=True).distance
-            seen = float((first > far - 2.0 * FINGER).mean())
+            shows = first > far - 2.0 * FINGER
+            each = [
+                _shown(shows[digit == d], np.isin(seen_links, link[digit == d])) for d in touching
+            ]
+            seen = float(np.average(each, weights=weight))
         score = 2.0 * seen + links + shown
         if across is not None:
             score += 1.0 - abs(float(direction @ across))
@@ -223,6 +236,17 @@ def best_camera(
             best, best_score = camera, score
     assert best is not None
     return best
+
+
+def _shown(contacts: Bool[np.ndarray, " k"], links: Bool[np.ndarray, " h"]) -> float:
+    """How well a digit is shown, from 0 to 1."""
+    return max(float(contacts.mean()), min(float(links.sum()) / _ENOUGH, 1.0))
+
+
+def _digits(hand: HandModel) -> Int[np.ndarray, " l"]:
+    """Which digit each link is of, in the order of `joints.FINGERS`; the palm comes after them."""
+    order = {finger: i for i, finger in enumerate(joints.FINGERS)}
+    return np.array([order.get(name[:2].upper(), len(order)) for name in hand.link_names])
 
 
 def fitted(

@@ -121,16 +121,28 @@ class Stage:
         of_object = self.shape.vertices @ self.R_world_object.T + self.p_world_object
         return np.concatenate([of_object, (self.p[:, None] + box).reshape(-1, 3)])
 
-    def contacts(self) -> Float[np.ndarray, "k 3"]:
-        """Points of the object's surface that the hand touches, in the world, metres."""
+    def contacts(self) -> tuple[Float[np.ndarray, "k 3"], Int[np.ndarray, " k"]]:
+        """What of the object's surface the hand touches.
+
+        Returns:
+            Points in the world, metres, and which link is the nearest to each.
+        """
         surface = self.shape.surface(_CONTACT_SAMPLES).points
         surface = surface @ self.R_world_object.T + self.p_world_object
-        return surface[np.abs(self.hand_distance(surface)) < TOUCH]
+        distance, link = self._to_hand(surface)
+        touched = np.abs(distance) < TOUCH
+        return surface[touched], link[touched]
 
     def hand_distance(self, points: Float[np.ndarray, "r 3"]) -> Float[np.ndarray, " r"]:
         """Signed distance (m) of points in the world to the placed hand's primitives."""
+        return self._to_hand(points)[0]
+
+    def _to_hand(
+        self, points: Float[np.ndarray, "r 3"]
+    ) -> tuple[Float[np.ndarray, " r"], Int[np.ndarray, " r"]]:
+        """Signed distances (m) to the hand, and the links that are the nearest."""
         geoms = self.hand.geoms
-        nearest = np.full(len(points), np.inf)
+        nearest, of = np.full(len(points), np.inf), np.zeros(len(points), np.int64)
         for link, box, p, R, size in zip(
             geoms.link, geoms.is_box, geoms.p_link_geom, geoms.R_link_geom, geoms.size, strict=True
         ):
@@ -143,8 +155,9 @@ class Stage:
             else:
                 local[:, 2] -= np.clip(local[:, 2], -size[1], size[1])
                 distance = np.linalg.norm(local, axis=1) - size[0]
-            nearest = np.minimum(nearest, distance)
-        return nearest
+            nearer = distance < nearest
+            nearest[nearer], of[nearer] = distance[nearer], link
+        return nearest, of
 
     def cast(
         self, origin: Float[np.ndarray, " 3"], rays: Float[np.ndarray, "r 3"], rough: bool = False

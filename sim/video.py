@@ -89,7 +89,7 @@ def choose_camera(
     for frame in _spread(len(phi), _LOOKS):
         stage.place(phi[frame], placed[frame], p_world_table)
         points += [stage.outline(), _wrist(stage)]
-        touched = len(stage.contacts())
+        touched = len(stage.contacts()[0])
         if touched >= most:
             most, firmest = touched, frame
     stage.place(phi[firmest], placed[firmest], p_world_table)

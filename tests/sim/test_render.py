@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from realdex_jax.data import store
 from realdex_jax.hand import joints, load
 from sim import objects, render, stage, visuals
 
@@ -129,3 +130,26 @@ def test_pixels_left_out_look_as_if_they_were_cast(hand: load.HandModel, phi: np
     assert np.median(np.abs(some.distance - every.distance)[both]) < 1e-4
     cosine = (some.normal * every.normal).sum(axis=-1)[both]
     assert np.quantile(cosine, 0.02) > 0.9
+
+
+def test_a_person_can_see_which_digits_touch(hand: load.HandModel) -> None:
+    """Each link that touches may be hidden, hardly a digit, and the thumb no more than others."""
+    size = (160, 120)
+    columns, rows = np.meshgrid(np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5)
+    pixels = np.stack([columns.ravel(), rows.ravel()], axis=1)
+    large: dict[bool, list[bool]] = {True: [], False: []}
+    for name in ("bathroom_cleaner", "body_lotion"):
+        place = stage.load_stage(hand, objects.make(name))
+        for phi in np.asarray(store.open_dataset("realdex-sim").grasps(name).phi)[:8]:
+            place.place(np.asarray(phi, np.float32))
+            camera = render.best_camera(place, 4 / 3, place.outline())
+            hits = place.cast(camera.p_world, camera.rays(pixels, size))
+            seen = place.link[hits.geom[hits.geom >= 0]]
+            _, link = place.contacts()
+            for digit in {hand.link_names[i][:2] for i in link} - {"pa"}:
+                its = [i for i in set(link) if hand.link_names[i].startswith(digit)]
+                # A patch of 6 x 6 of these pixels is 12 x 12 of the pictures that people see.
+                large[digit == "th"].append(np.isin(seen, its).sum() >= 36)
+    assert len(large[True]) >= 12
+    assert np.mean(large[True]) >= 0.9
+    assert np.mean(large[False]) >= 0.9
