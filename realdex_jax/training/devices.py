@@ -111,7 +111,17 @@ class Spread:
 
     def whole(self, tree: _Tree) -> _Tree:
         """A tree of arrays, alike in every process, as a copy on every device."""
-        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+
+        def copied(x: Any) -> jax.Array:
+            if jax.process_count() == 1:
+                return jax.device_put(x, everywhere)
+            if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+                data = copied(jax.random.key_data(x))
+                return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+            return jax.make_array_from_process_local_data(everywhere, np.asarray(x), x.shape)
+
+        return jax.tree.map(copied, tree)
 
 
 def spread(rows: int, devices: int | None = None) -> Spread:
