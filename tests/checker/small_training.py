@@ -6,6 +6,7 @@ Prints the losses as JSON. `continued` is what a process that may be killed call
 """
 
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -56,7 +57,7 @@ def begun(width: int = 32) -> states.TrainState:
     return states.create(params, Optimisation(steps=TOTAL, warmup=2), key_run)
 
 
-def continued(run: Path, steps: int, every: int = 3, at=lambda _step: None):
+def continued(run: Path, steps: int, every: int = 3, at=lambda _step: None, stop=None):
     """Trains from where a run stands; returns its state, the losses and the items drawn by step."""
     spread = devices.spread(ROWS)
     part = dataclasses.replace(SAMPLING, objects=spread.share)
@@ -83,7 +84,7 @@ def continued(run: Path, steps: int, every: int = 3, at=lambda _step: None):
             batch_at,
             Schedule(steps, log_every=1, save_every=every),
             dataclasses.replace(hooks, log=keep),
-            stop=StopRequest(),
+            stop=stop or StopRequest(),
             agree=devices.any_process,
         )
     assert state.params["first"].sharding.is_fully_replicated
@@ -100,14 +101,23 @@ def killed_at(run: str, steps: int, last: int) -> None:
     continued(Path(run), steps, at=at)
 
 
+def _filled(step: int, x):
+    key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return x if key else jnp.full_like(x, step)
+
+
+def long(run: str, told: str) -> None:
+    """Trains until it is asked to stop; tells when it is under way."""
+    with loop.stop_on_signals() as stop:
+        under_way = lambda step: Path(told).touch() if step == 5 else None
+        continued(Path(run), 10**6, 10**6, under_way, stop)
+
+
 def saves(run: str, first: int, told: str) -> None:
     """Saves one state after the other, each with its step in every number, until killed."""
     state = begun(width=2048)
     for step in range(first, first + 1000):
-        filled = jax.tree.map(
-            lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else jnp.full_like(x, step),
-            state,
-        )
+        filled = jax.tree.map(functools.partial(_filled, step), state)
         Path(told).write_text(str(step))
         checkpoint.save(run, step, filled)
 
@@ -117,4 +127,6 @@ if __name__ == "__main__":
     if others:
         devices.join(Cluster(others[0], int(others[1]), int(others[2])))
     final, found, items = continued(Path(where), int(until))
-    print(json.dumps({"losses": found, "items": items, "devices": jax.device_count()}))
+    sys.stdout.write(
+        json.dumps({"losses": found, "items": items, "devices": jax.device_count()}) + "\n"
+    )

@@ -10,8 +10,8 @@ import sys
 import jax
 import numpy as np
 import pytest
-
 import small_training
+
 from realdex_jax.errors import TrainingError
 from realdex_jax.training import checkpoint, devices
 from realdex_jax.training.devices import Cluster
