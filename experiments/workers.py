@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -59,7 +59,7 @@ class _Worker:
 
 def each(
     jobs: Mapping[str, tuple[Any, ...]], work: Callable[..., _Result], processes: int
-) -> Iterator[Done[_Result]]:
+) -> Generator[Done[_Result], None, None]:
     """Works off a list of jobs, in processes that know nothing of each other.
 
     Args:
@@ -81,8 +81,8 @@ def each(
                 if worker.name is None and waiting:
                     _give(worker, waiting.popleft(), jobs)
             busy = {w.pipe: w for w in workers if w.name is not None}
-            for pipe in connection.wait(list(busy)):
-                worker = busy[pipe]
+            ready = connection.wait(list(busy))
+            for worker in [w for pipe, w in busy.items() if pipe in ready]:
                 name, worker.name = worker.name, None
                 assert name is not None
                 try:

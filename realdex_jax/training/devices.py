@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -116,7 +117,7 @@ class Spread:
         def copied(x: Any) -> jax.Array:
             if jax.process_count() == 1:
                 return jax.device_put(x, everywhere)
-            if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
                 data = copied(jax.random.key_data(x))
                 return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
             return jax.make_array_from_process_local_data(everywhere, np.asarray(x), x.shape)

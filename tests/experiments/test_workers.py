@@ -7,8 +7,10 @@ import time
 
 import pytest
 import small_jobs
+from rich.console import Console
 
-from experiments import workers
+from experiments import eval_sim, workers
+from realdex_jax.data import store
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +68,39 @@ def test_closing_the_list_ends_what_runs(tmp_path):
     lines = len((tmp_path / "long").read_text().splitlines()) if (tmp_path / "long").exists() else 0
     time.sleep(0.2)
     assert lines == (len((tmp_path / "long").read_text().splitlines()) if lines else 0)
+
+
+@pytest.fixture
+def two_blocks(tiny_dataset, tmp_path):
+    """The tiny dataset with both of its objects in the test split."""
+    tiny = store.open_dataset(tiny_dataset)
+    mesh = (tiny_dataset / "meshes" / "block.obj").read_bytes()
+    store.write_dataset(
+        tmp_path / "two",
+        name="two",
+        version="1",
+        grasps={name: tiny.grasps(name) for name in ("block", "brick")},
+        splits={"train": [], "val": [], "test": ["block", "brick"]},
+        recipe={},
+        meshes={"block": mesh, "brick": mesh},
+    )
+    return tmp_path / "two"
+
+
+def test_an_evaluation_in_two_processes_finds_what_one_finds(two_blocks, tmp_path, monkeypatch):
+    for name in ("XLA_FLAGS", "OPENBLAS_NUM_THREADS", "JAX_PLATFORMS"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # a run sets these for its processes
+    rows = []
+    for processes in (1, 2):
+        config = eval_sim.EvalSim(
+            data=str(two_blocks),
+            stages=("dataset",),
+            grasps=3,
+            out=tmp_path / str(processes),
+            processes=processes,
+        )
+        found = eval_sim.evaluate(config, "test", Console(quiet=True))
+        rows.append([(row.objects, row.metrics) for row in found.found.rows])
+        names = [m.taken.entry.shape.name for m in found.measured]
+        assert names == ["block", "brick"]
+    assert rows[0] == rows[1]
