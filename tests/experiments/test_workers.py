@@ -7,6 +7,7 @@ import time
 
 import pytest
 import small_jobs
+import trimesh
 from rich.console import Console
 
 from experiments import eval_sim, workers
@@ -74,7 +75,7 @@ def test_closing_the_list_ends_what_runs(tmp_path):
 def two_blocks(tiny_dataset, tmp_path):
     """The tiny dataset with both of its objects in the test split."""
     tiny = store.open_dataset(tiny_dataset)
-    mesh = (tiny_dataset / "meshes" / "block.obj").read_bytes()
+    mesh = trimesh.creation.box((0.04, 0.04, 0.1)).export(file_type="obj").encode()
     store.write_dataset(
         tmp_path / "two",
         name="two",
