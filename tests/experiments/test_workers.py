@@ -88,6 +88,7 @@ def two_blocks(tiny_dataset, tmp_path):
     return tmp_path / "two"
 
 
+@pytest.mark.slow  # both processes compile
 def test_an_evaluation_in_two_processes_finds_what_one_finds(two_blocks, tmp_path, monkeypatch):
     for name in ("XLA_FLAGS", "OPENBLAS_NUM_THREADS", "JAX_PLATFORMS"):
         monkeypatch.setenv(name, os.environ.get(name, ""))  # a run sets these for its processes
