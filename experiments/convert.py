@@ -22,8 +22,6 @@ import re
 import shutil
 import signal
 import sys
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -32,7 +30,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from experiments import commands
+from experiments import commands, workers
 from realdex_jax.data import conversion, folder, formats, splits, store, writer
 from realdex_jax.data.conversion import Record
 from realdex_jax.data.source import Source
@@ -247,13 +245,7 @@ def _in_processes(
     work: Path,
 ) -> Iterator[list[Record]]:
     """Converts chunks in any order; only a few wait at a time, however many there are."""
-    # Workers share the cores: one thread each, whatever they run, and no accelerator.
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "")
-        + " --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    )
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    workers.share_cores()
     given = (config.source, layout, dict(options), work, config.points, os.getpid())
     pool = concurrent.futures.ProcessPoolExecutor(
         jobs, multiprocessing.get_context("spawn"), _begin, given
@@ -304,15 +296,8 @@ _worker: list[_Worker] = []
 def _begin(
     path: Path, layout: str, options: dict[str, Any], work: Path, points: int, parent: int
 ) -> None:
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    workers.end_with(parent)
     _worker[:] = [_Worker(formats.open_source(path, layout, options), work, points)]
-
-
-def _end_with(parent: int) -> None:
-    """Ends this process when its parent is gone: killed, it cannot say so."""
-    while os.getppid() == parent:
-        time.sleep(0.2)
-    os._exit(1)
 
 
 def _convert_chunk(units: tuple[str, ...]) -> list[Record]:

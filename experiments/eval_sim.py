@@ -13,10 +13,12 @@ the object at hand and reports those that are done.
 """
 
 import collections
+import contextlib
 import dataclasses
+import functools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -28,8 +30,9 @@ from rich.progress import (
     TaskID,
 )
 
-from experiments import chain, commands, protocol
+from experiments import chain, commands, protocol, workers
 from experiments.protocol import Entry, Measured, Taken
+from experiments.workers import Done
 from realdex_jax.data import schema, store
 from realdex_jax.errors import ConfigError, RealdexError
 from realdex_jax.evaluation import report, results
@@ -39,7 +42,7 @@ from realdex_jax.models import generator as generators
 from realdex_jax.models import grasp_model
 from realdex_jax.models.grasp_model import GraspModel
 from realdex_jax.training import loop
-from sim import render
+from sim import native, render
 from sim.physics import Physics, StrictPhysics
 
 Stage = Literal["dataset", "raw", "refined", "filtered", "physics", "selected"]
@@ -101,6 +104,8 @@ class EvalSim:
     """Folder of report and results."""
     json: Path | None = None
     """File of the results instead of `out/results.json`."""
+    processes: int = 1
+    """Processes, each with one object at a time and 1.5 GB; 0 means one per core."""
 
     def protocol(self) -> Protocol:
         """The preset with the command line's changes."""
@@ -175,25 +180,36 @@ def evaluate(config: EvalSim, command: str, console: Console) -> Evaluation:
         notes.append("No stored grasps for these objects: no dataset row.")
         if not stages:
             raise ConfigError("no stored grasps for these objects, and no stage but dataset asked")
-    hand = load()
-    model = grasp_model.load_model(config.model) if set(stages) - {"dataset"} else None
-    run = _Chain(hand, model, stages, protocol_, Physics(), StrictPhysics(), config.camera)
+    run = _chain(config.model, tuple(stages), protocol_, config.camera)
+    hand, model = run.hand, run.model
 
+    if config.processes < 0:
+        raise ConfigError(f"--processes {config.processes}; 0 means one per core")
+    processes = min(config.processes or native.cores(), len(entries))
     seconds: dict[str, float] = collections.defaultdict(float)
     measured: list[Measured] = []
     failed: list[str] = []
     steps = protocol_.seeds * (len(stages) + (model is not None))
     with commands.progress(console) as bar, loop.stop_on_signals(bar.console.print) as stop:
         task = bar.add_task("", total=steps * len(entries))
-        for index, entry in enumerate(entries):
-            if stop.signal is not None:
-                notes.append(f"stopped by {stop.signal} after {index} of {len(entries)} objects")
-                break
-            try:
-                measured += _measure(run, entry, seconds, bar, task)
-            except RealdexError as error:
-                failed.append(f"{entry.shape.name}: {type(error).__name__}: {error}")
-            bar.update(task, completed=steps * (index + 1))
+        if processes == 1:
+            one = (_alone(run, entry, seconds, bar, task) for entry in entries)
+        else:
+            one = _apart(config, stages, entries, processes, seconds)
+        with contextlib.closing(one) as finished:
+            for index, done in enumerate(finished, 1):
+                if isinstance(done.error, RealdexError):
+                    failed.append(f"{done.name}: {type(done.error).__name__}: {done.error}")
+                else:
+                    measured += done.value()
+                bar.update(task, completed=steps * index)
+                if stop.signal is not None and index < len(entries):
+                    notes.append(
+                        f"stopped by {stop.signal} after {index} of {len(entries)} objects"
+                    )
+                    break
+    order = {entry.shape.name: i for i, entry in enumerate(entries)}
+    measured.sort(key=lambda m: order[m.taken.entry.shape.name])
     if not measured and failed:
         raise RealdexError(f"no object is left of {len(entries)}; first: {failed[0]}")
     notes += [f"left out: {reason}" for reason in failed]
@@ -218,6 +234,53 @@ def evaluate(config: EvalSim, command: str, console: Console) -> Evaluation:
         notes,
     )
     return Evaluation(found, measured, pictures, dict(seconds))
+
+
+def _alone(
+    run: _Chain, entry: Entry, seconds: dict[str, float], bar: Progress, task: TaskID
+) -> Done[list[Measured]]:
+    """One object in this process."""
+    try:
+        return Done(entry.shape.name, _measure(run, entry, seconds, bar, task))
+    except RealdexError as error:
+        return Done(entry.shape.name, None, error)
+
+
+def _apart(
+    config: EvalSim,
+    stages: Sequence[str],
+    entries: Sequence[Entry],
+    processes: int,
+    seconds: dict[str, float],
+) -> Generator[Done[list[Measured]], None, None]:
+    """All objects in other processes, in the order in which they are done; adds to `seconds`."""
+    workers.share_cores()
+    asked = (config.model, tuple(stages), config.protocol(), config.camera)
+    jobs = {entry.shape.name: (asked, entry) for entry in entries}
+    for done in workers.each(jobs, _measure_apart, processes):
+        measured, spent = done.result or ([], {})
+        _add(seconds, spent)
+        yield Done(done.name, measured, done.error, done.deaths)
+
+
+def _measure_apart(
+    asked: tuple[str, tuple[str, ...], Protocol, chain.Camera], entry: Entry
+) -> tuple[list[Measured], dict[str, float]]:
+    run, seconds = _kept_chain(*asked), collections.defaultdict[str, float](float)
+    with Progress(disable=True) as bar:
+        return _measure(run, entry, seconds, bar, bar.add_task("")), dict(seconds)
+
+
+def _chain(
+    model: str, stages: tuple[str, ...], protocol_: Protocol, camera: chain.Camera
+) -> _Chain:
+    asked = set(stages) - {"dataset"}
+    loaded = grasp_model.load_model(model) if asked else None
+    return _Chain(load(), loaded, list(stages), protocol_, Physics(), StrictPhysics(), camera)
+
+
+_kept_chain = functools.cache(_chain)
+"""A process compiles once for all its objects."""
 
 
 def _measure(

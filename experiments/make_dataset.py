@@ -7,14 +7,14 @@
 
 One process per core, each with one object at a time; every batch is saved with its settings, so an
 interrupted run goes on where it stopped and gives the same grasps, and one with other settings is
-refused. On an accelerator use one process and a larger batch.
+refused. A process that is killed costs its batch at hand; another goes on with its object. On an
+accelerator use one process and a larger batch.
 """
 
-import concurrent.futures
+import contextlib
 import dataclasses
 import io
 import json
-import multiprocessing
 import os
 import shlex
 import sys
@@ -37,6 +37,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from experiments import workers
 from realdex_jax.data import folder, npz, schema, store
 from realdex_jax.data.object_files import Surface
 from realdex_jax.data.schema import GraspSet
@@ -175,15 +176,8 @@ def run(config: Settings, command: str, console: Console) -> dict[str, Any]:
         resume(parts, name, config)
     commit = commit_now()
     quota = {n: config.train if part_of[n] == "train" else config.test for n in names}
-    workers = config.processes or native.cores()
-    # Workers share the cores: one thread each, whatever they run, and no accelerator.
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "")
-        + " --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    )
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    if workers > 1:
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    count = config.processes or native.cores()
+    workers.share_cores(accelerator=count == 1)
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(parts / "compiled"))
     began = time.perf_counter()
     jobs = {n: (n, quota[n], config, parts) for n in names}
@@ -195,32 +189,26 @@ def run(config: Settings, command: str, console: Console) -> dict[str, Any]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    context = multiprocessing.get_context("spawn")
     with (
         Progress(*columns, console=console) as progress,
-        concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool,
+        contextlib.closing(workers.each(jobs, make_object, count)) as finished,
     ):
         task = progress.add_task("objects", total=len(jobs))
-        running = {pool.submit(make_object, *job): name for name, job in jobs.items()}
-        try:
-            for done in concurrent.futures.as_completed(running):
-                name = running[done]
-                results[name] = row = done.result()
-                console.print(
-                    f"{name}: {row['distinct']} distinct of {row['starts']} starts "
-                    f"({row['valid'] / max(row['starts'], 1):.2f} strictly valid)"
-                )
-                progress.advance(task)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # else all other objects would be made first
-            raise
+        for done in finished:
+            results[done.name] = row = done.value()
+            died = f", begun again {done.deaths} times" if done.deaths else ""
+            console.print(
+                f"{done.name}: {row['distinct']} distinct of {row['starts']} starts "
+                f"({row['valid'] / max(row['starts'], 1):.2f} strictly valid){died}"
+            )
+            progress.advance(task)
     recipe = {
         "command": command,
         "commit": commit,
         "settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items()},
         "synthesis": dataclasses.asdict(SynthesisConfig(batch=config.batch)),
         "physics": {"still": Physics().describe(), "strict": StrictPhysics().describe()},
-        "processes": workers,
+        "processes": count,
         "last_run_seconds": round(time.perf_counter() - began, 1),
         "objects": results,
     }

@@ -13,7 +13,6 @@ folder gets `config.json`, `checkpoints/`, `scalars.jsonl`, `tensorboard/` and `
 
 import dataclasses
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -41,6 +40,7 @@ from realdex_jax.models.motion_net import MotionNetConfig
 from realdex_jax.models.saga import SagaConfig
 from realdex_jax.training import (
     checkpoint,
+    devices,
     goal_objective,
     log,
     loop,
@@ -48,7 +48,8 @@ from realdex_jax.training import (
     saga_objective,
 )
 from realdex_jax.training import state as states
-from realdex_jax.training.loop import Hooks, Schedule, StopRequest
+from realdex_jax.training.devices import Cluster
+from realdex_jax.training.loop import Schedule, StopRequest
 from realdex_jax.training.state import Optimisation, TrainState
 
 ModelName = Literal[
@@ -126,6 +127,15 @@ class TrainMotion:
     """Peak learning rate instead of the preset's."""
     seed: int = 0
     """Seed of parameters, batches and noise."""
+    devices: int | None = None
+    """Devices of this process over which a batch is spread; all by default."""
+    coordinator: str | None = None
+    """For several processes: address (host:port) of the first, or auto under Slurm, Open MPI or on
+    TPUs. All get the same command, and share the run's folder."""
+    processes: int | None = None
+    """How many processes train together."""
+    process: int | None = None
+    """Which of them this is, from 0."""
 
     def recipe(self) -> Recipe:
         """The preset with the command line's changes.
@@ -139,13 +149,16 @@ class TrainMotion:
         return dataclasses.replace(base, optimisation=optimisation, seed=self.seed)
 
 
-def train(recipe: Recipe, data: MotionData, run: Path) -> MotionModel | None:
+def train(
+    recipe: Recipe, data: MotionData, run: Path, count: int | None = None
+) -> MotionModel | None:
     """Trains, or continues, a run.
 
     Args:
         recipe: What to train.
         data: The motions.
         run: The run's folder.
+        count: Devices of this process; all by default.
 
     Returns:
         The trained model, also written to `run/model.safetensors`; None if a signal stopped the
@@ -156,21 +169,24 @@ def train(recipe: Recipe, data: MotionData, run: Path) -> MotionModel | None:
             finite, or an aware model was asked for where no shapes are known.
     """
     with loop.stop_on_signals(print) as stop:
-        return _train(recipe, data, run, stop)
+        return _train(recipe, data, run, stop, count)
 
 
-def _train(recipe: Recipe, data: MotionData, run: Path, stop: StopRequest) -> MotionModel | None:
+def _train(
+    recipe: Recipe, data: MotionData, run: Path, stop: StopRequest, count: int | None = None
+) -> MotionModel | None:
     # ---- data
     motions = data.parts["train"]
-    grids = _grids(recipe, data)
+    spread = devices.spread(recipe.batch, count)
+    grids = spread.whole(_grids(recipe, data))
     print(f"{data.name}: {len(motions)} motions, {len(motions.phi)} frames")
 
     # ---- model and state
     hand = load("shadow")
     key_init, key_run = jax.random.split(jax.random.key(recipe.seed))
     params = motion_model.init(hand, recipe.model, key_init)
-    state = states.create(params, recipe.optimisation, key_run)
-    print(f"{weights_file.parameter_count(params):,} parameters on {jax.devices()[0]}")
+    state = spread.whole(states.create(params, recipe.optimisation, key_run))
+    print(f"{weights_file.parameter_count(params):,} parameters on {devices.told(spread)}")
 
     # ---- resume
     described = checkpoint.describe(dataclasses.asdict(recipe), data.digest)
@@ -190,36 +206,30 @@ def _train(recipe: Recipe, data: MotionData, run: Path, stop: StopRequest) -> Mo
     def names_of(batch: Windows | Clips) -> str:
         return ", ".join(sorted({motions.names[int(i)] for i in batch.target}))
 
-    with log.Log(run) as scalars, log.progress() as bar:
-        task = bar.add_task("training", total=steps, completed=int(state.step), rate="compiling")
+    def shown(rate: float) -> str:
+        return f"{rate:.1f} steps/s, {rate * recipe.batch:.0f} samples/s"
 
-        def write(step: int, values: Mapping[str, float]) -> None:
-            scalars.write(step, time.time(), values)
-
-        def save(step: int, saved: TrainState) -> None:
-            checkpoint.save(run, step, saved)
-
-        def advance(step: int, rate: float) -> None:
-            shown = f"{rate:.1f} steps/s, {rate * recipe.batch:.0f} samples/s"
-            bar.update(task, completed=step, rate=shown)
-
+    with log.hooks(run, steps, int(state.step), shown) as hooks:
         state, complete = loop.run(
             state,
-            update,
-            batch_at,
+            lambda state, batch: update(state, spread.batch(batch)),
+            lambda step: spread.mine(batch_at(step)),
             schedule,
-            Hooks(log=write, save=save, advance=advance),
+            hooks,
             stop=stop,
             names_of=names_of,
+            agree=devices.any_process,
         )
 
     # ---- result
     if not complete:
-        print(f"stopped by {stop.signal} at step {int(state.step)}; the same command continues")
+        by = stop.signal or "another process"
+        print(f"stopped by {by} at step {int(state.step)}; the same command continues")
         return None
-    model = MotionModel(config=recipe.model, params=state.params)
-    motion_model.save_model(run / "model.safetensors", model, described)
-    print(f"model written to {run / 'model.safetensors'}")
+    model = MotionModel(config=recipe.model, params=jax.device_get(state.params))
+    if devices.is_first():
+        motion_model.save_model(run / "model.safetensors", model, described)
+        print(f"model written to {run / 'model.safetensors'}")
     return model
 
 
@@ -292,8 +302,9 @@ def _batches(recipe: Recipe, motions: MotionSet) -> Callable[[int], Windows | Cl
 def main(args: Annotated[TrainMotion, tyro.conf.arg(name="")]) -> int:
     """Runs the command."""
     try:
+        devices.join(Cluster(args.coordinator, args.processes, args.process))
         data = motion_data.open_motions(args.data, tell=print)
-        done = train(args.recipe(), data, args.run)
+        done = train(args.recipe(), data, args.run, args.devices)
     except (RealdexError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

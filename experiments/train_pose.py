@@ -12,7 +12,6 @@ folder gets `config.json`, `checkpoints/`, `scalars.jsonl`, `tensorboard/` and `
 
 import dataclasses
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,10 +31,11 @@ from realdex_jax.models import weights as weights_file
 from realdex_jax.models.contact_net import ContactNetConfig
 from realdex_jax.models.cvae import CvaeConfig, Statistics
 from realdex_jax.models.grasp_model import GraspModel, NetworkConfig
-from realdex_jax.training import checkpoint, density_objective, log, loop, objective
+from realdex_jax.training import checkpoint, density_objective, devices, log, loop, objective
 from realdex_jax.training import state as states
 from realdex_jax.training.density_objective import DensityWeights
-from realdex_jax.training.loop import Hooks, Schedule, StopRequest
+from realdex_jax.training.devices import Cluster
+from realdex_jax.training.loop import Schedule, StopRequest
 from realdex_jax.training.objective import Perturbation, Weights
 from realdex_jax.training.state import Optimisation, TrainState
 from realdex_jax.training.update import Scalars
@@ -135,6 +135,15 @@ class TrainPose:
     strict: bool = False
     """Check every file first, and end at an object that cannot be read instead of training without
     it."""
+    devices: int | None = None
+    """Devices of this process over which a batch is spread; all by default."""
+    coordinator: str | None = None
+    """For several processes: address (host:port) of the first, or auto under Slurm, Open MPI or on
+    TPUs. All get the same command, and share the run's folder."""
+    processes: int | None = None
+    """How many processes train together."""
+    process: int | None = None
+    """Which of them this is, from 0."""
 
     def recipe(self) -> Recipe:
         """The preset with the command line's changes.
@@ -168,7 +177,9 @@ class TrainPose:
         )
 
 
-def train(recipe: Recipe, data: str, run: Path, strict: bool = False) -> GraspModel | None:
+def train(
+    recipe: Recipe, data: str, run: Path, strict: bool = False, count: int | None = None
+) -> GraspModel | None:
     """Trains, or continues, a run.
 
     Args:
@@ -177,6 +188,7 @@ def train(recipe: Recipe, data: str, run: Path, strict: bool = False) -> GraspMo
         run: The run's folder.
         strict: Check every file first, and end at an object that cannot be read. If not, the next
             one stands in for it, in every run alike.
+        count: Devices of this process; all by default.
 
     Returns:
         The trained model, also written to `run/model.safetensors`; None if a signal stopped the
@@ -188,11 +200,16 @@ def train(recipe: Recipe, data: str, run: Path, strict: bool = False) -> GraspMo
         DatasetError: No object can be used; or, if strict, one cannot.
     """
     with loop.stop_on_signals(print) as stop:  # from here on: a stop while compiling is a stop, too
-        return _train(recipe, data, run, strict, stop)
+        return _train(recipe, data, run, strict, stop, count)
 
 
 def _train(
-    recipe: Recipe, data: str, run: Path, strict: bool, stop: StopRequest
+    recipe: Recipe,
+    data: str,
+    run: Path,
+    strict: bool,
+    stop: StopRequest,
+    count: int | None = None,
 ) -> GraspModel | None:
     # ---- data
     dataset = store.open_dataset(data, recipe.scheme)
@@ -201,15 +218,18 @@ def _train(
         store.verify(dataset)
     stored = Stored(dataset, "train", strict=strict)
     source = functional_prior.preferred(hand, dataset, stored, recipe.functional)
-    batches = pipeline.batches(source, recipe.sampling, recipe.seed)
+    spread = devices.spread(recipe.sampling.objects, count)
+    # Each process makes its part of every batch: smaller batches, of which it takes its turn's.
+    part = dataclasses.replace(recipe.sampling, objects=spread.share)
+    batches = pipeline.batches(source, part, recipe.seed)
     statistics = Statistics(*pipeline.translation_statistics(source))
     print(f"{dataset.name} {dataset.version}: {len(source)} objects")
 
     # ---- model and state
     key_init, key_run = jax.random.split(jax.random.key(recipe.seed))
     params = grasp_model.init(recipe.network, key_init)
-    state = states.create(params, recipe.optimisation, key_run)
-    print(f"{weights_file.parameter_count(params):,} parameters on {jax.devices()[0]}")
+    state = spread.whole(states.create(params, recipe.optimisation, key_run))
+    print(f"{weights_file.parameter_count(params):,} parameters on {devices.told(spread)}")
 
     # ---- resume
     described = checkpoint.describe(dataclasses.asdict(recipe), dataset.digest)
@@ -228,38 +248,33 @@ def _train(
     def names_of(batch: Batch) -> str:
         return ", ".join(source[int(i)].name for i in batch.item)
 
-    with log.Log(run) as scalars, log.progress() as bar:
-        task = bar.add_task("training", total=steps, completed=int(state.step), rate="compiling")
+    def shown(rate: float) -> str:
+        per_second = rate * recipe.sampling.objects * recipe.sampling.grasps
+        return f"{rate:.1f} steps/s, {per_second:.0f} grasps/s"
 
-        def write(step: int, values: Mapping[str, float]) -> None:
-            scalars.write(step, time.time(), values)
-
-        def save(step: int, saved: TrainState) -> None:
-            checkpoint.save(run, step, saved)
-
-        def advance(step: int, rate: float) -> None:
-            per_second = rate * recipe.sampling.objects * recipe.sampling.grasps
-            bar.update(task, completed=step, rate=f"{rate:.1f} steps/s, {per_second:.0f} grasps/s")
-
+    with log.hooks(run, steps, int(state.step), shown) as hooks:
         state, complete = loop.run(
             state,
-            update,
-            lambda step: batches[step],
+            lambda state, batch: update(state, spread.batch(batch)),
+            lambda step: batches[step * jax.process_count() + jax.process_index()],
             schedule,
-            Hooks(log=write, save=save, advance=advance),
+            hooks,
             stop=stop,
             names_of=names_of,
+            agree=devices.any_process,
         )
 
     # ---- result
     if stored.skipped:
         print(f"{len(stored.skipped)} objects cannot be read, first: {_first(stored.skipped)}")
     if not complete:
-        print(f"stopped by {stop.signal} at step {int(state.step)}; the same command continues")
+        by = stop.signal or "another process"
+        print(f"stopped by {by} at step {int(state.step)}; the same command continues")
         return None
-    model = GraspModel(recipe.network, state.params, statistics)
-    grasp_model.save_model(run / "model.safetensors", model, described)
-    print(f"model written to {run / 'model.safetensors'}")
+    model = GraspModel(recipe.network, jax.device_get(state.params), statistics)
+    if devices.is_first():
+        grasp_model.save_model(run / "model.safetensors", model, described)
+        print(f"model written to {run / 'model.safetensors'}")
     return model
 
 
@@ -287,7 +302,8 @@ def _update(
 def main(args: Annotated[TrainPose, tyro.conf.arg(name="")]) -> int:
     """Runs the command."""
     try:
-        done = train(args.recipe(), args.data, args.run, args.strict)
+        devices.join(Cluster(args.coordinator, args.processes, args.process))
+        done = train(args.recipe(), args.data, args.run, args.strict, args.devices)
     except (RealdexError, OSError) as error:  # a full disk or a read-only folder, too
         print(f"error: {error}", file=sys.stderr)
         return 2

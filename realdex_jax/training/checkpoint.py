@@ -20,6 +20,8 @@ from jaxtyping import PyTree
 from realdex_jax.errors import CheckpointError, TrainingError
 from realdex_jax.evaluation import results
 from realdex_jax.models.weights import check_shapes, flat
+from realdex_jax.training import devices
+from realdex_jax.training import state as states
 
 _State = TypeVar("_State")
 _KEEP = 2
@@ -27,7 +29,9 @@ _FOLDER = "checkpoints"
 
 
 def save(run: str | Path, step: int, state: PyTree) -> Path:
-    """Saves a state under its step.
+    """Saves a state under its step, and returns when it is whole on the disk.
+
+    Processes that train together all call this; they share the folder.
 
     Args:
         run: The run's folder.
@@ -38,29 +42,51 @@ def save(run: str | Path, step: int, state: PyTree) -> Path:
         The checkpoint's folder.
 
     Raises:
-        CheckpointError: The disk is full or the folder cannot be written; older checkpoints are
-            whole.
+        CheckpointError: The disk is full, the folder cannot be written, or the state holds numbers
+            that are not finite; older checkpoints are whole.
     """
     folder = (Path(run) / _FOLDER).absolute()
     target = folder / f"{step:08d}"
     fresh = folder / f".{step:08d}.fresh"
+    bad = states.not_finite(state)
+    if bad:
+        raise CheckpointError(
+            f"step {step} is not saved under {folder}: {', '.join(bad[:3])} hold numbers that are "
+            f"not finite; older checkpoints are whole"
+        )
+    if target.is_dir():  # a step's state is the same whenever it is reached
+        return target
+    first = devices.is_first()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir()
+        if first:
+            folder.mkdir(parents=True, exist_ok=True)
+            _sweep(folder)
+            fresh.mkdir()
+        devices.wait_for_all(f"{fresh} is made")
         _save_tree(fresh / "state", state)
-        shapes = {k: [list(v.shape), str(v.dtype)] for k, v in flat(state).items()}
-        write_json(fresh / "shapes.json", {"step": step, "shapes": shapes})
-        shutil.rmtree(target, ignore_errors=True)
-        fresh.replace(target)
+        if first:
+            shapes = {k: [list(v.shape), str(v.dtype)] for k, v in flat(state).items()}
+            write_json(fresh / "shapes.json", {"step": step, "shapes": shapes})
+            fresh.replace(target)
+        devices.wait_for_all(f"{target} is whole")
     except (OSError, ValueError, RuntimeError) as error:
         shutil.rmtree(fresh, ignore_errors=True)
         raise CheckpointError(
             f"could not save step {step} under {folder}: {error}; older checkpoints are whole"
         ) from error
-    for old in _steps(folder)[:-_KEEP]:
-        shutil.rmtree(folder / f"{old:08d}", ignore_errors=True)
+    if first:
+        for old in _steps(folder)[:-_KEEP]:
+            gone = folder / f".{old:08d}.gone"
+            (folder / f"{old:08d}").replace(gone)  # at once, so that a kill leaves no half of it
+            shutil.rmtree(gone, ignore_errors=True)
     return target
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what saves that were killed left behind."""
+    for pattern in (".*.fresh", ".*.gone"):
+        for left in folder.glob(pattern):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def latest(run: str | Path) -> int | None:
@@ -74,7 +100,8 @@ def restore(run: str | Path, like: _State, step: int | None = None) -> _State:
 
     Args:
         run: The run's folder.
-        like: A state of the same structure, shapes and types; its values are not used.
+        like: A state of the same structure, shapes and types, on the devices that the saved one
+            shall lie on, however many it came from; its values are not used.
         step: Which checkpoint; the newest by default.
 
     Returns:
@@ -146,8 +173,9 @@ def claim(run: Path, described: dict[str, Any]) -> None:
         own = ("commit", "device", "versions")
         part = {"step": latest(run), **{key: fresh[key] for key in own}}
         fresh = {**old, "continued": [*parts, part]}
-    run.mkdir(parents=True, exist_ok=True)
-    write_json(path, fresh)
+    if devices.is_first():
+        run.mkdir(parents=True, exist_ok=True)
+        write_json(path, fresh)
 
 
 def _differences(old: Any, new: Any, name: str = "") -> list[str]:

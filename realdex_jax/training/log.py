@@ -1,10 +1,12 @@
 """Scalars to TensorBoard and JSON lines; progress with throughput and time left."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.progress import (
     BarColumn,
@@ -17,6 +19,12 @@ from rich.progress import (
 from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from realdex_jax.training import checkpoint, devices
+from realdex_jax.training.loop import Hooks
+
+FAILED = "not_finite.json"
+"""Written beside the checkpoints when a step is not finite: which, what, and of which batch."""
 
 
 class Log:
@@ -68,3 +76,35 @@ def progress() -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
+
+
+@contextlib.contextmanager
+def hooks(run: Path, steps: int, done: int, rate: Callable[[float], str]) -> Iterator[Hooks]:
+    """What a training does beside its steps: checkpoints, and in the first process logs and a bar.
+
+    Args:
+        run: The run's folder.
+        steps: Length of the run.
+        done: Where it starts.
+        rate: How steps per second are shown.
+    """
+
+    def save(step: int, state: Any) -> None:
+        checkpoint.save(run, step, state)
+
+    if not devices.is_first():
+        yield Hooks(save=save)
+        return
+    with Log(run) as scalars, progress() as bar:
+        task = bar.add_task("training", total=steps, completed=done, rate="compiling")
+
+        def write(step: int, values: Mapping[str, float]) -> None:
+            scalars.write(step, time.time(), values)
+
+        def advance(step: int, per_second: float) -> None:
+            bar.update(task, completed=step, rate=rate(per_second))
+
+        def failed(step: int, message: str) -> None:
+            checkpoint.write_json(run / FAILED, {"step": step, "message": message})
+
+        yield Hooks(log=write, save=save, advance=advance, failed=failed)

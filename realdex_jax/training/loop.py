@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from realdex_jax.errors import TrainingError
+from realdex_jax.errors import CheckpointError, TrainingError
 
 
 @runtime_checkable
@@ -48,6 +48,8 @@ class Hooks:
     save: Callable[[int, Any], None] = lambda _step, _state: None
     advance: Callable[[int, float], None] = lambda _step, _rate: None
     """Called with the step and steps per second, for a progress bar."""
+    failed: Callable[[int, str], None] = lambda _step, _message: None
+    """Told of a step that was not finite, before the last good state is saved."""
 
 
 @dataclasses.dataclass
@@ -92,6 +94,7 @@ def run(
     *,
     stop: StopRequest,
     names_of: Callable[[Any], str] = lambda _batch: "",
+    agree: Callable[[bool], bool] = bool,
 ) -> tuple[_State, bool]:
     """Makes steps until the schedule ends or a stop is requested.
 
@@ -106,13 +109,15 @@ def run(
         hooks: Log, save, progress.
         stop: Asked before every step.
         names_of: Describes a batch in an error.
+        agree: Whether any of the processes that train together was asked to stop, given whether
+            this one was: they must stop after the same step.
 
     Returns:
         The last state, and whether the schedule was completed.
 
     Raises:
-        TrainingError: A loss term or the gradient was not finite. The last good state was saved
-            first.
+        TrainingError: A loss term, the gradient or the update was not finite. The last good state
+            was saved first, unless it is not finite itself.
     """
     done = start = int(state.step)
     began = time.perf_counter()
@@ -121,23 +126,27 @@ def run(
 
     def settle() -> None:
         """Looks at the scalars of the step before."""
-        nonlocal pending, saved
+        nonlocal pending
         if pending is None:
             return
         at, batch, scalars = pending
         pending = None
         if bool(scalars["finite"] < 0.5):
             # The step that failed gave back the state it was given.
-            hooks.save(int(state.step), state)
-            saved = int(state.step)
-            raise TrainingError(_not_finite(at, scalars, names_of(batch), saved))
+            message = _not_finite(at, scalars, names_of(batch))
+            hooks.failed(at, message)
+            try:
+                hooks.save(int(state.step), state)
+            except CheckpointError as error:
+                raise TrainingError(f"{message}. {error}") from error
+            raise TrainingError(f"{message}. The state of step {int(state.step)} is saved")
         rate = (at - start) / max(time.perf_counter() - began, 1e-9)
         hooks.advance(at, rate)
         if at % schedule.log_every == 0 or at == schedule.steps:
             values = {k: float(v) for k, v in jax.device_get(dict(scalars)).items()}
             hooks.log(at, {**values, "steps_per_second": rate})
 
-    while done < schedule.steps and stop.signal is None:
+    while done < schedule.steps and not agree(stop.signal is not None):
         batch = batch_at(done)
         settle()
         state, scalars = step(state, batch)
@@ -153,12 +162,12 @@ def run(
     return state, done >= schedule.steps
 
 
-def _not_finite(step: int, scalars: Mapping[str, Array], batch: str, saved: int) -> str:
+def _not_finite(step: int, scalars: Mapping[str, Array], batch: str) -> str:
     values = {k: float(np.asarray(v)) for k, v in scalars.items() if k != "finite"}
     bad = [k for k, v in values.items() if not np.isfinite(v)]
     terms = [k for k in bad if k not in ("loss", "gradient")] or bad
     return (
-        f"step {step}: {', '.join(terms)} not finite{f' (batch: {batch})' if batch else ''}; "
-        f"stopped, the state of step {saved} is saved. "
+        f"step {step}: {', '.join(terms) or 'update'} not finite"
+        f"{f' (batch: {batch})' if batch else ''}; stopped. "
         f"Values: {', '.join(f'{k} {v:.4g}' for k, v in values.items())}"
     )

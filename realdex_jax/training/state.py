@@ -10,6 +10,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from realdex_jax import pytree
 from realdex_jax.errors import TrainingError
+from realdex_jax.models.weights import flat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,3 +99,15 @@ def keep_finite(new: TrainState, old: TrainState, finite: Array) -> TrainState:
     fields = ("step", "params", "optimiser")
     chosen = {f: jax.tree.map(choose, getattr(new, f), getattr(old, f)) for f in fields}
     return TrainState(**chosen, key=old.key)
+
+
+def not_finite(state: PyTree) -> list[str]:
+    """Names of the arrays of a state that hold numbers that are not finite."""
+    floats = {k: v for k, v in flat(state).items() if jnp.issubdtype(v.dtype, jnp.inexact)}
+    good = jax.device_get(_all_finite(floats))
+    return [name for name, fine in good.items() if not fine]
+
+
+@jax.jit
+def _all_finite(arrays: dict[str, Array]) -> dict[str, Array]:
+    return jax.tree.map(lambda x: jnp.isfinite(x).all(), arrays)

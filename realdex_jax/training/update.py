@@ -32,8 +32,8 @@ def make_step(
 
     Returns:
         A function from state and batch to the next state and its scalars: "loss", "gradient"
-        (norm), "finite" (0 or 1) and the terms. If loss or gradient is not finite, the state comes
-        back unchanged.
+        (norm), "finite" (0 or 1) and the terms. If loss, gradient or update is not finite, the
+        state comes back unchanged.
     """
     update = transformation(optimisation)
 
@@ -42,8 +42,8 @@ def make_step(
             state.params, batch, step_key(state), state.step
         )
         norm = optax.tree.norm(gradient)
-        finite = jnp.isfinite(value) & jnp.isfinite(norm)
         updates, optimiser = update.update(gradient, state.optimiser, state.params)
+        finite = jnp.isfinite(value) & jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(updates))
         params = optax.apply_updates(state.params, updates)
         new = TrainState(step=state.step + 1, params=params, optimiser=optimiser, key=state.key)
         scalars = {"loss": value, "gradient": norm, "finite": finite.astype(jnp.float32), **terms}
