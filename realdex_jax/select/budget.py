@@ -3,8 +3,8 @@
 Before a request is sent, its worst case is reserved: every byte of text counts as a token, every
 picture as the most tokens a picture of its size can have, and the reply as the most tokens it may
 have. A request whose worst case does not fit under the cap is not sent. Afterwards it is settled,
-never above the reservation. So what was sent costs, by that count, at most the cap. With a ledger, a
-file, that holds for all runs that name it: what was reserved when a process died counts as spent.
+never above the reservation. So what was sent costs, by that count, at most the cap. With a ledger,
+a file, that holds for all runs that name it: what was reserved when a process died counts as spent.
 """
 
 import dataclasses
