@@ -11,6 +11,7 @@ import os
 import re
 import time
 import urllib.parse
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -214,7 +215,8 @@ class Client:
         written = [part.text or "" for part in (content.parts if content else None) or []]
         thoughts = [part.thought for part in (content.parts if content else None) or []]
         text = "".join(w for w, thought in zip(written, thoughts, strict=True) if not thought)
-        finish = str(candidate.finish_reason.name) if candidate and candidate.finish_reason else ""
+        stopped = candidate.finish_reason if candidate else None
+        finish = self._clean(str(stopped.name)) if stopped else ""  # any word a server gives
         tokens = self._config.max_output_tokens
         if self._config.thinking_budget == 0:
             tokens = min(tokens, sum(len(w.encode(errors="replace")) for w in written))
@@ -283,8 +285,13 @@ def _made(config: GeminiConfig) -> "tuple[genai.Client, Callable[[str], str]] | 
     if name is None:
         return f"asking Gemini needs a key in the environment variable {' or '.join(KEYS)}"
     key = held[name]
-    if not re.fullmatch(r"[!-~]{8,}", key):
-        return f"{name} holds no key: it is one word of at least 8 ASCII characters"
+    if not re.fullmatch(r"[!#-\[\]-~]{8,}", key):  # what JSON writes in another way is none
+        return (
+            f"{name} holds no key: it is one word of at least 8 ASCII characters, without "
+            "quotation mark or backslash"
+        )
+    # The library would print every word of a reply that it does not know, such as the key.
+    warnings.filterwarnings("ignore", r"(?s).* is not a valid ", module=r"google\.genai")
     try:
         client = genai.Client(
             api_key=key,

@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 import tracemalloc
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -663,7 +664,7 @@ def told(gemini, pretty):
     return texts
 
 
-def test_the_key_is_nowhere(key, tmp_path, caplog, capfd):
+def test_the_key_is_nowhere(key, tmp_path, caplog, capfd, monkeypatch):
     """Every fault, and servers that repeat the key; all logs, errors and files are read."""
     caplog.set_level(logging.DEBUG)
 
@@ -692,9 +693,19 @@ def test_the_key_is_nowhere(key, tmp_path, caplog, capfd):
         "marked error": fake.status(500, f"bad key {marked}"),
         "wide error": fake.status(400, f"{'x' * 180} {wide}"),
         "key as finish reason": fake.say(fake.scores, finish=key),
+        "key as finish reason of nothing": fake.say("", finish=key),
+        "marked finish reason": fake.say("", finish=marked),
+        "key as finish reason of a wrong score": fake.say(
+            lambda asked: fake.scores(asked, overall=9), finish=key
+        ),
+        "key as block reason": fake.raw({"promptFeedback": {"blockReason": key}}),
     }
     faults = {**FAULTS, **FINAL, **USELESS, **disguises, "repeat": repeat, "echo": fake.say(echo)}
-    texts = []
+    texts: list[str] = []
+    warnings.simplefilter("always")  # shown, as for a user; pytest undoes it
+    monkeypatch.setattr(
+        warnings, "showwarning", lambda message, *_, **__: texts.append(str(message))
+    )
     for number, fault in enumerate(faults.values()):
         kept = Transcript(tmp_path / "results" / f"{number}.jsonl")
         with (
@@ -732,10 +743,11 @@ def test_no_key_is_said_before_anything_is_sent(key, monkeypatch):
         monkeypatch.delenv("GEMINI_API_KEY")
         with pytest.raises(GeminiError, match="GEMINI_API_KEY or GOOGLE_API_KEY"):
             scorer(server)
-        monkeypatch.setenv("GOOGLE_API_KEY", bad := "two words-secret")
-        with pytest.raises(GeminiError, match="GOOGLE_API_KEY holds no key") as caught:
-            scorer(server)
-        assert bad not in str(caught.value)
+        for bad in ("two words-secret", 'quoted"secret', "slashed\\secret"):
+            monkeypatch.setenv("GOOGLE_API_KEY", bad)
+            with pytest.raises(GeminiError, match="GOOGLE_API_KEY holds no key") as caught:
+                scorer(server)
+            assert bad not in str(caught.value)
 
 
 def test_a_missing_package_names_the_extra(key, monkeypatch):
