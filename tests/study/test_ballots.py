@@ -320,11 +320,18 @@ def test_one_wrong_vote_does_not_take_others_along(opened: Ballots) -> None:
         db.execute("INSERT INTO answers VALUES (?, 2, 0, '[1, 2, 3]', 'now')", (number,))
         return "done"
 
-    jobs = [ballots._Job(wrong), ballots._Job(right)]
+    def twice(db: sqlite3.Connection) -> None:
+        db.execute("INSERT INTO answers VALUES (?, 3, 0, '[1, 2, 3]', 'now')", (number,))
+        db.execute("INSERT INTO answers VALUES (?, 0, 0, '[1, 2, 3]', 'now')", (number,))
+
+    jobs = [ballots._Job(wrong), ballots._Job(twice), ballots._Job(right)]
     ballots._commit(opened._writer, jobs)
     assert isinstance(jobs[0].error, ConflictError)
-    assert (jobs[1].error, jobs[1].result) == (None, "done")
+    assert isinstance(jobs[1].error, StudyError)
+    assert "could not be stored: UNIQUE" in str(jobs[1].error)
+    assert (jobs[2].error, jobs[2].result) == (None, "done")
     assert sorted(opened.answers(number)) == [0, 2]
+    assert opened.answers(number)[0].points == (3, 2, 1)
 
 
 @pytest.mark.parametrize(
