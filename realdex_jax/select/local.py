@@ -154,9 +154,10 @@ class LocalScorer:
                 f"{', '.join(_LINES)}"
             )
         mean = sum(weights[name] * answers[name] for name in answers) / total
+        unheard = " The wish does not count in this score." if task.requirement.strip() else ""
         return Score(
             value=LOWEST + (HIGHEST - LOWEST) * mean,
-            explanation=_sentence(subject.features, self.weights),
+            explanation=_sentence(subject.features, self.weights) + unheard,
             by=self.name,
             aspects={k: LOWEST + (HIGHEST - LOWEST) * v for k, v in answers.items()},
         )

@@ -75,6 +75,14 @@ def test_the_explanation_names_what_decided() -> None:
     assert text.endswith(".")
 
 
+def test_a_wish_changes_nothing_and_the_sentence_says_so() -> None:
+    subjects = [Subject("a", features=GOOD)]
+    (plain,) = local.LocalScorer().score(Task("mug"), subjects)
+    (wished,) = local.LocalScorer().score(Task("mug", "hand it over"), subjects)
+    assert wished.value == plain.value
+    assert wished.explanation == f"{plain.explanation} The wish does not count in this score."
+
+
 def test_no_explanation_blames_a_feature_that_is_good() -> None:
     """A steady grasp beside the handle is not unsteady; five fingers too deep are not too few."""
     text = one({**GOOD, features.HOLD: 0.0}).explanation
