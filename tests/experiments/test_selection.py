@@ -15,8 +15,8 @@ from realdex_jax.models import grasp_model
 from realdex_jax.select import features
 from realdex_jax.select.local import LocalScorer
 from realdex_jax.select.scorer import Score, Task
-from sim import objects
-from sim.physics import Physics
+from sim import objects, robustness
+from sim.physics import Physics, StrictPhysics
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +157,25 @@ def test_the_chain_hands_out_what_the_scorer_likes_of_what_holds(
     assert seconds["selection"] > 0
     assert taken.ms_per_grasp is not None
     assert taken.ms_per_grasp > 1e3 * 0.4 / 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bathroom_cleaner", "penguin_toy"])
+def test_the_local_choice_has_more_of_the_part_and_holds_no_less(
+    hand: HandModel, name: str
+) -> None:
+    """Against the whole pool, which is what a random choice brings; no scorer saw the robust test.
+
+    Three in ten of the stored grasps have these objects by their part, so there is room.
+    """
+    grasps = store.open_dataset("realdex-sim").grasps(name)
+    pool = selection.pool(hand, objects.make(name), grasps)
+    by_part = selection.by_part(pool.features)
+    assert by_part is not None
+    assert len(pool) > 50
+    assert by_part.mean() < 0.8
+    assert by_part.sum() >= 10
+    best = list(selection.choose(LocalScorer(), Task(name), pool, 10).best)
+    assert by_part[best].mean() >= by_part.mean() + 0.2
+    robust = robustness.robustness(hand, pool.shape, pool.grasps, StrictPhysics()).success
+    assert robust[best].mean() >= robust.mean()
