@@ -6,6 +6,7 @@ every text that comes back, since a server may repeat it. Redirects are not foll
 """
 
 import dataclasses
+import logging
 import math
 import os
 import re
@@ -37,6 +38,8 @@ _USELESS = (401, 403, 404)
 """Statuses after which no other request will fare better."""
 _BLOCKED = ("SAFETY", "PROHIBITED_CONTENT", "RECITATION", "BLOCKLIST", "SPII", "IMAGE_SAFETY")
 """Finish reasons of a reply that was held back: the same request meets the same end."""
+_LOGS = ("httpx2", "httpcore2.connection", "httpcore2.http11", "httpcore2.proxy")
+"""Where the transport logs what comes back."""
 _GOOGLES = ("code", "message", "status")
 """Fields of the errors of Google's own servers."""
 
@@ -137,10 +140,19 @@ class Client:
         if isinstance(made, str):  # raised here, where no variable holds the key
             raise GeminiError(made)
         self._client, self._hide = made
+        for name in _LOGS:
+            logging.getLogger(name).addFilter(self._keyless)
 
     def close(self) -> None:
         """Closes the connections; requests under way fail."""
         self._client.close()
+        for name in _LOGS:
+            logging.getLogger(name).removeFilter(self._keyless)
+
+    def _keyless(self, record: logging.LogRecord) -> bool:
+        """Takes the key out of a line of a log: a server may send it back in a header."""
+        record.msg, record.args = self._hide(record.getMessage()), ()
+        return True
 
     def sent(self, task: Task, pictures: Mapping[int, bytes]) -> int:
         """The most tokens that asking about these pictures can count as; a token has a byte."""

@@ -698,6 +698,7 @@ def test_the_key_is_nowhere(key, tmp_path, caplog, capfd, monkeypatch):
         "key as finish reason of a wrong score": fake.say(
             lambda asked: fake.scores(asked, overall=9), finish=key
         ),
+        "key in a header": fake.raw(b"{}", headers={"X-Echo": key}),
         "key as block reason": fake.raw({"promptFeedback": {"blockReason": key}}),
     }
     faults = {**FAULTS, **FINAL, **USELESS, **disguises, "repeat": repeat, "echo": fake.say(echo)}
