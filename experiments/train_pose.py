@@ -219,9 +219,7 @@ def _train(
     stored = Stored(dataset, "train", strict=strict)
     source = functional_prior.preferred(hand, dataset, stored, recipe.functional)
     spread = devices.spread(recipe.sampling.objects, count)
-    # Each process makes its part of every batch: smaller batches, of which it takes its turn's.
-    part = dataclasses.replace(recipe.sampling, objects=spread.share)
-    batches = pipeline.batches(source, part, recipe.seed)
+    batches = pipeline.batches(source, recipe.sampling, recipe.seed)
     statistics = Statistics(*pipeline.translation_statistics(source))
     print(f"{dataset.name} {dataset.version}: {len(source)} objects")
 
@@ -256,7 +254,7 @@ def _train(
         state, complete = loop.run(
             state,
             lambda state, batch: update(state, spread.batch(batch)),
-            lambda step: batches[step * jax.process_count() + jax.process_index()],
+            lambda step: spread.mine(batches[step]),
             schedule,
             hooks,
             stop=stop,

@@ -60,8 +60,7 @@ def begun(width: int = 32) -> states.TrainState:
 def continued(run: Path, steps: int, every: int = 3, at=lambda _step: None, stop=None):
     """Trains from where a run stands; returns its state, the losses and the items drawn by step."""
     spread = devices.spread(ROWS)
-    part = dataclasses.replace(SAMPLING, objects=spread.share)
-    batches = pipeline.batches(source(), part, 0)
+    batches = pipeline.batches(source(), SAMPLING, 0)
     state = spread.whole(begun())
     if checkpoint.latest(run) is not None:
         state = checkpoint.restore(run, state)
@@ -71,7 +70,7 @@ def continued(run: Path, steps: int, every: int = 3, at=lambda _step: None, stop
 
     def batch_at(step):
         at(step)
-        batch = batches[step * jax.process_count() + jax.process_index()]
+        batch = spread.mine(batches[step])
         drawn[step] = batch.item.tolist()
         return batch
 
