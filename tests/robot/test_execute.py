@@ -47,9 +47,10 @@ def test_a_mug_a_bottle_and_a_box_are_lifted(
                 lifted[one["object"]] = out / f"{one['object']}_{seed}"
             else:
                 # The watchdog of 50 ms is right to stop where this machine has other work to do,
-                # and a robot whose time stood still meanwhile may let go. Then it is tried again.
-                assert one["ending"] in ("fault", "not lifted"), one
-                assert bool(one["reason"]) == (one["ending"] == "fault")
+                # and a robot whose time stood still meanwhile may let go. Of few grasps none may
+                # have a plan. Then it is tried again, by another seed.
+                assert one["ending"] in ("fault", "not lifted", "no plan passes"), one
+                assert bool(one["reason"]) == (one["ending"] != "not lifted")
     assert lifted.keys() == set(names)
     for folder in lifted.values():
         events = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
