@@ -187,6 +187,8 @@ class Client:
             return Outcome("", "", fault, again, useless, self._wait(error), cost=cost)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             return Outcome(fault=f"no connection: {self._clean(str(error))}", cost=0.0)
+        except httpx2.TimeoutException:  # in the words of the caller, whose clock may be the first
+            return Outcome(fault=f"no reply within {timeout:.3g} s")
         except Exception as error:
             return Outcome(fault=f"{type(error).__name__}: {self._clean(str(error))}")
 
