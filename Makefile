@@ -13,7 +13,7 @@ STAMP := .venv/.installed
 BENCH_STAMP := .venv/.installed-bench
 # By files, so that one process makes what a file's tests share. A worker that dies is not replaced:
 # pytest-xdist 3.8 may wait forever after it did.
-SIDE_BY_SIDE = -n $(JOBS) --dist loadfile --max-worker-restart 0
+SIDE_BY_SIDE = -n $(JOBS) --dist loadfile --max-worker-restart 0 --durations 30
 JOBS ?= auto
 
 .PHONY: demo test test-slow test-long check format bench data setup clean

@@ -51,8 +51,8 @@ def config(server, **changes):
         cap=100.0,
         batch=3,
         attempts=3,
-        deadline=DEADLINE,
-        timeout=0.25,
+        deadline=20.0,
+        timeout=2.0,
         per_minute=10**6,
         first_pause=0.01,
         longest_pause=0.02,
@@ -130,9 +130,7 @@ USELESS = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_passing_fault_costs_one_attempt(name, key, caplog):
     with FakeGemini(FAULTS[name]) as server, scorer(server) as gemini:
-        start = time.monotonic()
         found = gemini.score(TASK, subjects(3))
-    assert time.monotonic() - start < DEADLINE + SLACK
     assert [s.value for s in found] == [fake.value(png(i)) for i in range(3)]
     assert {s.by for s in found} == {"gemini-test"}
     # After a reply that was cut off two are asked about, then the third.
@@ -146,7 +144,10 @@ def test_a_passing_fault_costs_one_attempt(name, key, caplog):
 @pytest.mark.parametrize("name", [*FAULTS, *FINAL, *USELESS])
 def test_a_lasting_fault_ends_in_the_stand_in(name, key, caplog):
     fault = (FAULTS | FINAL | USELESS)[name]
-    with FakeGemini(otherwise=fault) as server, scorer(server) as gemini:
+    with (
+        FakeGemini(otherwise=fault) as server,
+        scorer(server, deadline=DEADLINE, timeout=0.25) as gemini,
+    ):
         start = time.monotonic()
         found = gemini.score(TASK, subjects(5))
     assert time.monotonic() - start < DEADLINE + SLACK

@@ -49,8 +49,8 @@ def test_no_minute_has_more_requests_than_allowed():
 def test_work_is_left_behind_when_late():
     start = time.monotonic()
     with pytest.raises(timing.Late):
-        timing.within(0.05, lambda: time.sleep(0.5))
-    assert time.monotonic() - start < 0.4
+        timing.within(0.05, lambda: time.sleep(5.0))
+    assert time.monotonic() - start < 4.0
     assert timing.within(5.0, lambda: 7) == 7
 
 
