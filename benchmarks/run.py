@@ -20,6 +20,7 @@ from rich.table import Table
 from benchmarks import (
     distances,
     kinematics,
+    memory,
     network,
     physics,
     pictures,
@@ -140,6 +141,18 @@ def _refinement(console: Console, bench: "Bench", cores: int) -> Numbers:
     return {"whole": _plain(whole), "refinement": plain}
 
 
+def _memory(console: Console, bench: "Bench", cores: int) -> Numbers:
+    del bench
+    peaks = memory.measure()
+    for peak in peaks:
+        console.print(
+            f"{peak.name} of {peak.grasps:,} grasps of one object, {cores} cores: "
+            f"{peak.peak_bytes / 2**30:.2f} GiB (at most {memory.TARGET_BYTES / 2**30:.0f}), "
+            f"{peak.seconds:.0f} s"
+        )
+    return {"memory": [dataclasses.asdict(peak) for peak in peaks]}
+
+
 BENCHMARKS: Mapping[str, Callable[[Console, "Bench", int], Numbers]] = {
     "kinematics": _kinematics,
     "distances": _distances,
@@ -150,6 +163,7 @@ BENCHMARKS: Mapping[str, Callable[[Console, "Bench", int], Numbers]] = {
     "pictures": _pictures,
     "store": _store,
     "refinement": _refinement,
+    "memory": _memory,
 }
 """Each prints what it measures and returns it for the file; in the order in which they run."""
 

@@ -39,6 +39,8 @@ SURFACE_POINTS = 4096
 """Points of the cloud that the surface is built from; more are thinned out."""
 _PAD = 32
 """Counts are padded to a multiple of this, so that few sizes are ever compiled."""
+AT_ONCE = 1024
+"""Most grasps made together; more are made in turns, so that memory has a bound."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,8 +157,42 @@ def generate(
     hand = hand or load.load("shadow")
     if count < 1:
         raise ConfigError(f"count={count} grasps asked; at least one is needed")
-    padded = -(-count // _PAD) * _PAD
     key_cloud, key_latent = jax.random.split(key)
+    start = time.perf_counter()
+    target, points, centre = jax.block_until_ready(
+        prepare(cloud, normals, model, config, key_cloud, view)
+    )
+    surface_seconds = time.perf_counter() - start
+    turns = -(-count // AT_ONCE)
+    size = AT_ONCE if turns > 1 else -(-count // _PAD) * _PAD
+    keys = jax.random.split(key_latent, turns) if turns > 1 else [key_latent]
+    made = [_turn(hand, model, config, target, points, key, size) for key in keys]
+    raw, refined = (
+        schema.take(schema.concatenate(sets), slice(count))
+        for sets in ([turn[0] for turn in made], [turn[1] for turn in made])
+    )
+    for grasps in (raw, refined):
+        np.asarray(grasps.phi)[:, 22:25] += centre
+    spent = [surface_seconds, *np.sum([turn[2] for turn in made], axis=0).tolist()]
+    return Candidates(
+        raw=raw,
+        refined=refined,
+        order=np.argsort(refined.columns["score"], kind="stable"),
+        passed=refined.columns["passed"],
+        seconds=dict(zip(("surface", "sample", "refine", "judge"), spent, strict=True)),
+    )
+
+
+def _turn(
+    hand: HandModel,
+    model: GraspModel,
+    config: GenerateConfig,
+    target: Target,
+    points: Float[Array, "n 3"],
+    key: PRNGKeyArray,
+    count: int,
+) -> tuple[GraspSet, GraspSet, Float[np.ndarray, " 3"]]:
+    """Raw and refined grasps in the cloud's centred frame, and the seconds of the three stages."""
     clock = [time.perf_counter()]
 
     def done(made: _T) -> _T:
@@ -164,37 +200,16 @@ def generate(
         clock.append(time.perf_counter())
         return made
 
-    target, points, centre = done(prepare(cloud, normals, model, config, key_cloud, view))
-    raw, predicted = done(
-        sample(
-            hand, model, points, target.points, key_latent, padded * config.refine.choices, config
-        )
-    )
+    samples = count * config.refine.choices
+    raw, predicted = done(sample(hand, model, points, target.points, key, samples, config))
     refined = done(refine(hand, target, raw, predicted, config.refine))
     q_pre, q_squeeze = closing(hand, refined)
     judged = done(judge(hand, target, refined, config.filter))
-    parts = ("surface", "sample", "refine", "judge")
-
-    def back(phi: Array) -> np.ndarray:
-        out = np.array(phi[:count])
-        out[:, 22:25] += centre
-        return out
-
-    q_raw = np.asarray(raw[:count, :22])
-    columns = {
-        f.name: np.asarray(getattr(judged, f.name))[:count] for f in dataclasses.fields(judged)
-    }
-    return Candidates(
-        raw=GraspSet(phi=back(raw), q_pregrasp=q_raw, q_squeeze=q_raw),
-        refined=GraspSet(
-            phi=back(refined.phi),
-            q_pregrasp=np.asarray(q_pre)[:count],
-            q_squeeze=np.asarray(q_squeeze)[:count],
-            columns=columns,
-        ),
-        order=np.argsort(columns["score"], kind="stable"),
-        passed=columns["passed"],
-        seconds=dict(zip(parts, np.diff(clock).tolist(), strict=True)),
+    columns = {f.name: np.asarray(getattr(judged, f.name)) for f in dataclasses.fields(judged)}
+    return (
+        GraspSet(phi=raw[:count], q_pregrasp=raw[:count, :22], q_squeeze=raw[:count, :22]),
+        GraspSet(phi=refined.phi, q_pregrasp=q_pre, q_squeeze=q_squeeze, columns=columns),
+        np.diff(clock),
     )
 
 

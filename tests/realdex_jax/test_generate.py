@@ -51,7 +51,7 @@ def can(n: int) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_a_cloud_of_any_count_gives_ranked_grasps(model):
+def test_a_cloud_of_any_count_gives_ranked_grasps(model, monkeypatch):
     offset = np.array([0.4, -0.2, 0.9])
     cloud = can(3000) + offset
     out = generation.generate(model, cloud, 10, jax.random.key(1), CONFIG)
@@ -100,6 +100,15 @@ def test_a_cloud_of_any_count_gives_ranked_grasps(model):
     )
     assert len(few.refined) == 5
     schema.validate(few.refined)
+    # More than are made at once come in turns, no two alike and all where the cloud is.
+    monkeypatch.setattr(generation, "AT_ONCE", 32)
+    many = generation.generate(model, cloud, 40, jax.random.key(3), CONFIG)
+    schema.validate(many.refined)
+    for made in (many.raw, many.refined):
+        assert len(np.unique(np.asarray(made.phi), axis=0)) == 40
+        assert np.linalg.norm(np.asarray(made.phi)[:, 22:25] - offset, axis=1).max() < 0.3
+    assert sorted(many.order.tolist()) == list(range(40))
+    assert len(many.passed) == 40
 
 
 @pytest.mark.parametrize(
