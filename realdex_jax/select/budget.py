@@ -7,12 +7,14 @@ never above the reservation. So what was sent costs, by that count, at most the 
 a file, that holds for all runs that name it: what was reserved when a process died counts as spent.
 """
 
+import contextlib
 import dataclasses
 import fcntl
 import math
 import os
 import struct
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -74,7 +76,7 @@ class Budget:
 
         Args:
             cap: Most that may be spent, in the currency of the prices.
-            ledger: A file that outlives the process; one process at a time should use it.
+            ledger: A file that outlives the process, and that others may use at the same time.
 
         Raises:
             BudgetError: The cap is no amount, or the ledger cannot be read or is none.
@@ -113,13 +115,13 @@ class Budget:
         amount = math.ceil(worst * PICO)
         with self._lock:
             left = self._cap - self._spent - self._reserved
+            if amount <= left and self._ledger is not None:
+                left = self._ledger.reserve(amount, self._cap)
             if amount > left:
                 raise BudgetError(
                     f"the next request may cost {worst:.4g}, and {left / PICO:.4g} is left of the "
                     f"cap {self.cap:.4g}"
                 )
-            if self._ledger is not None:
-                self._ledger.add(amount)
             self._reserved += amount
         return Reservation(self, amount)
 
@@ -145,10 +147,9 @@ class Ledger:
             BudgetError: It cannot be read, or a line is no number.
         """
         try:
-            text = self._path.read_text() if self._path.exists() else ""
-            return sum(int(line) for line in text.split("\n")[:-1] if line)
-        except (OSError, ValueError) as error:
-            raise BudgetError(f"{self._path} is no ledger of what was spent: {error}") from None
+            return self._sum(self._path.read_bytes() if self._path.exists() else b"")
+        except OSError as error:
+            raise BudgetError(f"cannot read what was spent from {self._path}: {error}") from None
 
     def add(self, amount: int) -> None:
         """Adds an amount; it is on the disk when this returns.
@@ -156,14 +157,43 @@ class Ledger:
         Raises:
             BudgetError: It cannot be written.
         """
+        with self._locked() as descriptor:
+            self._write(descriptor, amount)
+
+    def reserve(self, amount: int, cap: int) -> int:
+        """Adds an amount if the sum stays within the cap, whoever else adds.
+
+        Returns:
+            What was left of the cap before; if less than the amount, nothing was added.
+
+        Raises:
+            BudgetError: It cannot be read or written.
+        """
+        with self._locked() as descriptor:
+            left = cap - self._sum(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
+            if amount <= left:
+                self._write(descriptor, amount)
+        return left
+
+    def _sum(self, text: bytes) -> int:
+        try:
+            return sum(int(line) for line in text.split(b"\n")[:-1] if line)
+        except ValueError as error:
+            raise BudgetError(f"{self._path} is no ledger of what was spent: {error}") from None
+
+    def _write(self, descriptor: int, amount: int) -> None:
+        os.write(descriptor, f"\n{amount}\n".encode())  # ends what was left unfinished
+        os.fsync(descriptor)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[int]:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             descriptor = os.open(self._path, flags, 0o644)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                os.write(descriptor, f"\n{amount}\n".encode())  # ends what was left unfinished
-                os.fsync(descriptor)
+                yield descriptor
             finally:
                 os.close(descriptor)
         except OSError as error:

@@ -151,6 +151,18 @@ def test_a_ledger_holds_the_cap_over_all_runs(tmp_path):
         Budget(0.1, path).reserve(1e-9)
 
 
+def test_runs_at_the_same_time_share_a_ledger(tmp_path):
+    one, two = (Budget(1.0, tmp_path / "spent.txt") for _ in range(2))
+    held = one.reserve(0.6)
+    with pytest.raises(BudgetError, match=r"0\.4 is left"):
+        two.reserve(0.5)
+    held.settle(0.1)
+    two.reserve(0.5).settle(0.5)
+    with pytest.raises(BudgetError, match=r"0\.4 is left"):
+        one.reserve(0.45)
+    assert Budget(1.0, tmp_path / "spent.txt").spent == pytest.approx(0.6)
+
+
 def test_a_file_that_is_no_ledger_is_refused(tmp_path):
     (tmp_path / "spent.txt").write_text("twelve\n")
     with pytest.raises(BudgetError, match=r"spent\.txt is no ledger"):
