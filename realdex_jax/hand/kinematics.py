@@ -7,7 +7,6 @@ bench`).
 
 import jax
 import jax.numpy as jnp
-import jaxlie
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -17,7 +16,7 @@ from realdex_jax.hand.load import HandModel
 
 @pytree.dataclass
 class Links:
-    """Poses of all links in one frame: the palm's, or the object's after `place`."""
+    """Poses of all links in one frame."""
 
     R: Float[Array, "*b l 3 3"]
     """Orientations, link to frame."""
@@ -70,17 +69,40 @@ def forward(hand: HandModel, q: Float[Array, "*b 22"]) -> Links:
     Returns:
         Poses of `hand.link_names` in the palm frame.
     """
-    batch = q.shape[:-1]
-    ones = jnp.ones(batch, q.dtype)
+    flat = q.reshape(-1, q.shape[-1])
+    ones = jnp.ones(len(flat), q.dtype)
     identity = [jnp.stack([ones * e for e in row]) for row in np.eye(3)]
-    posed = chain(hand, jnp.moveaxis(q, -1, 0), identity, jnp.zeros((3, *batch), q.dtype))
+    return _links(chain(hand, flat.T, identity, jnp.zeros((3, len(flat)), q.dtype)), q.shape[:-1])
+
+
+def at(
+    hand: HandModel,
+    q: Float[Array, "*b 22"],
+    R_frame_hand: Float[Array, "*b 3 3"],
+    p_frame_hand: Float[Array, "*b 3"],
+) -> Links:
+    """Link poses in the frame in which the palm's orientation and origin (m) are given."""
+    R, p = R_frame_hand.reshape(-1, 3, 3), p_frame_hand.reshape(-1, 3)
+    posed = chain(hand, q.reshape(-1, q.shape[-1]).T, [R[:, :, k].T for k in range(3)], p.T)
+    return _links(posed, q.shape[:-1])
+
+
+def posed(hand: HandModel, phi: Float[Array, "*b 28"]) -> Links:
+    """Link poses of pose vectors, in the frame that the pose vectors are in."""
+    q, T_frame_hand = pose.split(phi)
+    return at(hand, q, T_frame_hand.rotation().as_matrix(), T_frame_hand.translation())
+
+
+def _links(posed: tuple[list[list[Array]], list[Array]], batch: tuple[int, ...]) -> Links:
     # Without the barrier XLA fuses the chain into the copies below and computes it several times
     # over.
     columns, origins = jax.lax.optimization_barrier(posed)
-    R = jnp.stack([jnp.stack(c, axis=1) for c in columns])
-    order = [*range(3, R.ndim), 0, 1, 2]
-    p = jnp.stack(origins)
-    return Links(R=R.transpose(order), p=p.transpose([*range(2, p.ndim), 0, 1]))
+    # Whole columns are joined and turned over at once; interleaving rows first takes three times
+    # as long.
+    R = jnp.concatenate([c for link in columns for c in link]).T.reshape(*batch, len(origins), 3, 3)
+    return Links(
+        R=R.swapaxes(-1, -2), p=jnp.concatenate(origins).T.reshape(*batch, len(origins), 3)
+    )
 
 
 def combine(columns: list[Array], weights: np.ndarray) -> Array:
@@ -104,22 +126,6 @@ def _rotate(columns: list[Array], axis: np.ndarray, sin: Array, cos: Array) -> l
             column = column + (1 - cos) * combine(columns, K2[:, i])
         out.append(column)
     return out
-
-
-def place(links: Links, T_frame_hand: jaxlie.SE3) -> Links:
-    """Moves links from the palm frame to the frame of `T_frame_hand` (same batch shape)."""
-    R_frame_hand = T_frame_hand.rotation().as_matrix()
-    return Links(
-        R=jnp.einsum("...ij,...ljk->...lik", R_frame_hand, links.R),
-        p=jnp.einsum("...ij,...lj->...li", R_frame_hand, links.p)
-        + T_frame_hand.translation()[..., None, :],
-    )
-
-
-def posed(hand: HandModel, phi: Float[Array, "*b 28"]) -> Links:
-    """Link poses of pose vectors, in the frame that the pose vectors are in."""
-    q, T_frame_hand = pose.split(phi)
-    return place(forward(hand, q), T_frame_hand)
 
 
 def keypoints(hand: HandModel, links: Links) -> Float[Array, "*b 27 3"]:

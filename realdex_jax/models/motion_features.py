@@ -76,7 +76,7 @@ def features(hand: HandModel, windows: Windows, grids: SdfGrids | None) -> Featu
     q, T_world_hand = pose.split(jnp.concatenate(frames, axis=1))
     now = jaxlie.SE3(T_world_hand.wxyz_xyz[:, PAST])
     T_now_hand = jaxlie.SE3(now.inverse().wxyz_xyz[:, None]) @ T_world_hand
-    links = kinematics.place(kinematics.forward(hand, q), T_now_hand)
+    links = kinematics.at(hand, q, T_now_hand.rotation().as_matrix(), T_now_hand.translation())
     poses, keypoints = numbers(q, T_now_hand), LENGTH * kinematics.keypoints(hand, links)
     late = jax.tree.map(lambda x: x[:, PAST - 1 :], links)
     before, points, goal_points = jnp.moveaxis(surface.pose_points(skin, late)[0], 1, 0)

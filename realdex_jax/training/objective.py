@@ -63,8 +63,7 @@ class Perturbation:
 
 def posed(hand: HandModel, q: Array, t: Array, R: Array) -> Links:
     """Links in the cloud's frame."""
-    T_object_hand = jaxlie.SE3.from_rotation_and_translation(jaxlie.SO3.from_matrix(R), t)
-    return kinematics.place(kinematics.forward(hand, q), T_object_hand)
+    return kinematics.at(hand, q, R, t)
 
 
 def perturbed(

@@ -25,8 +25,7 @@ def poses():
 
 def test_distances_agree_with_the_exact_form_in_both_layouts(poses):
     points = jnp.asarray(np.random.default_rng(1).uniform(-0.1, 0.15, (60, 3)), jnp.float32)
-    q, T = pose.split(poses)
-    links = kinematics.place(kinematics.forward(HAND, q), T)
+    links = kinematics.posed(HAND, poses)
     exact = collision.signed_distance_per_geom(HAND, links, jnp.broadcast_to(points, (3, 60, 3)))
     state = descent.start(poses, len(touch.CONTACT_LINKS))
     at = touch.posed(HAND, state.R, state.p, state.q)

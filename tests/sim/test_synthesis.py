@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from realdex_jax import descent, pose, touch
+from realdex_jax import descent, touch
 from realdex_jax.geometry import sdf
 from realdex_jax.hand import collision, joints, kinematics
 from realdex_jax.hand.load import load
@@ -91,8 +91,7 @@ def test_promising_grasps_touch_where_their_template_says(optimised):
     # An independent look: distance from the object's own surface points to the posed thumb tip.
     surface = jnp.asarray(shape.surface(4000).points, jnp.float32)
     phi = found.phi[np.flatnonzero(promising)[:8]]
-    q, T_object_hand = pose.split(phi)
-    links = kinematics.place(kinematics.forward(hand, q), T_object_hand)
+    links = kinematics.posed(hand, jnp.asarray(phi))
     d = collision.signed_distance_per_link(hand, links, jnp.broadcast_to(surface, (8, 4000, 3)))
     thumb = np.asarray(d[..., hand.link("thdistal")]).min(-1)
     assert (np.abs(thumb) < BATCH.max_gap + 0.002).all()

@@ -98,12 +98,14 @@ def test_placing_moves_every_link_rigidly():
     hand, q = load(), jnp.asarray(_random(4))
     links = kinematics.forward(hand, q)
     T = jaxlie.SE3.sample_uniform(jax.random.key(1), (4,))
-    placed = kinematics.place(links, T)
+    placed = kinematics.at(hand, q, T.rotation().as_matrix(), T.translation())
     expected = np.stack(
         [np.asarray(T.rotation().as_matrix()[i] @ links.p[i].T).T for i in range(4)]
     )
     expected += np.asarray(T.translation())[:, None]
     np.testing.assert_allclose(placed.p, expected, atol=1e-6)
+    turned = np.einsum("bij,bljk->blik", T.rotation().as_matrix(), links.R)
+    np.testing.assert_allclose(placed.R, turned, atol=1e-6)
     np.testing.assert_allclose(
         jnp.linalg.norm(placed.p[:, 3] - placed.p[:, 20], axis=-1),
         jnp.linalg.norm(links.p[:, 3] - links.p[:, 20], axis=-1),

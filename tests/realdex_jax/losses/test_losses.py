@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from realdex_jax import pose
 from realdex_jax.hand import joints, kinematics, load
 from realdex_jax.losses import contact, penetration
 from realdex_jax.losses import pose as pose_loss
@@ -21,8 +20,7 @@ def grasp(seed: int = 0):
 
 
 def links_of(phi):
-    q, T = pose.split(phi)
-    return kinematics.place(kinematics.forward(HAND, q), T)
+    return kinematics.posed(HAND, phi)
 
 
 def test_contact_value_is_the_formula():
