@@ -135,13 +135,13 @@ class RealDex:
         motions: list[Motion] = []
         for frames in read:
             try:
-                grasps, reaches = self._taken(frames, points)
+                grasps, reaches, lost = self._taken(frames, points)
             except DatasetError as error:
                 refused.append(str(error))
             else:
                 sets.append(grasps)
                 motions += reaches
-                notes += [f"{frames.name}: {note}" for note in frames.notes]
+                notes += [f"{frames.name}: {note}" for note in (*frames.notes, *lost)]
         if not sets:
             raise DatasetError(f"no file of {unit} can be used; first: {refused[0]}")
         notes += [f"left out: {reason}" for reason in refused]
@@ -263,17 +263,19 @@ class RealDex:
 
     def _taken(
         self, frames: Frames, points: Float[np.ndarray, "n 3"] | None
-    ) -> tuple[GraspSet, list[Motion]]:
-        """Grasps and reaches of one file."""
+    ) -> tuple[GraspSet, list[Motion], list[str]]:
+        """Grasps and reaches of one file, and what is to be said of reaches that are lost."""
         posed = grasping.pose(frames, self.options.root)
         touching = grasping.contact(posed, points)
         sets, found = [grasping.none()], []
-        for segment in grasping.segments(frames):
+        lost: list[str] = []
+        for segment in grasping.segments(posed):
             rule, most = self.options.rule, self.options.most
             sets.append(grasping.grasps(posed, segment, touching, rule, most))
-            motion = grasping.reach(posed, segment)
+            motion = grasping.reach(posed, segment, touching, lost)
             found += [] if motion is None else [motion]
-        return schema.validate(schema.concatenate(sets), frames.name), found
+        more = [f"reaches lost: {len(lost)}; {lost[0]}"] if lost else []
+        return schema.validate(schema.concatenate(sets), frames.name), found, more
 
 
 def recognise(path: Path) -> bool:

@@ -340,14 +340,14 @@ def test_grasps_end_with_the_motions_of_the_object_where_none_are_listed(tmp_pat
     files = realdex_export.recording_files([one, down])
     del files["segment.txt"]
     frames = read(put(tmp_path, {f"r/{name}": content for name, content in files.items()}))
-    (a, b), (c, d) = realdex_grasps.segments(frames)
+    (a, b), (c, d) = realdex_grasps.segments(realdex_grasps.pose(frames))
     assert (a, c) == (0, b)
     assert 36 <= b <= 42
     assert d <= len(frames.q)
     still = realdex_export.recording_files([capture(0, lift=0)])
     del still["segment.txt"]
     folder = put(tmp_path / "s", {f"r/{name}": content for name, content in still.items()})
-    assert realdex_grasps.segments(read(folder)) == ((0, 24),)
+    assert realdex_grasps.segments(realdex_grasps.pose(read(folder))) == ((0, 24),)
 
 
 @pytest.mark.parametrize(
