@@ -148,7 +148,7 @@ class RealDex:
         grasps = schema.concatenate(sets)
         straight = sum(frames.wrist is None for frames in read)
         if straight and self.options.root == "forearm":
-            notes.append(f"wrist assumed zero in {straight} of {len(read)} files: not recorded")
+            notes.append(f"wrist assumed zero in {straight} of {len(read)} files")
         if not len(grasps):
             notes.append(f'no grasps by the rule "{self.options.rule}"')
         return Unit(

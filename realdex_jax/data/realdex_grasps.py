@@ -64,8 +64,8 @@ class Posed:
     p_world_palm: Float[np.ndarray, "t 3"]
     R_object_palm: Rotation
     p_object_palm: Float[np.ndarray, "t 3"]
-    wrist_measured: bool
-    """Whether the palm follows from recorded wrist angles, not from a straight wrist."""
+    wrist_measured: Bool[np.ndarray, " t"]
+    """Rows in which the palm follows from wrist angles recorded at their time."""
 
     @property
     def apart(self) -> Float[np.ndarray, " t"]:
@@ -83,6 +83,7 @@ def pose(frames: Frames, root: Root = "forearm") -> Posed:
             "as-stored": it is that of the palm, as the release's training code takes it.
     """
     stored = Rotation.from_matrix(frames.R_world_root)
+    measured = np.full(len(frames.q), root == "forearm" and frames.wrist is not None)
     if root == "forearm":
         wrist = np.zeros((len(frames.q), 2)) if frames.wrist is None else frames.wrist
         R_world_palm, p_world_palm = layout.palm(stored, frames.p_world_root, wrist)
@@ -98,7 +99,7 @@ def pose(frames: Frames, root: Root = "forearm") -> Posed:
         p_world_palm=p_world_palm,
         R_object_palm=R_object_world * R_world_palm,
         p_object_palm=R_object_world.apply(p_world_palm - frames.p_world_object),
-        wrist_measured=root == "forearm" and frames.wrist is not None,
+        wrist_measured=measured if frames.wrist_known is None else measured & frames.wrist_known,
     )
 
 
@@ -205,7 +206,7 @@ def grasps(
         q_squeeze=phi[:, :22],
         columns={
             "beyond_limits": posed.beyond[rows].astype(np.float32),
-            "wrist_measured": np.full(len(rows), posed.wrist_measured, np.float32),
+            "wrist_measured": posed.wrist_measured[rows].astype(np.float32),
         },
     )
 

@@ -84,6 +84,8 @@ P_WRIST_PALM: Float[np.ndarray, " 3"] = np.array([0.0, 0.0, 0.034])
 """Origin of `rh_palm` in `rh_wrist`, metres."""
 
 FINAL = "final_data.npy"
+LOST = "None"
+"""What `scene_to_mesh.json` has in place of a robot time (`None.ply`) where none was found."""
 MAX_LISTED = 2_000_000
 """Most files that a folder may list."""
 
