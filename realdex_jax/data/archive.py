@@ -35,6 +35,7 @@ MAX_TOTAL = 64 * 2**30
 MAX_NAME = 1024
 """Longest name of a member, characters."""
 
+_INSTEAD = "if you trust it, unpack it yourself and name the folder"
 _DIRECTORY_BYTES = 1024 * MAX_MEMBERS  # of the table of contents; read whole by the zip module
 _CHUNK = 2**20
 _BROKEN = (
@@ -108,7 +109,9 @@ def open_archive(path: str | Path, *, max_total: int = MAX_TOTAL) -> Archive:
     except _BROKEN as error:
         raise DatasetError(f"{path} is not a readable zip: {error}") from error
     if len(found) > MAX_MEMBERS:
-        raise DatasetError(f"{path} has {len(found)} members; at most {MAX_MEMBERS} are read")
+        raise DatasetError(
+            f"{path} has {len(found)} members; at most {MAX_MEMBERS} are read: {_INSTEAD}"
+        )
     for member in found:
         _check_member(member, path)
     _check_sizes(found, path, max_total)
@@ -240,7 +243,7 @@ def _check_directory(
     if claimed[0] > _DIRECTORY_BYTES:
         raise DatasetError(
             f"{path} claims a table of contents of {claimed[0]} bytes; {_DIRECTORY_BYTES} are "
-            f"enough for {MAX_MEMBERS} members"
+            f"enough for {MAX_MEMBERS} members: {_INSTEAD}"
         )
 
 
@@ -276,7 +279,9 @@ def _check_member(member: zipfile.ZipInfo, path: Path) -> None:
 def _check_sizes(found: list[zipfile.ZipInfo], path: Path, max_total: int) -> None:
     total, stored = sum(m.file_size for m in found), sum(m.compress_size for m in found)
     if total > max_total:
-        raise DatasetError(f"{path} expands to {total} bytes; at most {max_total} are unpacked")
+        raise DatasetError(
+            f"{path} expands to {total} bytes; at most {max_total} are unpacked: {_INSTEAD}"
+        )
     size = path.stat().st_size
     if stored > size:
         raise DatasetError(
