@@ -1,4 +1,4 @@
-"""Objects whose recordings lie partly open and partly in zips: each is read once, none in silence."""
+"""Recordings that lie partly open and partly in zips: each is read once, none left in silence."""
 
 import hashlib
 import zipfile
@@ -88,8 +88,8 @@ def test_a_copy_is_opened_by_itself_and_a_broken_one_told_by_its_sum(tmp_path, r
         source.read("duck_toy")
 
 
-def test_zips_of_no_object_are_named_once(tmp_path, recorded, put, capture, ball):
-    put(tmp_path / "soba", {"0.npz": realdex_export.sequence_bytes(capture(), ball)})
+def test_zips_of_no_object_are_named_once(tmp_path, recorded, put, capture):
+    put(tmp_path / "soba", {"0.npz": realdex_export.sequence_bytes(capture())})
     for name in ("all.zip", "box_extra.zip", "models.zip"):
         pack(tmp_path / name, recorded, 1)
     pack(tmp_path / "box.zip", recorded, 1)
@@ -100,8 +100,8 @@ def test_zips_of_no_object_are_named_once(tmp_path, recorded, put, capture, ball
     assert not any("no object" in n for n in source.read("soba").notes)
 
 
-def test_zips_beside_sequences_that_are_asked_for_are_named(tmp_path, recorded, put, capture, ball):
-    put(tmp_path / "box", {"0.npz": realdex_export.sequence_bytes(capture(5), ball)})
+def test_zips_beside_sequences_that_are_asked_for_are_named(tmp_path, recorded, put, capture):
+    put(tmp_path / "box", {"0.npz": realdex_export.sequence_bytes(capture(5))})
     pack(tmp_path / "box.zip", recorded, 1)
     unit = realdex.open_source(tmp_path, kind="sequences").read("box")
     assert len(unit.grasps) == 1
