@@ -125,7 +125,8 @@ class RealDex:
         chosen = parting.choose(found, self.options.kind, notes)
         if not chosen:
             what = "sequence" if self.options.kind == "sequences" else "recording"
-            raise DatasetError(f"{self.path} holds no {what} of {unit}")
+            why = "".join(f"; {note}" for note in notes if note.startswith("left out: "))
+            raise DatasetError(f"{self.path} holds no {what} of {unit}{why}")
         refused: list[str] = []
         read: list[Frames] = []
         for files, item in chosen:

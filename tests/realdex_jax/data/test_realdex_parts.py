@@ -110,6 +110,9 @@ def test_zips_beside_sequences_that_are_asked_for_are_named(tmp_path, recorded, 
     assert len(both.grasps) == 1
     assert any("1 sequences are left out" in n for n in both.notes)
     assert not np.array_equal(both.grasps.phi, unit.grasps.phi)
+    (tmp_path / "box.zip").write_bytes(b"PK\3\4 broken")
+    with pytest.raises(DatasetError, match=r"no recording of box; left out: .*box\.zip"):
+        realdex.open_source(tmp_path, kind="recordings").read("box")
 
 
 @pytest.mark.parametrize(
