@@ -133,10 +133,10 @@ def test_overlapping_members_are_refused(tmp_path):
 
 def test_too_many_members_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "MAX_MEMBERS", 10)
-    refused(
-        pack(tmp_path / "a.zip", *((str(i), b"") for i in range(11))),
-        "11 members.*unpack it yourself",
-    )
+    eleven = pack(tmp_path / "a.zip", *((str(i), b"") for i in range(11)))
+    refused(eleven, "11 members.*unpack it yourself")
+    refused(pack(tmp_path / "b.zip", ("a/" * 11 + "x", b"")), "more than 10 folders: .*unpack it")
+    archive.open_archive(pack(tmp_path / "c.zip", ("a/" * 10 + "x", b""), ("a/" * 10 + "y", b"")))
 
 
 def test_a_table_of_contents_out_of_proportion_is_refused_unread(tmp_path):
