@@ -318,7 +318,8 @@ def open_source(path: Path, **options: Any) -> RealDex:
     zips, unread = parting.zips(files.names)
     closed = {unit: tuple(path / name for name in names) for unit, names in zips.items()}
     # Models may be named as an archive.
-    unread = tuple(name for name in unread if path / name != chosen.models)
+    models = None if chosen.models is None else chosen.models.resolve()
+    unread = tuple(name for name in unread if (path / name).resolve() != models)
     own = _own(path / MARK) if (path / MARK).is_file() else None
     every = {name: tuple(items) for name, items in found.items()}
     return _checked(RealDex(path, chosen, files, every, closed, unread, own))
