@@ -199,7 +199,7 @@ def _wrist(
     far = ~known & (stamps > 0)
     if far.any():
         notes.append(
-            f"{far.sum()} of {len(far)} frames, from {far.argmax()}, lie in a gap of TF's messages of "
+            f"{far.sum()} of {len(far)} frames, from {far.argmax()}, lie in a gap of what TF tells of "
             "the wrist: "
             + ("taken from the nearest message" if known.any() else "wrist taken as zero")
         )
