@@ -199,8 +199,8 @@ def _wrist(
     far = ~known & (stamps > 0)
     if far.any():
         notes.append(
-            f"{far.sum()} of {len(far)} frames, from {far.argmax()}, lie in a gap of what TF tells of "
-            "the wrist: "
+            f"{far.sum()} of {len(far)} frames, from {far.argmax()}, lie in a gap of what TF tells "
+            "of the wrist: "
             + ("taken from the nearest message" if known.any() else "wrist taken as zero")
         )
     return (angles, known) if known.any() else (None, None)

@@ -219,7 +219,8 @@ def reach(
 ) -> Motion | None:
     """The last reach of one segment, at 15 Hz, up to where the object moves; None if there is none.
 
-    A frame that cannot be used cuts off what is before it.
+    A frame that cannot be used cuts off what is before it. Where the object's tracking slips, it is
+    taken to be where it was before.
 
     Args:
         posed: The frames.
@@ -229,7 +230,8 @@ def reach(
         notes: Told of a reach that is lost because of frames that cannot be used.
     """
     start, _ = _approach(posed, segment, touching)
-    end = segment[0] + _way(posed.frames, segment).moved
+    way = _way(posed.frames, segment)
+    end = segment[0] + way.moved
     whole = start + np.flatnonzero(posed.frames.usable[start:end])
     lost = np.flatnonzero(~posed.frames.usable[start:end])
     begin = start + (int(lost[-1]) + 1 if len(lost) else 0)
@@ -241,16 +243,16 @@ def reach(
                 f"the last {end - begin} can"
             )
         return None
-    start = begin
-    frames, time = posed.frames, posed.frames.time[rows] - posed.frames.time[start]
-    R_world_object = Rotation.from_matrix(frames.R_world_object[rows])
+    frames, time = posed.frames, posed.frames.time[rows] - posed.frames.time[begin]
+    seen = segment[0] + _last_usable(~way.spiked)[begin - segment[0] : way.moved]
+    R_world_object = Rotation.from_matrix(frames.R_world_object[seen])
     found = Motion(
         time=time.astype(np.float32),
         phi=np.concatenate(
             [posed.q[rows], posed.p_world_palm[rows], posed.R_world_palm[rows].as_rotvec()], axis=1
         ).astype(np.float32),
         wxyz_xyz_world_object=np.concatenate(
-            [R_world_object.as_quat(scalar_first=True), frames.p_world_object[rows]], axis=1
+            [R_world_object.as_quat(scalar_first=True), frames.p_world_object[seen]], axis=1
         ).astype(np.float32),
     )
     if np.abs(np.diff(time) * RATE - 1).max() > 0.03:

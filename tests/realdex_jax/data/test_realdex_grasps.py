@@ -146,6 +146,8 @@ def test_tracking_that_slips_for_a_moment_is_no_motion(tmp_path, put, capture, c
     found = realdex_grasps.reach(made, (start, end))
     assert len(found) == len(expected) == 24
     np.testing.assert_allclose(found.phi, expected.phi, atol=1e-6)
+    place = found.wxyz_xyz_world_object
+    np.testing.assert_allclose(place, expected.wxyz_xyz_world_object, atol=1e-6)
     check(realdex_grasps.grasps(made, (start, end), made.frames.contact), motion, [24])
     # Of an object that is never moved, the last frame in contact that is tracked counts.
     if 35 not in rows:
