@@ -64,6 +64,18 @@ def test_the_same_seed_takes_the_same_pictures():
     assert (first != other).any()
 
 
+def test_every_seed_has_cameras_in_places_of_its_own():
+    """Ten rigs in one set of places would say nothing about others."""
+    truths = [virtual_board.record(seed, 320, 1, 1)[1] for seed in (5, 5, 6)]
+    first, same, other = (t.wxyz_xyz_base_cam0 for t in truths)
+    np.testing.assert_array_equal(first, same)
+    assert 5.0 < away(first, other)[0] < 200.0
+    for camera in (1, 2, 3):
+        first, same, other = (t.wxyz_xyz_cam0_cam[camera] for t in truths)
+        np.testing.assert_array_equal(first, same)
+        assert 5.0 < away(first, other)[0] < 300.0
+
+
 def test_without_faults_robot_and_cameras_agree():
     """The board is where hand and cameras say, when nothing is wrong with either."""
     faults = calibrate.grown(0.0)
