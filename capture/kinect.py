@@ -27,7 +27,7 @@ built against it; the wheels of pyk4a-bundle are made for numpy 1 and do not loa
     1. install the SDK with its headers: on Ubuntu the packages libk4a1.4, libk4a1.4-dev, k4a-tools;
        elsewhere unpack it and name its folders in LIBRARY_PATH, LD_LIBRARY_PATH, C_INCLUDE_PATH
     2. pip install 'numpy>=2' setuptools wheel
-    3. pip install --no-build-isolation --no-binary pyk4a pyk4a
+    3. pip install --no-build-isolation --no-binary pyk4a pyk4a==1.5.0
     4. copy the SDK's 99-k4a.rules to /etc/udev/rules.d and plug the cameras in anew
 Without cameras use --rig virtual, or replay a recording."""
 

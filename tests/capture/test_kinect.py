@@ -205,9 +205,7 @@ PULSES = [1_000_000 + round(k * 1e6 / 15) for k in range(12)]
 
 
 @pytest.mark.parametrize("step_s", [1.0, -1.0, 0.06, -0.06, 20.0, -20.0])
-def test_a_clock_that_is_set_costs_no_numbers_and_is_told(
-    fake, tmp_path, monkeypatch, step_s
-):
+def test_a_clock_that_is_set_costs_no_numbers_and_is_told(fake, tmp_path, monkeypatch, step_s):
     monkeypatch.setattr(kinect, "_LOST_AFTER_S", 0.05)
     monkeypatch.setattr(fake.PyK4A, "stamps", ())
     at = [30_000_000 + t + (round(1e6 * step_s) if k >= 5 else 0) for k, t in enumerate(PULSES)]

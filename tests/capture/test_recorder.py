@@ -120,9 +120,7 @@ def test_a_stalled_driver_loses_what_it_cannot_hold_and_numbers_tell(quick, tmp_
     assert "no frame for 0." in mine[0].text
 
 
-def test_a_disk_of_5_mb_a_second_costs_frames_that_are_counted_and_no_memory(
-    tmp_path, monkeypatch
-):
+def test_a_disk_of_5_mb_a_second_costs_frames_that_are_counted_and_no_memory(tmp_path, monkeypatch):
     """Four cameras make about twice what the disk takes; what waits is bounded by the queues."""
     rate, written, lock, writev = 5e6, [0, 0.0], threading.Lock(), os.writev
 
@@ -410,7 +408,7 @@ class Joints:
 
 def test_states_that_the_robot_lost_are_counted(quick, tmp_path):
     source = Joints([0, 1, 2, 5, 6, 4, 9, 10])
-    summary = recorder.record(quick(20, "wall"), tmp_path / "a", None, LIVE, joints=source)
+    summary = recorder.record(quick(9, "wall"), tmp_path / "a", None, LIVE, joints=source)
     assert (summary.joint_states, summary.joint_drops) == (7, 4)
     assert not summary.good
     order = [e.text for e in summary.events if e.kind == "order"]
@@ -423,16 +421,16 @@ def test_states_that_the_robot_lost_are_counted(quick, tmp_path):
 
 
 def test_a_robot_that_falls_silent_or_ends_too_early_is_told(quick, tmp_path):
-    config = dataclasses.replace(LIVE, silent_s=0.4)
-    source = Joints(range(40), waits={20: 0.9})
-    summary = recorder.record(quick(24, "wall"), tmp_path / "a", None, config, joints=source)
+    config = dataclasses.replace(LIVE, silent_s=0.3)
+    source = Joints(range(40), waits={3: 0.7})
+    summary = recorder.record(quick(18, "wall"), tmp_path / "a", None, config, joints=source)
     mine = [e for e in summary.events if e.camera is None]
     assert [e.kind for e in mine[:2]] == ["silent", "back"]
     assert "no joints for 0." in mine[0].text
     assert summary.joint_drops == 0
     assert not summary.good
     short = Joints(range(10), over=True)
-    summary = recorder.record(quick(20, "wall"), tmp_path / "b", None, config, joints=short)
+    summary = recorder.record(quick(12, "wall"), tmp_path / "b", None, config, joints=short)
     (event,) = [e for e in summary.events if e.camera is None]
     assert event.kind == "silent"
     assert re.fullmatch(r"joints end at state 9, \d\.\d s too early", event.text)
