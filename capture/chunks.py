@@ -36,7 +36,7 @@ _NAME = re.compile(r"([a-z]+\d*)-(\d{5})\.rec")
 MAX_HEADER, MAX_BLOB = 2**20, 64 * 2**20
 """Largest header and blob that are written or read, bytes."""
 MAX_NUMBER = 2**63 - 1
-"""Largest number of a record: the field has a bit more than the arrays that numbers are read into."""
+"""Largest number of a record: arrays that numbers are read into have a bit less than the field."""
 
 
 class DiskError(CaptureError):

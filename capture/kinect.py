@@ -7,18 +7,16 @@ camera's clock has it and, where that was set, as arrivals have it: what is miss
 
 from __future__ import annotations
 
-import collections
 import io
 import time
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from capture.device import CaptureError, Frame, Optics, OverError, UnpluggedError
+from capture.device import CaptureError, Frame, Optics, UnpluggedError
+from capture.exposures import Counter
 from realdex_jax.geometry.lens import Lens
 from realdex_jax.geometry.view import STAGGER_S
 
@@ -48,11 +46,6 @@ _LOST_AFTER_S = 0.9
 """Seconds without a capture, from a camera that gave some, after which it counts as unplugged."""
 _OLDEST_NS = 10 * 10**9
 """Nanoseconds before now that a driver may say a frame arrived; else now counts."""
-_HEARD = 64
-"""Frames among which the quickest tells how long one is on its way at least."""
-_LATE_US = 500_000.0
-"""Microseconds that a frame may be on its way longer than the quickest; more is the clock's doing.
-"""
 
 
 def sdk() -> Any:
@@ -128,7 +121,7 @@ class KinectDevice:
         self._device = k4a.PyK4A(config=config, device_id=device_id)
         self._optics: Optics | None = None
         self._size = SIZES[resolution]
-        self._count = _Counter(fps)
+        self._count = Counter(fps)
         self._opened = self._running = False
         self._heard = 0.0
 
@@ -173,7 +166,7 @@ class KinectDevice:
                 setattr(self._device, name, value)
         except Exception as error:
             raise self._failed("cannot start", error) from error
-        self._heard, self._count = 0.0, _Counter(self._fps)
+        self._heard, self._count = 0.0, Counter(self._fps)
 
     def read(self, timeout_s: float) -> Frame | None:
         """The next frame; None if none came in that time.
@@ -199,7 +192,7 @@ class KinectDevice:
         self._heard = time.monotonic()
         stamp_us, host_ns = int(capture.depth_timestamp_usec), _arrival(capture)
         number = self._count.number(stamp_us, host_ns)
-        return _frame(capture, self._camera, number, stamp_us, host_ns)
+        return to_frame(capture, self._camera, number, stamp_us, host_ns)
 
     def stop(self) -> None:
         """Ends the exposures and lets go of the camera; may be called twice."""
@@ -227,185 +220,6 @@ class KinectDevice:
             f"camera {self._camera} (device {self._id}) {what} ({reason}); is it plugged in, on a "
             "USB 3 port of its own, and used by no other program?"
         )
-
-
-class MkvDevice:
-    """An `.mkv` file of the SDK's recorder; a `capture.device.Device`."""
-
-    def __init__(self, path: Path, camera: int) -> None:
-        """Opens the file.
-
-        Raises:
-            CaptureError: pyk4a is not there, or the file is no such recording.
-        """
-        if not path.is_file():
-            raise CaptureError(f"{path}: no such file")
-        self._path, self._camera, self._k4a = path, camera, sdk()
-        self._running = self._open = False
-        try:
-            self._playback = self._k4a.PyK4APlayback(path)
-            self._playback.open()
-            self._open = True
-            settings = self._playback.configuration
-            fps = {0: 5, 1: 15, 2: 30}[int(settings["camera_fps"])]
-            # The SDK counts from 1; 0 is no colour at all.
-            size = dict(enumerate(SIZES.values(), 1))[int(settings["color_resolution"])]
-            self._optics = read_optics(self._k4a, self._playback.calibration, size, DEPTH_SIZE)
-            self.wired = settings["wired_sync_mode"] != self._k4a.WiredSyncMode.STANDALONE
-            """Whether its clock was set by the pulse of a sync cable."""
-            self._first = self._next()
-            offset_us = int(settings["start_timestamp_offset_usec"])
-        except CaptureError:
-            self.stop()
-            raise
-        except Exception as error:
-            self.stop()
-            raise CaptureError(
-                f"{path}: cannot be replayed ({type(error).__name__} {error}); it must be a "
-                "recording of the Azure Kinect SDK with colour and depth"
-            ) from error
-        first_us = int(self._first.depth_timestamp_usec) if self._first is not None else 0
-        # Files begin at 0 and say what is to be added; some versions of the SDK add it themselves.
-        self._shift_us = offset_us if first_us < offset_us else 0
-        self.begin_us = self.first_us = first_us + self._shift_us
-        """Stamp of its first frame, and of the pulse that counts as number 0: `films` makes that
-        the same for all cameras of a rig. Microseconds."""
-        self._fps, self._count = fps, _Counter(fps)
-
-    @property
-    def camera(self) -> int:
-        """Its number in the rig."""
-        return self._camera
-
-    @property
-    def optics(self) -> Optics:
-        """Its lenses."""
-        return self._optics
-
-    def start(self) -> None:
-        """Begins at the first frame."""
-        self._running, self._count = True, _Counter(self._fps, self.begin_us)
-
-    def read(self, timeout_s: float) -> Frame | None:
-        """The next frame; captures without a picture are passed over.
-
-        Its arrival is its stamp, from `begin_us` on, as the file does not say more.
-
-        Raises:
-            OverError: The file is over.
-        """
-        del timeout_s  # a file has no clock
-        if not self._running:
-            return None
-        try:
-            capture, self._first = self._first or self._next(), None
-        except Exception as error:
-            raise UnpluggedError(f"{self._path}: {type(error).__name__} {error}") from error
-        if capture is None:
-            raise OverError(f"{self._path} is over")
-        stamp_us = int(capture.depth_timestamp_usec) + self._shift_us
-        number = self._count.number(stamp_us)
-        return _frame(capture, self._camera, number, stamp_us, 1000 * (stamp_us - self.begin_us))
-
-    def stop(self) -> None:
-        """Closes the file; may be called twice."""
-        self._running = False
-        if self._open:
-            self._open = False
-            self._playback.close()
-
-    def _next(self) -> Any:
-        """The next capture with both pictures; None at the end."""
-        try:
-            while True:
-                capture = self._playback.get_next_capture()
-                if capture.color is not None and capture.depth is not None:
-                    return capture
-        except EOFError:
-            return None
-
-
-def films(paths: Sequence[Path]) -> list[MkvDevice]:
-    """The cameras of a rig that the SDK's recorder has recorded, a file each.
-
-    Their clocks began with the pulse of the sync cable, so stamps say which frames belong together
-    and what a camera missed before its first.
-
-    Args:
-        paths: The files; camera 0 first.
-
-    Raises:
-        CaptureError: As of `MkvDevice`; or one of several was not on the cable.
-    """
-    made: list[MkvDevice] = []
-    try:
-        for camera, path in enumerate(paths):
-            made.append(MkvDevice(path, camera))
-            if len(paths) > 1 and not made[-1].wired:
-                raise CaptureError(
-                    f"{path}: recorded without the sync cable, so its clock does not tell which "
-                    "frames of the other files are of the same moment; replay it alone"
-                )
-    except CaptureError:
-        for device in made:
-            device.stop()
-        raise
-    begin_us = min((device.first_us for device in made), default=0)
-    for device in made:
-        device.begin_us = begin_us
-    return made
-
-
-class _Counter:
-    """Numbers of exposures, out of their time stamps and arrivals.
-
-    The camera's clock tells how many periods went by, unless it was set. That shows in how long a
-    frame seems to have been on its way: less than any before it where the clock was set forward, as
-    none arrives before it was exposed; and where it was set back, more than any is held up.
-    """
-
-    def __init__(self, fps: int, begin_us: int | None = None) -> None:
-        """Counts from the first frame, or from the exposure with a stamp (us)."""
-        self._period_us, self._begin_us = 1e6 / fps, begin_us
-        self._last: int | None = None
-        self._number = 0
-        self._arrived_us = 0.0
-        self._ways: collections.deque[float] = collections.deque(maxlen=_HEARD)
-        """How long frames seemed to be on their way, by two clocks: to a constant."""
-
-    def number(self, stamp_us: int, host_ns: int | None = None) -> int:
-        """The number of the exposure with this stamp.
-
-        Args:
-            stamp_us: By the camera's clock, microseconds.
-            host_ns: Arrival, if it is known by another clock than the camera's, nanoseconds.
-        """
-        if self._last is None:
-            since = stamp_us - (stamp_us if self._begin_us is None else self._begin_us)
-            self._number = round(since / self._period_us)
-            passed = 0.0
-        else:
-            passed = float(stamp_us - self._last)
-        if host_ns is not None:
-            passed = self._as_arrived(passed, stamp_us, 1e-3 * host_ns)
-        if self._last is not None:
-            # From frame to frame, so that the drift of the clock never adds up to a frame.
-            self._number += max(round(passed / self._period_us), 1)
-        self._last = stamp_us
-        return self._number
-
-    def _as_arrived(self, passed_us: float, stamp_us: int, arrived_us: float) -> float:
-        """Time since the last exposure: as the stamps say, or arrivals, where the clock was set."""
-        way = arrived_us - stamp_us
-        least, last = min(self._ways, default=way), self._ways[-1] if self._ways else way
-        ahead, behind = least - way > 0.5 * self._period_us, way - least > _LATE_US
-        if self._ways and (ahead or behind or passed_us <= 0.0):
-            # What the last frame was late by had gone by before it arrived.
-            passed_us = arrived_us - self._arrived_us + last - least
-            self._ways.clear()
-        self._ways.append(way)
-        self._arrived_us = arrived_us
-        return passed_us
 
 
 def read_optics(
@@ -451,8 +265,16 @@ def _lens(calibration: Any, kind: Any, size: tuple[int, int]) -> Lens:
     return Lens(*size, fx, fy, cx, cy, (k1, k2, p1, p2, k3, k4, k5, k6))
 
 
-def _frame(capture: Any, camera: int, number: int, stamp_us: int, host_ns: int) -> Frame:
-    """A capture with both pictures as a frame."""
+def to_frame(capture: Any, camera: int, number: int, stamp_us: int, host_ns: int) -> Frame:
+    """A frame out of a capture that has both pictures.
+
+    Args:
+        capture: As pyk4a gives it.
+        camera: The camera's number.
+        number: Of the exposure.
+        stamp_us: By the camera's clock, microseconds.
+        host_ns: Arrival by the monotonic clock.
+    """
     depth = np.ascontiguousarray(capture.depth, np.uint16)
     return Frame(camera, number, 1000 * stamp_us, host_ns, _rgb(np.asarray(capture.color)), depth)
 

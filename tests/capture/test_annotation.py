@@ -132,7 +132,7 @@ TURN = pose([np.pi, 0.0, 0.0], [0.0, 0.0, 0.0])
 
 @pytest.mark.parametrize("frames", [5, 6, 7, 8])
 def test_stopped_while_it_is_lost_it_stays_flagged(tmp_path, frames) -> None:
-    """Gone on with from a pose that was found while it was lost, the wrong side would be trusted."""
+    """Gone on with from a pose found while it was lost, the wrong side would be trusted."""
     steps = annotation.correct(annotation.empty(COUNT), 0, true_pose(0), Turned(dark=(4, 5)))
     stopped = [next(steps) for _ in range(frames)][-1]
     annotation.save(tmp_path, stopped, "toy")
