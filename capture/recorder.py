@@ -118,8 +118,10 @@ def record(
     finally:
         elapsed = time.monotonic() - begin
         _finish(streams, robot, touched, log)
+        for stream in streams:
+            stream.sum_up()
         if robot is not None:
-            robot.listen(time.monotonic(), max((s.last_ns for s in streams), default=0))
+            robot.sum_up(max((s.last_ns for s in streams), default=0))
     if log.disk.is_set():
         ended = "disk"
     counts = {s.device.camera: s.count for s in streams}

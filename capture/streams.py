@@ -189,6 +189,11 @@ class Stream:
             self._silent = True
             self._log.add(self.device.camera, "silent", f"no frame for {quiet:.1f} s")
 
+    def sum_up(self) -> None:
+        """Reports a camera that gave no frame in a recording too short to miss one before."""
+        if self._begun and not (self.count.received or self.count.gone or self._silent):
+            self._log.add(self.device.camera, "silent", "gave no frame")
+
     def join_reader(self) -> None:
         """Waits for the reader, but not for a driver that hangs."""
         if self._begun:
@@ -306,7 +311,7 @@ class RobotStream:
         self._thread = threading.Thread(target=self._run, name="joints", daemon=True)
         self._last, self._arrived = -1, 0
         self._heard, self._waits = time.monotonic(), config.start_s
-        self._silent = self._over = False
+        self._silent = self._over = self._failed = False
 
     def begin(self) -> None:
         """Starts the thread."""
@@ -341,6 +346,13 @@ class RobotStream:
             self._silent = True
             self._log.add(None, "silent", f"no joints for {quiet:.1f} s")
 
+    def sum_up(self, last_ns: int) -> None:
+        """Reports at the end what `listen` had no time to; the argument is the same."""
+        if self._over:
+            self.listen(time.monotonic(), last_ns)
+        elif self._thread.ident is not None and not (self.written or self._silent or self._failed):
+            self._log.add(None, "silent", "no joints came")
+
     def join_reader(self) -> None:
         """Waits for the thread, but not for a driver that hangs."""
         if self._thread.ident is not None:
@@ -360,8 +372,10 @@ class RobotStream:
         except OverError:
             self._over = True
         except DiskError as error:
+            self._failed = True
             self._log.fail(str(error))
         except Exception as error:  # of a driver: the cameras go on
+            self._failed = True
             self._log.add(None, "driver", f"joints: {type(error).__name__}: {error}")
         finally:
             try:

@@ -440,6 +440,18 @@ def test_a_robot_that_falls_silent_or_ends_too_early_is_told(quick, tmp_path):
     assert "joints end before the first" in [e.text for e in summary.events]
 
 
+def test_what_gave_nothing_in_a_short_recording_is_told(quick, tmp_path):
+    """Ten seconds may go by to a first frame; a recording may be shorter."""
+    devices = quick(4, "wall")
+    devices[3].read = lambda timeout_s: time.sleep(timeout_s)
+    summary = recorder.record(devices, tmp_path / "a", 0.5, LIVE, joints=Joints([]))
+    assert [(e.kind, e.camera, e.text) for e in summary.events] == [
+        ("silent", 3, "gave no frame"),
+        ("silent", None, "no joints came"),
+    ]
+    assert not summary.good
+
+
 @pytest.fixture(autouse=True)
 def no_thread_stays():
     """A test that leaves a thread behind would slow the next."""
