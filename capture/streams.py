@@ -336,9 +336,8 @@ class RobotStream:
             if short > self._config.silent_s:
                 self._silent = True
                 told = f"at state {self._last}, {short:.1f} s too early"
-                self._log.add(
-                    None, "silent", f"joints end {told if self.written else 'before the first'}"
-                )
+                told = told if self.written else "before the first"
+                self._log.add(None, "silent", f"joints end {told}")
             return
         quiet = now - self._heard
         # Without a clock it takes its time, as cameras do.
@@ -389,9 +388,8 @@ class RobotStream:
             self._silent = False
             self._log.add(None, "back", f"joints again, from state {state.number} on")
         if state.number <= self._last:
-            self._log.add(
-                None, "order", f"state {state.number} of the joints after {self._last} is left out"
-            )
+            told = f"state {state.number} of the joints after {self._last} is left out"
+            self._log.add(None, "order", told)
             return
         self.dropped += state.number - self._last - 1
         self._last, self._arrived = state.number, state.host_ns
