@@ -340,7 +340,6 @@ class RobotStream:
                 self._log.add(None, "silent", f"joints end {told}")
             return
         quiet = now - self._heard
-        # Without a clock it takes its time, as cameras do.
         if not self._config.patient and self._thread.is_alive() and quiet > self._waits:
             self._silent = True
             self._log.add(None, "silent", f"no joints for {quiet:.1f} s")
