@@ -44,7 +44,7 @@ DEPTH_SIZE = (640, 576)
 RATES = {5: "FPS_5", 15: "FPS_15", 30: "FPS_30"}
 _LOST_AFTER_S = 0.9
 """Seconds without a capture, from a camera that gave some, after which it counts as unplugged."""
-_OLDEST_NS = 10 * 10**9
+_OLDEST_NS = 60 * 10**9
 """Nanoseconds before now that a driver may say a frame arrived; else now counts."""
 
 
