@@ -168,7 +168,7 @@ def icp(moved: Surface, target: Surface, start: Float[np.ndarray, "4 4"]) -> np.
         p = rigid.apply(_pose(T), moved.p_world)
         normal = moved.normal_world @ T[:3, :3].T
         far = _FAR if 2 * k < _ROUNDS else _FAR / 2
-        gap, at = tree.query(p, distance_upper_bound=far)
+        gap, at = (np.asarray(x) for x in tree.query(p, distance_upper_bound=far))
         pairs = np.flatnonzero(np.isfinite(gap))
         facing = np.sum(normal[pairs] * target.normal_world[at[pairs]], axis=1) > _FACING
         pairs = pairs[facing]
