@@ -6,66 +6,66 @@ are stamps, so that none loses digits, and seconds where they are differences.
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
+from capture.clockmap import (
+    LEAST,
+    STAMP_S,
+    WINDOW,
+    ClockMap,
+    SteppedClock,
+    SyncError,
+    by_stretch,
+    chained,
+    fit,
+    jump,
+    stretches,
+)
 from capture.device import FPS, CaptureError
 from capture.recording import Recording, Stamps
-from realdex_jax.errors import RealdexError
-from realdex_jax.geometry.view import STAGGER_S
 
-_ROUNDS, _OUTLYING = 5, 4.0
-_LEAST = 3
-
-
-class SyncError(RealdexError):
-    """Clocks that cannot be brought together."""
+STAGGER_S = 160e-6
+"""Camera i exposes so many times this after the main one, seconds."""
+_SCATTER_S = 0.002
+"""Most that stamps on the cable may scatter about their line; cameras do by 0.1 ms, seconds."""
 
 
-@dataclasses.dataclass(frozen=True)
-class ClockMap:
-    """What one clock says when another says something; both go evenly."""
+def steady(main: Stamps, fps: float = FPS) -> SteppedClock:
+    """A camera's clock as it would have gone on without its steps, in terms of what it said.
 
-    from_ns: int
-    """A time by the one clock, amid those that it was found from."""
-    to_ns: int
-    """What the other says then."""
-    drift_ppm: float
-    """How much faster the other goes, millionths."""
-    offset_error_s: float
-    """Standard error at `from_ns`, seconds."""
-    drift_error_ppm: float
+    Arrivals tell that it stepped and by how many frames, stamps by how much to their jitter.
 
-    @property
-    def offset_s(self) -> float:
-        """By how much the other is ahead at `from_ns`, seconds."""
-        return 1e-9 * (self.to_ns - self.from_ns)
-
-    def __call__(self, ns: Int[np.ndarray, "*t"]) -> Int[np.ndarray, "*t"]:
-        """What the other clock says, ns."""
-        away = np.asarray(ns, np.int64) - self.from_ns
-        gained = np.rint(1e-6 * self.drift_ppm * away).astype(np.int64)
-        return np.asarray(away + self.to_ns + gained, np.int64)
-
-    def error_s(self, ns: Int[np.ndarray, "*t"]) -> Float[np.ndarray, "*t"]:
-        """Standard error of `__call__`, seconds."""
-        away = 1e-9 * (np.asarray(ns, np.int64) - self.from_ns)
-        return np.asarray(np.hypot(self.offset_error_s, 1e-6 * self.drift_error_ppm * away))
-
-    def inverse(self) -> ClockMap:
-        """The one clock in terms of the other."""
-        rate = 1.0 + 1e-6 * self.drift_ppm
-        drift = 1e6 * (1.0 / rate - 1.0)
-        return ClockMap(self.to_ns, self.from_ns, drift, self.offset_error_s, self.drift_error_ppm)
+    Args:
+        main: The camera's stamps.
+        fps: Its frames a second.
+    """
+    part = stretches(main.device_ns, main.host_ns)
+    gained = [0]
+    for k in (np.flatnonzero(np.diff(part)) + 1).tolist():
+        lo, hi = max(k - WINDOW, 0), k + WINDOW
+        at, number = main.device_ns[lo:hi], main.number[lo:hi]
+        # Of the last frames before the step and the first after it.
+        arrived = jump(at - main.host_ns[lo:hi], k - lo)
+        counted = jump(at - np.rint(number * (1e9 / fps)).astype(np.int64), k - lo)
+        whole = round((arrived - counted) * fps)
+        gained.append(gained[-1] + round(1e9 * (counted + whole / fps)))
+    first, maps = [], []
+    for k, off in enumerate(gained):
+        rows = np.flatnonzero(part == k)
+        first.append(int(main.number[rows[0]]))
+        middle = int(main.device_ns[rows[len(rows) // 2]])
+        error = STAMP_S * np.sqrt(k / WINDOW)
+        maps.append(ClockMap(middle, middle - off, 0.0, float(error), 0.0))
+    return SteppedClock(tuple(first), tuple(maps))
 
 
-def follow(main: Stamps, other: Stamps, *, delay_s: float = 0.0, fps: float = FPS) -> ClockMap:
+def follow(main: Stamps, other: Stamps, *, delay_s: float = 0.0, fps: float = FPS) -> SteppedClock:
     """The main camera's clock in terms of another's on its sync cable.
 
     Frames of one pulse are found by arrival; numbers may be apart by as many as the one started
     earlier. Of each such pair, stamps tell what the clocks said at moments a known delay apart.
+    Where the main clock stepped itself, it is taken as if it had not (`steady`).
 
     Args:
         main: Stamps of the main camera.
@@ -74,90 +74,66 @@ def follow(main: Stamps, other: Stamps, *, delay_s: float = 0.0, fps: float = FP
         fps: Pulses a second.
 
     Raises:
-        SyncError: Fewer than three frames of both, or arrivals that fit no pulse.
+        SyncError: Fewer than three frames of both, arrivals that fit no pulse, or stamps that make
+            no line.
     """
-    if min(len(main.number), len(other.number)) < _LEAST:
+    if min(len(main.number), len(other.number)) < LEAST:
         raise SyncError(
             f"{len(main.number)} frames of the main camera and {len(other.number)} of the other; "
-            f"at least {_LEAST} of each"
+            f"at least {LEAST} of each"
         )
-    period = 1e9 / fps
-    # Arrival of the main camera's frame of each number, also of those that were dropped.
-    arrivals = np.interp(
-        other.number.astype(np.float64),
-        main.number.astype(np.float64),
-        (main.host_ns - main.host_ns[0]).astype(np.float64),
-    )
-    inside = (other.number >= main.number[0]) & (other.number <= main.number[-1])
+    main_ns = steady(main, fps)(main)
+    part_main = stretches(main.device_ns, main.host_ns)
+    part = stretches(other.device_ns, other.host_ns)
+    arrived = (other.host_ns - main.host_ns[0]) - round(1e9 * delay_s)
+    arrivals = main.host_ns - main.host_ns[0]
+    inside = (arrived >= arrivals[0] - 0.5e9 / fps) & (arrived <= arrivals[-1] + 0.5e9 / fps)
     if not inside.any():
-        raise SyncError("no frame numbers in common; were the cameras started together?")
-    away = (other.host_ns - main.host_ns[0]).astype(np.float64) - 1e9 * delay_s - arrivals
-    late = float(np.median(away[inside])) / period
-    shift = round(late)
-    if abs(late - shift) > 0.4:
-        raise SyncError(
-            f"frames arrive {late - shift:+.2f} of a frame off the main camera's pulses; "
-            "is the sync cable in, and the rate right?"
+        raise SyncError("no frame of both at one time; were the cameras started together?")
+    # The main camera's number when each frame arrived, also between those that are there.
+    late = np.interp(arrived.astype(np.float64), arrivals, main.number) - other.number
+    within = part_main[np.clip(np.searchsorted(arrivals, arrived) - 1, 0, len(arrivals) - 1)]
+    i, j = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    # A step may change numbers, too, where they are counted from stamps.
+    for k, m in np.unique(np.stack([part, within])[:, inside], axis=1).T.tolist():
+        mine = np.flatnonzero((part == k) & (within == m) & inside)
+        off = float(np.median(late[mine]))
+        if abs(off - round(off)) > 0.4 and len(mine) >= LEAST:
+            raise SyncError(
+                f"frames arrive {off - round(off):+.2f} of a frame off the main camera's pulses; "
+                "is the sync cable in, and the rate right?"
+            )
+        theirs = np.flatnonzero(part_main == m)
+        _, a, b = np.intersect1d(
+            main.number[theirs], other.number[mine] + round(off), return_indices=True
         )
-    _, i, j = np.intersect1d(main.number, other.number + shift, return_indices=True)
-    if len(i) < _LEAST:
-        raise SyncError(f"{len(i)} pulses that both cameras took; at least {_LEAST}")
-    delay = round(1e9 * delay_s)
-    return fit(other.device_ns[j], main.device_ns[i] + delay)
+        i.append(theirs[a])
+        j.append(mine[b])
+    one, two = np.concatenate(i), np.concatenate(j)
+    if len(one) < LEAST:
+        raise SyncError(f"{len(one)} pulses that both cameras took; at least {LEAST}")
+    to_ns = main_ns[one] + round(1e9 * delay_s)
+    return by_stretch(other, part, two, to_ns, _SCATTER_S)
 
 
-def by_arrival(one: Stamps) -> ClockMap:
+def by_arrival(one: Stamps) -> SteppedClock:
     """This machine's clock in terms of a device's, by when its frames or states arrived.
 
     The common delay from exposure to arrival stays in: the answer is late by about its median.
-    """
-    if len(one.number) < _LEAST:
-        raise SyncError(f"{len(one.number)} stamps; at least {_LEAST}")
-    return fit(one.device_ns, one.host_ns)
-
-
-def fit(from_ns: Int[np.ndarray, " n"], to_ns: Int[np.ndarray, " n"]) -> ClockMap:
-    """The line through pairs of stamps, outliers left out.
-
-    Args:
-        from_ns: By the one clock.
-        to_ns: By the other at the same moments.
 
     Raises:
-        SyncError: Fewer than three pairs, or all at one time.
+        SyncError: Fewer than three stamps, or stamps that make no line.
     """
-    if len(from_ns) < _LEAST or np.ptp(from_ns) == 0:
-        raise SyncError(f"{len(from_ns)} pairs of stamps; at least {_LEAST}, at different times")
-    middle = int(from_ns[0]) + int(np.mean(from_ns - from_ns[0]))
-    x = 1e-9 * (from_ns - middle)
-    start = int(to_ns[0]) - int(from_ns[0])
-    y = 1e-9 * (to_ns - from_ns - start)
-    A = np.stack([np.ones_like(x), x], axis=1)
-    used = np.ones(len(x), bool)
-    # A line that outliers do not pull: it begins with the median of slopes over half the way.
-    half = len(x) // 2
-    far = np.abs(x[half:] - x[: len(x) - half]) > 1e-9
-    rise, run = y[half:] - y[: len(x) - half], x[half:] - x[: len(x) - half]
-    slope = np.median(rise[far] / run[far]) if far.any() else 0.0
-    found = np.array([np.median(y - slope * x), slope])
-    for _ in range(_ROUNDS):
-        off = np.abs(y - A @ found)
-        scale = 1.4826 * float(np.median(off)) + 1e-9
-        used = off <= _OUTLYING * scale
-        if used.sum() < _LEAST:
-            used[:] = True
-        found = np.linalg.lstsq(A[used], y[used], rcond=None)[0]
-    rest = y[used] - A[used] @ found
-    variance = float(rest @ rest) / max(len(rest) - 2, 1)
-    error = np.sqrt(np.maximum(variance * np.diag(np.linalg.inv(A[used].T @ A[used])), 0.0))
-    to = middle + start + round(1e9 * float(found[0]))
-    return ClockMap(middle, to, 1e6 * float(found[1]), float(error[0]), 1e6 * float(error[1]))
+    if len(one.number) < LEAST:
+        raise SyncError(f"{len(one.number)} stamps; at least {LEAST}")
+    part = stretches(one.device_ns, one.host_ns)
+    return by_stretch(one, part, np.arange(len(part)), one.host_ns, np.inf)
 
 
 def camera_clocks(
     recording: Recording, *, wired: bool = True, stagger_s: float = STAGGER_S, fps: float = FPS
-) -> dict[int, ClockMap]:
-    """The main camera's clock in terms of each camera's.
+) -> dict[int, SteppedClock]:
+    """The main camera's clock, as if it had not stepped, in terms of each camera's.
 
     Args:
         recording: The recording; camera 0 is the main one.
@@ -173,26 +149,23 @@ def camera_clocks(
     if 0 not in recording.cameras:
         raise CaptureError(f"{recording.path}: cameras {recording.cameras}; 0 must be there")
     main = recording.stamps(0)
-    made = {0: fit(main.device_ns, main.device_ns)}
+    if not len(main.number):
+        raise SyncError(f"{recording.path}: camera 0 has no frame")
+    made = {0: steady(main, fps)}
     for c in recording.cameras:
         if c == 0:
             continue
         other = recording.stamps(c)
-        if wired:
-            made[c] = follow(main, other, delay_s=c * stagger_s, fps=fps)
-        else:
-            made[c] = chained(by_arrival(other), by_arrival(main).inverse())
+        try:
+            if wired:
+                made[c] = follow(main, other, delay_s=c * stagger_s, fps=fps)
+            else:
+                back = fit(made[0](main), main.host_ns).inverse()
+                seen = by_arrival(other)
+                made[c] = SteppedClock(seen.first, tuple(chained(m, back) for m in seen.maps))
+        except SyncError as error:
+            raise SyncError(f"{recording.path}, camera {c}: {error}") from error
     return made
-
-
-def chained(first: ClockMap, second: ClockMap) -> ClockMap:
-    """The last clock in terms of the first: `first`, then `second`."""
-    at = np.array(first.to_ns)
-    rate = 1.0 + 1e-6 * second.drift_ppm
-    drift = 1e6 * ((1.0 + 1e-6 * first.drift_ppm) * rate - 1.0)
-    error = float(np.hypot(first.offset_error_s, float(second.error_s(at))))
-    drift_error = float(np.hypot(first.drift_error_ppm, second.drift_error_ppm))
-    return ClockMap(first.from_ns, int(second(at)), drift, error, drift_error)
 
 
 def by_speed(

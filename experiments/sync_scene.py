@@ -204,9 +204,10 @@ def synchronise(made: SyncScene) -> Synced:
     for c, to_main in maps.items():
         other = made.stamps[c]
         _, i, j = np.intersect1d(main.number, other.number, return_indices=True)
-        lag[c] = 1e-9 * float(np.median(to_main(other.device_ns[j]) - main.device_ns[i]))
+        lag[c] = 1e-9 * float(np.median(to_main(other)[j] - main.device_ns[i]))
         exposed = np.array([made.rig.clocks.exposure_s(c, k) for k in other.number.tolist()])
-        wrong = to_main(clock[c].says(exposed)) - clock[0].says(exposed)
+        said = dataclasses.replace(other, device_ns=clock[c].says(exposed))
+        wrong = to_main(said) - clock[0].says(exposed)
         worst = max(worst, 1e-9 * float(np.abs(wrong).max()))
     found = motion_sync.robot_clock(
         track, main_s, lambda k: made.look(int(main.number[k])), lag_s=lag

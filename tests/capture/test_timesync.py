@@ -66,10 +66,82 @@ def test_cameras_on_the_cable_follow_the_main_one(first: int) -> None:
     for camera in (1, 3):
         other = stamps(rig, camera, first=first)
         found = timesync.follow(main, other, delay_s=camera * clocks.STAGGER)
+        assert found.steps == ()
         true_s = np.linspace(0, 20, 50)
-        wrong = found(rig.cameras[camera].says(true_s)) - rig.cameras[0].says(true_s)
+        wrong = found.maps[0](rig.cameras[camera].says(true_s)) - rig.cameras[0].says(true_s)
         # 70 us of jitter of both over 270 frames: 4 us; three times that at the ends.
         assert np.abs(wrong).max() < 30_000
+
+
+def stepped(one: Stamps, share: float, step_s: float, *, from_stamps: bool = False) -> Stamps:
+    """The same stamps of a clock that steps; on a Kinect numbers are counted from them."""
+    after = np.arange(len(one.number)) >= int(share * len(one.number))
+    number = one.number + after * (round(15 * step_s) if from_stamps else 0)
+    return Stamps(number, one.device_ns + after * round(1e9 * step_s), one.host_ns)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+@pytest.mark.parametrize("step_s", [1.0, -1.0, -3.2])
+@pytest.mark.parametrize("camera", [0, 2])
+def test_a_clock_that_steps_costs_nothing(camera: int, step_s: float, share: float) -> None:
+    rig = clocks.draw(4, 11, drift_ppm=100.0)
+    every = {c: stamps(rig, c, 900) for c in range(4)}
+    moved = stepped(every[camera], share, step_s, from_stamps=step_s > 0)
+    told = every | {camera: moved}
+    made = {0: timesync.steady(told[0])}
+    made |= {c: timesync.follow(told[0], told[c], delay_s=c * clocks.STAGGER) for c in (1, 2, 3)}
+    assert [c for c in made if made[c].steps] == [camera]
+    number, by = made[camera].steps[0]
+    assert number == moved.number[int(share * len(moved.number))]
+    assert by == pytest.approx(step_s, abs=0.01)
+    for c, clock in made.items():
+        # As the main clock would have said had it not stepped, at the true time of each stamp.
+        true_s = rig.cameras[c].true(every[c].device_ns)
+        wrong = clock(told[c]) - rig.cameras[0].says(true_s)
+        # 50 us of jitter of each stamp; a step of the main clock is known to a third of that.
+        assert np.abs(wrong - np.median(wrong)).max() < 400_000
+        assert abs(np.median(wrong)) < 60_000
+        assert (np.diff(clock(told[c])) > 0).all()
+
+
+def test_what_comes_late_is_no_step() -> None:
+    rig = clocks.draw(2, 11)
+    main = stamps(rig, 0)
+    late = main.host_ns.copy()
+    late[50] += 400_000_000
+    late[120:123] += np.array([300, 240, 180]) * 1_000_000
+    late[-1] += 200_000_000
+    assert not timesync.stretches(main.device_ns, late).any()
+    twice = stepped(stepped(main, 0.3, -0.2), 0.6, 0.7)
+    part = timesync.stretches(twice.device_ns, late)
+    assert np.flatnonzero(np.diff(part)).tolist() == [
+        int(share * len(part)) - 1 for share in (0.3, 0.6)
+    ]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
+def test_one_line_through_a_step_is_refused(share: float) -> None:
+    x = np.arange(900) * 66_666_667 + EPOCH
+    y = x - (np.arange(900) >= share * 900) * 3_200_000_000
+    with pytest.raises(SyncError, match=rf"steps by -3\.200 s at pair {int(share * 900)} of 900"):
+        timesync.fit(x, y)
+
+
+def test_lines_that_no_clocks_make_are_refused() -> None:
+    x = np.arange(600) * 66_666_667 + EPOCH
+    with pytest.raises(SyncError, match=r"drift by \+800 millionths; no two .* more than 50"):
+        timesync.fit(x, x + np.rint(8e-4 * (x - EPOCH)).astype(np.int64))
+    off = np.zeros(600, np.int64)
+    off[::4] = 20_000_000
+    with pytest.raises(SyncError, match="25 % of 600 pairs of stamps are off their line"):
+        timesync.fit(x, x + off)
+    rng = np.random.default_rng(0)
+    jitter = np.rint(rng.normal(0, 5e6, 600)).astype(np.int64)
+    timesync.fit(x, x + jitter)
+    with pytest.raises(
+        SyncError, match=r"stamps scatter by [45]\.\d ms .* at most 2\.0 on the cable"
+    ):
+        timesync.fit(x, x + jitter, 0.002)
 
 
 def test_cameras_without_a_cable_are_told_apart() -> None:
@@ -97,7 +169,7 @@ def test_arrivals_tell_a_clock_to_their_jitter() -> None:
     one = stamps(rig, 0)
     found = timesync.by_arrival(one)
     true_s = np.linspace(0, 20, 20)
-    late = found(rig.cameras[0].says(true_s)) - 10**12 - 1e9 * true_s
+    late = found.maps[0](rig.cameras[0].says(true_s)) - 10**12 - 1e9 * true_s
     # 20 ms and the median or mean of 3 ms on top.
     assert np.abs(late - 22.5e6).max() < 2e6
 
