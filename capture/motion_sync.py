@@ -56,6 +56,8 @@ _PRIOR = (0.003, 0.005)
 _PRIOR_DRIFT = 200e-6
 _MOST, _FEWEST = 12_000, 20
 """Seen of a camera at a moment: most that are looked at, fewest on the robot that count."""
+_LEAST = 12
+"""Moments that must have motion, where no fewer are asked for."""
 _MESH_ERROR = 0.001
 """What the mesh is off the real surface by, metres."""
 _SLOWEST = 0.02
@@ -127,6 +129,11 @@ class RobotSync:
         away = np.asarray(main_s) - self.reference_s
         return np.asarray(main_s + self.offset_s + 1e-6 * self.drift_ppm * away)
 
+    def main_s(self, robot_s: Float[np.ndarray, "*t"]) -> Float[np.ndarray, "*t"]:
+        """What the main camera's clock says at times of the robot's: `robot_s` undone, seconds."""
+        away = np.asarray(robot_s) - self.reference_s - self.offset_s
+        return np.asarray(self.reference_s + away / (1.0 + 1e-6 * self.drift_ppm))
+
     def error_s(self, main_s: Float[np.ndarray, "*t"]) -> Float[np.ndarray, "*t"]:
         """Standard error of `robot_s`, seconds."""
         away = np.asarray(main_s) - self.reference_s
@@ -182,10 +189,11 @@ def robot_clock(
         moments_s + guess_s + window_s < track.time_s[-1]
     )
     moving = np.flatnonzero(inside & (speed > _SLOWEST))
-    if len(moving) < max(first, count):
+    least = max(first, min(count, _LEAST))
+    if len(moving) < least:
         raise SyncError(
             f"the robot moves at {len(moving)} of {len(moments_s)} moments; "
-            f"{max(first, count)} at least are needed, away from the ends by {window_s} s"
+            f"{least} at least are needed, away from the ends by {window_s} s"
         )
     # Faster moments tell time better; spread, so that one motion does not count for all.
     early = moving[moments_s[moving] < moments_s[moving[0]] + _FIRST_S]

@@ -6,6 +6,8 @@ has a depth lens and a clock of its own.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,16 +16,23 @@ import numpy as np
 from jaxtyping import Float, Int, UInt16
 from scipy.spatial.transform import Rotation
 
+from capture import timeline
 from capture.device import CaptureError, Optics
-from capture.recording import JointSeries, Recording
+from capture.recording import JointSeries, Recording, Stamps, optics_json
 from realdex_jax import arm
-from realdex_jax.data import realdex_write, rigid
+from realdex_jax.data import calibration, realdex_write, rigid, textfile
 from realdex_jax.data.calibration import Calibration
+from realdex_jax.data.realdex_raw import TRACK
 from realdex_jax.data.realdex_write import Picture, Scene
 from realdex_jax.hand import joints
 from realdex_jax.hand.load import HandModel
 from sim import rig
 
+SOURCE = "source.json"
+"""What a recording in RealDex's layout was made of."""
+TRUE_TRACK = Path("tracking_result") / "true_pose.txt"
+"""Where the object truly is in a virtual recording, in the form of the track."""
+FORMAT = "realdex_jax.to_realdex/1"
 _ARM = arm.JOINTS
 _WRIST = ("rh_WRJ2", "rh_WRJ1")
 _ONE_SURFACE = 0.02
@@ -44,17 +53,21 @@ def to_realdex(
     segments: Sequence[tuple[int, int]] = (),
     tell: Callable[[int], object] = lambda _: None,
 ) -> int:
-    """Writes a recording, or what is missing of it; the calibration goes beside its folder.
+    """Writes a recording, or what is missing of it.
+
+    The calibration goes beside its folder, or into it where another one is there.
 
     Args:
         recording: The recording; camera 0 is in it.
         folder: Named `<object>_<n>`.
         wxyz_xyz_world_cam: T_world_cam of each camera's colour lens.
-        camera_ns: Stamps of each camera's frames by one clock; `common_ns` if None.
+        camera_ns: Stamps of each camera's frames by one clock; those of `timeline.of_cameras`,
+            for cameras on the sync cable, if None.
         robot_ns: Stamps of the robot's states by that clock; their arrival if None.
         hand: The hand; without it the robot is left out.
         wxyz_xyz_world_base: T_world_base of the arm; without it the robot is left out.
-        wxyz_xyz_world_object: T_world_object at the main camera's frames, once it is known.
+        wxyz_xyz_world_object: T_world_object at the main camera's frames, once it is known; a
+            track that is there already stays.
         segments: First frame and end (exclusive) of each grasp.
         tell: Told the number of each frame when it is complete.
 
@@ -62,8 +75,10 @@ def to_realdex(
         How many pictures were written.
 
     Raises:
-        CaptureError: Camera 0 is missing, or a camera has no place.
+        CaptureError: Camera 0 is missing, a camera has no place, or the folder was made of another
+            recording, or with other places.
         DatasetError: Stamps do not rise, or lengths do not fit together.
+        SyncError: Stamps of cameras that make no clock.
     """
     cameras = recording.cameras
     lost = [c for c in cameras if c not in wxyz_xyz_world_cam]
@@ -72,7 +87,10 @@ def to_realdex(
             f"{recording.path}: cameras {cameras}, without a place {lost}; camera 0 must be there "
             "and each must have its place from calibration"
         )
-    stamps = camera_ns or common_ns(recording)
+    stamps = camera_ns or timeline.of_cameras(recording).camera_ns
+    begin(folder, recording, wxyz_xyz_world_cam, wxyz_xyz_world_base)
+    if (folder / TRACK).is_file():
+        wxyz_xyz_world_object = None
     series, links, link_ns = recording.joints(), {}, None
     if series is not None and hand is not None and wxyz_xyz_world_base is not None:
         links = links_of(hand, series, wxyz_xyz_world_base)
@@ -81,7 +99,7 @@ def to_realdex(
     places = {c: rigid.compose(from_cam0, wxyz_xyz_world_cam[c]) for c in cameras}
     optics = {c: recording.optics(c) for c in cameras}
     lenses = {c: optics[c].colour for c in cameras}
-    realdex_write.write_calibration(folder.parent, Calibration(cameras, lenses, places))
+    _write_calibration(folder, Calibration(cameras, lenses, places))
     scene = Scene(
         time_ns=stamps[0],
         links=links,
@@ -99,22 +117,81 @@ def to_realdex(
     return realdex_write.write_recording(folder, scene, cameras, take, tell)
 
 
-def common_ns(recording: Recording) -> dict[int, Int[np.ndarray, " _"]]:
-    """Stamps of all cameras by the recording machine's clock, as well as arrivals tell.
+def _write_calibration(folder: Path, rig: Calibration) -> None:
+    """Beside a recording, or into it where recordings of another calibration are beside it."""
+    beside = folder.parent / calibration.FOLDER
+    if beside.is_dir():
+        known = calibration.read(beside)
+        same = known.cameras == rig.cameras and known.lenses == rig.lenses
+        same = same and all(
+            np.allclose(known.wxyz_xyz_cam0_cam[c], rig.wxyz_xyz_cam0_cam[c], atol=1e-9)
+            for c in rig.cameras
+        )
+        if not same:
+            realdex_write.write_calibration(folder, rig)
+            return
+    realdex_write.write_calibration(folder.parent, rig)
 
-    Each camera's own stamps, which are even, are moved by the median of what its arrivals, which
-    are not, differ from them. Drift is left as it is: within minutes it is less than a millisecond.
-    The delay from exposure to arrival stays in, for all cameras alike.
+
+def begin(
+    folder: Path,
+    recording: Recording,
+    wxyz_xyz_world_cam: Mapping[int, Float[np.ndarray, " 7"]],
+    wxyz_xyz_world_base: Float[np.ndarray, " 7"] | None,
+) -> None:
+    """Notes what a folder is made of, or compares with what is noted.
+
+    Pictures that are there stay, and so does a track: both would be wrong beside stamps and places
+    of another recording or calibration.
+
+    Raises:
+        CaptureError: It was made of something else, or nobody knows of what.
     """
-    found = {}
-    for camera in recording.cameras:
-        stamps = recording.stamps(camera)
-        if not len(stamps.number):
-            raise CaptureError(f"{recording.path}: camera {camera} has no frame")
-        # Differences first: medians of stamps since 1970 would lose digits as floats.
-        away = stamps.host_ns - stamps.device_ns
-        found[camera] = stamps.device_ns + int(np.sort(away)[len(away) // 2])
-    return found
+    places = {c: wxyz_xyz_world_cam[c] for c in recording.cameras}
+    base = np.zeros(0) if wxyz_xyz_world_base is None else wxyz_xyz_world_base
+    made_of = {
+        "format": FORMAT,
+        "recording": fingerprint(recording),
+        "places": _digest(*(np.round(x, 9) for x in (*places.values(), base))),
+    }
+    note = folder / SOURCE
+    if not note.is_file():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise CaptureError(
+                f"{folder} is not empty and has no {SOURCE}, which says what it was made of; "
+                "choose another folder"
+            )
+        text = json.dumps(made_of | {"from": recording.path.name}, indent=1)
+        realdex_write.write(note, text.encode())
+        return
+    known = textfile.read_json(note)
+    for key, what in (
+        ("recording", "of another recording"),
+        ("places", "with another calibration"),
+    ):
+        if known.get(key) != made_of[key]:
+            raise CaptureError(
+                f"{folder} was made {what} ({known.get('from')!r:.60}), and its pictures or its "
+                "track are of that; choose another folder, or delete it"
+            )
+
+
+def fingerprint(recording: Recording) -> str:
+    """A digest of optics and all stamps: no two recordings have the same."""
+    series = recording.joints()
+    parts: list[Stamps] = [recording.stamps(c) for c in recording.cameras]
+    parts += [series.stamps] if series is not None else []
+    optics = {c: optics_json(recording.optics(c)) for c in recording.cameras}
+    text = np.frombuffer(json.dumps(optics, sort_keys=True).encode(), np.uint8)
+    return _digest(text, *(x for s in parts for x in (s.number, s.device_ns, s.host_ns)))
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(len(array).to_bytes(8, "little"))
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
 
 
 def links_of(

@@ -115,6 +115,18 @@ class ReplayJoints:
         )
 
 
+def joints(path: Path) -> ReplayJoints | None:
+    """The robot's joints of a recording of ours; None if there are none.
+
+    Raises:
+        CaptureError: A record does not fit the names.
+    """
+    if not path.is_dir() or any(path.glob("*.mkv")):
+        return None
+    recording = Recording(path)
+    return None if recording.joints() is None else ReplayJoints(recording)
+
+
 def devices(path: Path, *, pace: Pace = "free") -> list[Device]:
     """The cameras of a recording.
 

@@ -156,8 +156,12 @@ def camera_clocks(
         if c == 0:
             continue
         other = recording.stamps(c)
+        if not len(other.number):
+            raise SyncError(f"{recording.path}: camera {c} has no frame")
         try:
-            if wired:
+            if min(len(main.number), len(other.number)) < LEAST:
+                made[c] = _few(main, other)
+            elif wired:
                 made[c] = follow(main, other, delay_s=c * stagger_s, fps=fps)
             else:
                 back = fit(made[0](main), main.host_ns).inverse()
@@ -166,6 +170,13 @@ def camera_clocks(
         except SyncError as error:
             raise SyncError(f"{recording.path}, camera {c}: {error}") from error
     return made
+
+
+def _few(main: Stamps, other: Stamps) -> SteppedClock:
+    """A camera of hardly any frames, by the arrival of its first and the main camera's."""
+    offset = int(other.host_ns[0] - main.host_ns[0]) - int(other.device_ns[0] - main.device_ns[0])
+    at = int(other.device_ns[0])
+    return SteppedClock((int(other.number[0]),), (ClockMap(at, at + offset, 0.0, np.inf, 0.0),))
 
 
 def by_speed(

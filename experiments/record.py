@@ -2,9 +2,10 @@
 
     python -m experiments.record OUT                            # a virtual rig, a mug, a reach
     python -m experiments.record OUT --live --seconds 60        # the same at the clock's pace
-    python -m experiments.record OUT --rig kinect --seconds 60  # Ctrl-C ends it as well
+    python -m experiments.record OUT --rig kinect --robot shadow_ur10e  # Ctrl-C ends it
     python -m experiments.record OUT --rig replay --source FOLDER_OR_MKV
-    python -m experiments.record to-realdex RECORDING DEST/mug_1
+    python -m experiments.record board PICTURES                 # the virtual rig before a board
+    python -m experiments.record to-realdex RECORDING DEST/mug_1 --calibration runs/calibration
     python -m experiments.record repair RECORDING
 
 A virtual rig renders every exposure at its own time, about a second each, and keeps what is
@@ -28,17 +29,21 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from capture import kinect, realdex, recorder, recording, replay
+from capture import board_set, kinect, realdex, recorder, recording, replay, timeline
 from capture.codecs import ColourCodec
 from capture.device import Device
 from capture.recorder import Summary
 from capture.recording import Recording, Storage
 from capture.streams import Count, Event, JointSource, RecorderConfig
-from experiments import commands, virtual_rig
+from capture.timeline import Timeline
+from experiments import commands, rig_places, virtual_board, virtual_rig
+from experiments.robot_joints import RobotJoints
 from experiments.virtual_rig import Made
-from realdex_jax.data import calibration, rigid
+from realdex_jax.data import realdex_write
 from realdex_jax.errors import ConfigError
 from realdex_jax.hand.load import load
+from robot import presets
+from sim import film
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +88,26 @@ class Record:
     """kinect: of colour."""
     exposure_us: int = 8330
     """kinect: of colour, microseconds; on the cable it must be manual."""
+    robot: str | None = None
+    """kinect: preset of the robot whose joint states on ROS 2 are recorded; none by default."""
+    presets: Path = presets.FILE
+    """kinect: file of presets."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BoardPictures:
+    """Command line of the virtual rig's pictures of a board, for `experiments.calibrate --rig`."""
+
+    out: tyro.conf.Positional[Path]
+    """Folder of the pictures."""
+    seed: int = 0
+    """Of the rig: that of the recording."""
+    width: int = 1920
+    """Columns of the pictures, a multiple of 16; the recording's may be fewer."""
+    placements: int = 20
+    """Of the board on the table."""
+    poses: int = 36
+    """Of the robot that holds the board."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,9 +119,16 @@ class ToRealdex:
     dest: tyro.conf.Positional[Path]
     """Folder in RealDex's layout, `<object>_<n>`; its calibration goes beside it."""
     calibration: Path | None = None
-    """Folder of `cali01.json` and so on; by default what is true of a virtual recording."""
+    """What `experiments.calibrate` wrote, or a folder of `cali01.json` and so on; by default what
+    is true of a virtual recording."""
     world: Path | None = None
-    """JSON with `cam0_rgb_camera_link`, T_world_cam0; without it camera 0 is the world."""
+    """JSON with `cam0_rgb_camera_link`, T_base_cam0: the arm's base is the world. By default that
+    of `--calibration`; without one camera 0 is the world, and the robot is left out."""
+    robot_clock: timeline.By = "either"
+    """motion: by where the clouds show the robot; arrival: by when its states came, which may be
+    tens of milliseconds off; either: arrivals where motion does not tell."""
+    wired: bool = True
+    """Whether the cameras were on the sync cable."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +147,8 @@ def main() -> None:
     with commands.ending(console), _terminated():
         if name == "to-realdex":
             convert(tyro.cli(ToRealdex, description=__doc__, args=rest), console)
+        elif name == "board":
+            photograph(tyro.cli(BoardPictures, description=__doc__, args=rest), console)
         elif name == "repair":
             repair(tyro.cli(Repair, description=__doc__, args=rest).recording, console)
         else:
@@ -157,6 +191,8 @@ def run(args: Record, console: Console, cache: Path | None = None) -> Summary:
     )
     joints: JointSource | None = None
     made: Made | None = None
+    if args.robot is not None and args.rig != "kinect":
+        raise ConfigError(f"--robot {args.robot} with --rig {args.rig}; it goes with kinect")
     if args.rig == "kinect":
         devices: Sequence[Device] = kinect.devices(
             args.cameras,
@@ -169,7 +205,7 @@ def run(args: Record, console: Console, cache: Path | None = None) -> Summary:
             raise ConfigError("--rig replay needs --source: a recording, or .mkv files")
         if args.seconds is not None:
             raise ConfigError("--rig replay has no clock; leave --seconds out")
-        devices = replay.devices(args.source)
+        devices, joints = replay.devices(args.source), replay.joints(args.source)
         config = dataclasses.replace(config, patient=True)
     else:
         chosen = virtual_rig.Choice(
@@ -186,7 +222,10 @@ def run(args: Record, console: Console, cache: Path | None = None) -> Summary:
         config = dataclasses.replace(config, patient=not args.live)
     # Without a clock the sequence is cut, not the time.
     seconds = args.seconds if args.live or args.rig == "kinect" else None
-    with Board(console, seconds) as board:
+    with contextlib.ExitStack() as stack:
+        if args.rig == "kinect":
+            joints = _robot(args, console, stack)
+        board = stack.enter_context(Board(console, seconds))
         summary = recorder.record(
             devices,
             args.out,
@@ -203,27 +242,55 @@ def run(args: Record, console: Console, cache: Path | None = None) -> Summary:
     return summary
 
 
+def _robot(args: Record, console: Console, stack: contextlib.ExitStack) -> RobotJoints | None:
+    """The robot's joints on ROS 2, all of them heard of; let go of with the stack."""
+    if args.robot is None:
+        console.print(
+            f"no joints are recorded; --robot NAME records those of a preset of {args.presets}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return None
+    joints = RobotJoints(presets.read(args.robot, args.presets))
+    stack.callback(joints.close)
+    with console.status(f"waiting for the joints of {args.robot}"):
+        joints.wait()
+    return joints
+
+
+def photograph(args: BoardPictures, console: Console) -> None:
+    """Writes the pictures that the virtual rig of a seed takes of a board.
+
+    Raises:
+        RealdexError: No such pictures, or the arm does not reach.
+    """
+    cameras = film.around_table(args.seed, args.width, virtual_rig.Choice().depth_width)
+    shown, _ = virtual_board.record(
+        args.seed, args.width, args.placements, args.poses, seen_by=cameras
+    )
+    count = sum(len(numbers) for part in shown.shots.values() for numbers in part.values())
+    with commands.progress(console) as progress:
+        task = progress.add_task("pictures of the board", total=count)
+        board_set.write(args.out, shown, lambda: progress.advance(task))
+    console.print(f"{args.out}: {count} pictures for experiments.calibrate --rig", highlight=False)
+
+
 def convert(args: ToRealdex, console: Console) -> int:
     """Writes a recording in RealDex's layout; returns how many pictures were written.
 
     Raises:
         RealdexError: The recording, or its calibration, cannot be read.
     """
-    found = Recording(args.recording)
-    base = placed = None
-    if args.calibration is not None:
-        known = calibration.read(args.calibration)
-        cam0 = np.eye(7)[0]
-        if args.world is not None:
-            cam0 = calibration.read_named_pose(args.world, "cam0_rgb_camera_link")
-        places = {c: rigid.compose(cam0, known.wxyz_xyz_cam0_cam[c]) for c in known.cameras}
-    else:
-        truth = virtual_rig.read_truth(args.recording)
-        places = dict(enumerate(truth["wxyz_xyz_world_cam"]))
-        base = np.concatenate([np.eye(4)[0], truth["p_world_base"]])
-        placed = rigid.interpolate(
-            truth["time_s"], truth["wxyz_xyz_world_object"], truth["exposure_s_0"]
-        )
+    found, hand = Recording(args.recording), load("shadow")
+    places = rig_places.find(found, args.calibration, args.world)
+    cams, base = places.wxyz_xyz_world_cam, places.wxyz_xyz_world_base
+    realdex.begin(args.dest, found, cams, base)
+    times = timeline.of_cameras(found, wired=args.wired)
+    if base is not None:
+        with console.status("looking for the robot's clock"):
+            times = timeline.with_robot(found, times, cams, hand, base, args.robot_clock)
+    for line in clocks_told(times, places.left_out):
+        console.print(line, highlight=False, soft_wrap=True)
     count = sum(len(found.stamps(c).number) for c in found.cameras)
     with commands.progress(console) as progress:
         most = max(len(found.stamps(c).number) for c in found.cameras)
@@ -231,14 +298,42 @@ def convert(args: ToRealdex, console: Console) -> int:
         written = realdex.to_realdex(
             found,
             args.dest,
-            places,
-            hand=load("shadow"),
+            cams,
+            camera_ns=times.camera_ns,
+            robot_ns=times.robot_ns,
+            hand=hand,
             wxyz_xyz_world_base=base,
-            wxyz_xyz_world_object=placed,
             tell=lambda _: progress.advance(task),
         )
+    if places.wxyz_xyz_world_object is not None:
+        realdex_write.write_track(args.dest, places.wxyz_xyz_world_object, realdex.TRUE_TRACK)
     console.print(f"{args.dest}: {written} of {count} pictures written", highlight=False)
     return written
+
+
+def clocks_told(times: Timeline, left_out: str) -> Iterator[str]:
+    """What is to say about the clocks of a recording, in lines.
+
+    Args:
+        times: Its timeline.
+        left_out: Why the robot is left out; empty if it is not.
+    """
+    for camera, clock in times.clocks.items():
+        for number, step in clock.steps:
+            yield f"camera {camera}: its clock steps by {step:+.3f} s at frame {number}; mended"
+    if left_out:
+        yield f"[yellow]the robot is left out[/]: {escape(left_out)}"
+    elif times.robot is not None:
+        error, drift = 1e3 * times.robot.offset_error_s, times.robot.drift_ppm
+        yield (
+            f"robot's clock by its motion: {1e3 * times.robot.offset_s:+.1f} ms from what arrivals "
+            f"say, known to {error:.1f} ms; drift {drift:+.0f} millionths"
+        )
+    elif times.robot_ns is not None:
+        yield (
+            "[yellow]robot's clock by arrivals alone[/], which may be tens of milliseconds off: "
+            f"{escape(times.why)}"
+        )
 
 
 def repair(path: Path, console: Console) -> None:

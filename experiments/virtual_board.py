@@ -23,6 +23,7 @@ from sim import board as print_of
 from sim import rig
 from sim.board import Exposure
 from sim.demonstrate import P_WORLD_BASE
+from sim.film import VirtualRig
 
 _DISTORTION = (0.58, -2.77, 0.0, 0.0, 1.57, 0.46, -2.60, 1.55)
 """Middle of the lenses' k1 k2 p1 p2 k3 k4 k5 k6; of the kind of an Azure Kinect's."""
@@ -67,6 +68,8 @@ def record(
     poses: int = 36,
     board: Board | None = None,
     faults: Faults | None = None,
+    *,
+    seen_by: VirtualRig | None = None,
 ) -> tuple[BoardSet, Truth]:
     """The pictures, taken as they are asked for.
 
@@ -77,6 +80,7 @@ def record(
         poses: Of the robot that holds the board.
         board: The print.
         faults: What is not as it seems.
+        seen_by: Another rig than the seed's, with pictures of its own size.
 
     Raises:
         ConfigError: Fewer than one placement or pose, or the arm does not reach.
@@ -87,10 +91,15 @@ def record(
             f"{placements} placements, {poses} poses, seed {seed}; must be 1, 1, 0 or more"
         )
     board, faults = board or Board(), faults or Faults()
-    cameras = rig.around_table(width, seed)
-    numbers = cameras.calibration.cameras
+    meant = rig.around_table(width)
+    numbers = meant.calibration.cameras
     rng = np.random.default_rng([seed, 0])
     said = {c: _lens(rng, width) for c in numbers}
+    placed = {c: meant.wxyz_xyz_world_cam(c) for c in numbers}
+    if seen_by is not None:
+        numbers = tuple(range(len(seen_by.lenses)))
+        said = {c: seen_by.lenses[c].colour for c in numbers}
+        placed = dict(enumerate(seen_by.wxyz_xyz_world_cam))
     true = {c: _misjudged(said[c], rng, faults) for c in numbers}
     cell = board.cell * (1.0 + faults.print_size * float(rng.normal()))
     T_hand_board = _held(rng)
@@ -105,7 +114,7 @@ def record(
     white = apriltag.cells(board)
 
     def take(part: Part, camera: int, k: int) -> UInt8[np.ndarray, "h w 3"]:
-        T_cam_world = rigid.inverse(cameras.wxyz_xyz_world_cam(camera))
+        T_cam_world = rigid.inverse(placed[camera])
         T_cam_board = rigid.compose(T_cam_world, boards[part][k])
         # Of the picture's own, so that it is the same in whatever order pictures are taken.
         own = np.random.default_rng([seed, 1 + PARTS.index(part), camera, k])
@@ -115,8 +124,8 @@ def record(
         part: dict.fromkeys(numbers, tuple(range(len(boards[part])))) for part in PARTS
     }
     truth = Truth(
-        dict(cameras.calibration.wxyz_xyz_cam0_cam),
-        rigid.compose(rigid.inverse(base), cameras.wxyz_xyz_world_cam0),
+        {c: rigid.compose(rigid.inverse(placed[0]), placed[c]) for c in numbers},
+        rigid.compose(rigid.inverse(base), placed[0]),
         T_hand_board,
     )
     return BoardSet(board, said, shots, dict(enumerate(hands)), take), truth

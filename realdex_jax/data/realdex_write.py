@@ -140,10 +140,12 @@ def write_scene(folder: Path, scene: Scene, cameras: Sequence[int]) -> None:
         write(folder / "segment.txt", rows.encode())
 
 
-def write_track(folder: Path, wxyz_xyz_world_object: Float[np.ndarray, "t 7"]) -> None:
-    """Writes T_world_object of the first t scene frames of a recording."""
+def write_track(
+    folder: Path, wxyz_xyz_world_object: Float[np.ndarray, "t 7"], name: Path | str = TRACK
+) -> None:
+    """Writes T_world_object of the first t scene frames of a recording, by default as its track."""
     rows = _lines(rigid.to_ros(wxyz_xyz_world_object))
-    write(folder / TRACK, "".join(f"{row}\n" for row in rows).encode())
+    write(folder / name, "".join(f"{row}\n" for row in rows).encode())
 
 
 def hand_links(
