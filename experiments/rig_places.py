@@ -1,4 +1,4 @@
-"""Where cameras and robot of a recording are: by a calibration, or by what is true of a virtual one."""
+"""Where cameras and robot of a recording are: by calibration, or by a virtual one's truth."""
 
 import dataclasses
 from pathlib import Path
