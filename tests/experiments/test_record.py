@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,13 +14,15 @@ import pytest
 from rich.console import Console
 from scenes import beside_a_mug
 
-from capture import recorder
+from capture import realdex, recorder
 from capture.device import CaptureError
 from capture.recording import Recording
 from experiments import motion_data, record, soak, virtual_rig
 from experiments.record import Record, ToRealdex
-from realdex_jax.data import motion_set, realdex_raw, store
+from realdex_jax.data import motion_set, realdex_raw, rigid, store
 from realdex_jax.errors import ConfigError, DatasetError
+from realdex_jax.hand.load import load
+from sim import sequence
 from sim.demonstrate import Tally
 
 SMALL = {"width": 160, "depth_width": 80, "frames": 3, "lift": 0.0, "floor_gb": 0.0}
@@ -68,21 +71,42 @@ def test_a_virtual_rig_is_recorded_to_the_motions_end_and_converted(here, tmp_pa
     assert series is not None
     assert len(series.q) > 15
 
-    console = Console(quiet=True)
+    console = Console(record=True, width=200, force_terminal=False)
     assert record.convert(ToRealdex(tmp_path / "a", tmp_path / "d" / "mug_1"), console) == 12
+    assert "robot's clock by arrivals alone, which may be tens of" in console.export_text()
     assert record.convert(ToRealdex(tmp_path / "a", tmp_path / "d" / "mug_1"), console) == 0
     found = realdex_raw.Recording(tmp_path / "d" / "mug_1")
     np.testing.assert_allclose(
         found.wxyz_xyz_world_cam(2)[4:], truth["wxyz_xyz_world_cam"][2, 4:], atol=1e-9
     )
-    assert found.object_track()[1].all()
+    # The truth is not in the way of who annotates.
+    assert not (found.path / realdex_raw.TRACK).exists()
+    rows = np.loadtxt(found.path / realdex.TRUE_TRACK)
+    np.testing.assert_allclose(rows[:, :3], truth["wxyz_xyz_world_object"][:3, 4:], atol=1e-6)
     # With a calibration of one's own, camera 0 is the world unless it is said where it is.
     args = ToRealdex(
         tmp_path / "a", tmp_path / "e" / "mug_1", calibration=tmp_path / "d" / "calibration_data"
     )
     record.convert(args, console)
+    assert "the robot is left out: nobody says where its base is" in console.export_text()
     other = realdex_raw.Recording(tmp_path / "e" / "mug_1")
     np.testing.assert_allclose(other.wxyz_xyz_world_cam0, np.eye(7)[0], atol=1e-12)
+    # With what `experiments.calibrate` writes, the arm's base is: of this rig 1.1 m behind.
+    results = tmp_path / "calibration"
+    shutil.copytree(tmp_path / "d" / "calibration_data", results / "calibration_data")
+    base = np.array([1.0, 0, 0, 0, *truth["p_world_base"]])
+    cam0 = rigid.compose(rigid.inverse(base), truth["wxyz_xyz_world_cam"][0])
+    (results / "global_name_position").mkdir()
+    text = json.dumps({"cam0_rgb_camera_link": rigid.matrix(cam0).ravel().tolist()})
+    (results / "global_name_position" / "0.txt").write_text(text)
+    record.convert(ToRealdex(tmp_path / "a", tmp_path / "f" / "mug_1", results), console)
+    placed, whole = (realdex_raw.Recording(tmp_path / x / "mug_1") for x in ("f", "d"))
+    moved = rigid.compose(base, sequence.palms(placed.hand(load("shadow")).phi))
+    expected = sequence.palms(whole.hand(load("shadow")).phi)
+    np.testing.assert_allclose(moved[:, 4:], expected[:, 4:], atol=1e-6)
+    rows = np.loadtxt(placed.path / realdex.TRUE_TRACK)
+    expected = truth["wxyz_xyz_world_object"][:3, 4:] - base[4:]
+    np.testing.assert_allclose(rows[:, :3], expected, atol=1e-6)
 
 
 def test_live_and_replayed(here, tmp_path):
@@ -97,6 +121,14 @@ def test_live_and_replayed(here, tmp_path):
         c: n.written for c, n in summary.counts.items()
     }
     assert "complete" in said
+    # The robot as well, with its stamps.
+    then, now = (Recording(tmp_path / x).joints() for x in "ab")
+    assert then is not None
+    assert now is not None
+    assert now.names == then.names
+    assert len(now.q) == len(then.q) > 60
+    np.testing.assert_array_equal(now.q, then.q)
+    np.testing.assert_array_equal(now.stamps.device_ns, then.stamps.device_ns)
 
 
 def test_what_cannot_be_is_refused(here, tmp_path):
@@ -107,6 +139,7 @@ def test_what_cannot_be_is_refused(here, tmp_path):
         ({"object": "teapot"}, DatasetError, "no object 'teapot'; known: air_duster"),
         ({"motion": -1}, ConfigError, "motion is -1; cannot be negative"),
         ({"width": 100}, ValueError, "colour pictures 100 wide"),
+        ({"robot": "shadow_ur10e"}, ConfigError, "--robot shadow_ur10e with --rig virtual"),
     ):
         with pytest.raises(error, match=message):
             run(Record(tmp_path / "a", **(SMALL | changes)))
