@@ -25,6 +25,8 @@ class Places:
     """T_world_cam of each camera's colour lens."""
     wxyz_xyz_world_base: Float[np.ndarray, " 7"] | None
     """T_world_base of the arm; None if the recording has no whole robot, or nobody knows it."""
+    upright: bool
+    """Whether z is up in the world; not where it is camera 0."""
     left_out: str
     """Why the robot is left out; empty if it is not."""
     wxyz_xyz_world_object: Float[np.ndarray, "t 7"] | None
@@ -50,7 +52,7 @@ def find(recording: Recording, given: Path | None, world: Path | None) -> Places
         truth = virtual_rig.read_truth(recording.path)
         places = dict(enumerate(truth["wxyz_xyz_world_cam"]))
         base = np.concatenate([np.eye(4)[0], truth["p_world_base"]])
-        return _of(recording, places, base, np.eye(7)[0])
+        return _of(recording, places, base, np.eye(7)[0], True)
     if (given / calibration.FOLDER).is_dir():
         if world is None and (given / WORLD).is_file():
             world = given / WORLD
@@ -67,7 +69,7 @@ def find(recording: Recording, given: Path | None, world: Path | None) -> Places
         if base is not None:
             origin = np.concatenate([np.eye(4)[0], truth["p_world_base"]])
         to_world = rigid.inverse(origin)
-    return _of(recording, places, base, to_world)
+    return _of(recording, places, base, to_world, world is not None)
 
 
 def _of(
@@ -75,8 +77,9 @@ def _of(
     places: dict[int, Float[np.ndarray, " 7"]],
     base: Float[np.ndarray, " 7"] | None,
     wxyz_xyz_world_true: Float[np.ndarray, " 7"],
+    upright: bool,
 ) -> Places:
-    """Args: the world of `truth.npz` in the world of the places is the last one."""
+    """Args: `wxyz_xyz_world_true` is the world of `truth.npz` in that of the places."""
     if lost := sorted(set(recording.cameras) - set(places)):
         raise CaptureError(
             f"{recording.path}: the calibration has cameras {sorted(places)}, and none of {lost}"
@@ -95,4 +98,4 @@ def _of(
             truth["time_s"], truth["wxyz_xyz_world_object"], truth["exposure_s_0"]
         )
         track = rigid.compose(wxyz_xyz_world_true, track)
-    return Places(places, None if why else base, why, track)
+    return Places(places, None if why else base, upright, why, track)

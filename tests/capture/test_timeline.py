@@ -114,7 +114,7 @@ def test_what_was_made_of_something_else_is_refused(rig, recorded, places, tmp_p
     with pytest.raises(CaptureError, match=r"not empty and has no source\.json"):
         realdex.to_realdex(recorded, folder, places)
     # Another rig's calibration does not change that of the recordings beside it.
-    moved = {c: place + [0, 0, 0, 0, 0.01 * c, 0, 0] for c, place in places.items()}
+    moved = {c: place + 0.01 * c * np.eye(7)[4] for c, place in places.items()}
     before = realdex_raw.Recording(folder).wxyz_xyz_world_cam(3)
     realdex.to_realdex(Recording(other), tmp_path / "mug_2", moved)
     np.testing.assert_array_equal(realdex_raw.Recording(folder).wxyz_xyz_world_cam(3), before)
