@@ -151,20 +151,23 @@ def jump(ns: Int[np.ndarray, " n"], k: int) -> float:
 
 
 def fit(
-    from_ns: Int[np.ndarray, " n"], to_ns: Int[np.ndarray, " n"], scatter_s: float = np.inf
+    from_ns: Int[np.ndarray, " n"],
+    to_ns: Int[np.ndarray, " n"],
+    scatter_s: float | None = np.inf,
 ) -> ClockMap:
     """The line through pairs of stamps, outliers left out.
 
     Args:
         from_ns: By the one clock.
         to_ns: By the other at the same moments.
-        scatter_s: Most that they may scatter about it, seconds.
+        scatter_s: Most that they may scatter about it, seconds; None for arrivals, of which any
+            number may be late.
 
     Raises:
         SyncError: Fewer than three pairs, or all at one time; a clock that stepped, drifts by more
             than `MOST_DRIFT_PPM`, or has many pairs off the line.
     """
-    if len(from_ns) >= LEAST:
+    if len(from_ns) >= LEAST and scatter_s is not None:
         part = stretches(from_ns, to_ns)
         if part.any():
             k = int(np.argmax(part))
@@ -181,7 +184,7 @@ def by_stretch(
     part: Int[np.ndarray, " n"],
     used: Int[np.ndarray, " m"],
     to_ns: Int[np.ndarray, " m"],
-    scatter_s: float,
+    scatter_s: float | None,
 ) -> SteppedClock:
     """Lines for the stretches of a clock, through those of its stamps that have a partner."""
     found = _lines(stamps.device_ns[used], to_ns, part[used], scatter_s)
@@ -200,7 +203,7 @@ def _lines(
     from_ns: Int[np.ndarray, " n"],
     to_ns: Int[np.ndarray, " n"],
     part: Int[np.ndarray, " n"],
-    scatter_s: float,
+    scatter_s: float | None,
 ) -> dict[int, ClockMap]:
     """A line for each stretch; all have one slope, as a step does not change a crystal."""
     if len(from_ns) < LEAST or np.ptp(from_ns) == 0:
@@ -256,7 +259,7 @@ def _check(
     slope: float,
     spread: float,
     scale: float,
-    scatter_s: float,
+    scatter_s: float | None,
     part: Int[np.ndarray, " n"],
     height: dict[int, float],
 ) -> None:
@@ -270,6 +273,8 @@ def _check(
             f"the clocks drift by {1e6 * slope:+.0f} millionths; no two are apart by more than "
             f"{most:.0f}. Are stamps of one device, and in nanoseconds?"
         )
+    if scatter_s is None:
+        return
     if scale > scatter_s:
         raise SyncError(
             f"stamps scatter by {1e3 * scale:.1f} ms about their line; at most "

@@ -132,7 +132,7 @@ def _by_arrival(
     main, stamps = recording.stamps(0), series.stamps
     if len(stamps.number) < clockmap.LEAST or len(main.number) < clockmap.LEAST:
         return stamps.host_ns
-    to_main = clockmap.fit(main.host_ns, cameras.camera_ns[0])
+    to_main = clockmap.fit(main.host_ns, cameras.camera_ns[0], None)
     return to_main(timesync.by_arrival(stamps)(stamps))
 
 
@@ -151,11 +151,12 @@ def _by_motion(
     hand: HandModel,
     wxyz_xyz_world_base: Float[np.ndarray, " 7"],
 ) -> RobotSync:
-    if clockmap.stretches(series.stamps.device_ns, series.stamps.host_ns).any():
+    stamps = series.stamps
+    if clockmap.stretches(stamps.device_ns, stamps.host_ns, timesync.KEPT_S).any():
         raise SyncError("the robot's clock steps; only arrivals tell when its states were")
     start = int(cameras.camera_ns[0][0])
     q = robot_surface.ordered(series)
-    time_s = 1e-9 * (series.stamps.device_ns + _to_begin(series, arrived) - start)
+    time_s = 1e-9 * (stamps.device_ns + _to_begin(series, arrived) - start)
     if (np.diff(time_s) <= 0.0).any():
         raise SyncError("the robot's stamps do not rise; only arrivals tell when its states were")
     track = RobotTrack(

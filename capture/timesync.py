@@ -7,11 +7,12 @@ are stamps, so that none loses digits, and seconds where they are differences.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from capture.clockmap import (
     LEAST,
     STAMP_S,
+    STEP_S,
     WINDOW,
     ClockMap,
     SteppedClock,
@@ -27,8 +28,33 @@ from capture.recording import Recording, Stamps
 
 STAGGER_S = 160e-6
 """Camera i exposes so many times this after the main one, seconds."""
+KEPT_S = 0.3
+"""Most that a driver keeps frames or states for before it gives them, seconds."""
 _SCATTER_S = 0.002
 """Most that stamps on the cable may scatter about their line; cameras do by 0.1 ms, seconds."""
+
+
+def between_steps(one: Stamps, fps: float = FPS) -> Int[np.ndarray, " n"]:
+    """In which stretch between steps of its clock each frame of a camera is.
+
+    Frames that come later from some moment on, as a driver keeps more of them, are no step: their
+    stamps go on as their numbers do.
+    """
+    part = stretches(one.device_ns, one.host_ns)
+    starts = []
+    for k in (np.flatnonzero(np.diff(part)) + 1).tolist():
+        arrived, counted = _changes(one, k, fps)
+        if abs(counted) > STEP_S or abs(arrived) > KEPT_S:
+            starts.append(k)
+    return np.searchsorted(np.array(starts, np.int64), np.arange(len(part)), side="right")
+
+
+def _changes(one: Stamps, k: int, fps: float) -> tuple[float, float]:
+    """By how much stamps change before frame k against arrivals and against numbers, seconds."""
+    lo, hi = max(k - WINDOW, 0), k + WINDOW
+    at, number = one.device_ns[lo:hi], one.number[lo:hi]
+    counted = jump(at - np.rint(number * (1e9 / fps)).astype(np.int64), k - lo)
+    return jump(at - one.host_ns[lo:hi], k - lo), counted
 
 
 def steady(main: Stamps, fps: float = FPS) -> SteppedClock:
@@ -40,14 +66,10 @@ def steady(main: Stamps, fps: float = FPS) -> SteppedClock:
         main: The camera's stamps.
         fps: Its frames a second.
     """
-    part = stretches(main.device_ns, main.host_ns)
+    part = between_steps(main, fps)
     gained = [0]
     for k in (np.flatnonzero(np.diff(part)) + 1).tolist():
-        lo, hi = max(k - WINDOW, 0), k + WINDOW
-        at, number = main.device_ns[lo:hi], main.number[lo:hi]
-        # Of the last frames before the step and the first after it.
-        arrived = jump(at - main.host_ns[lo:hi], k - lo)
-        counted = jump(at - np.rint(number * (1e9 / fps)).astype(np.int64), k - lo)
+        arrived, counted = _changes(main, k, fps)
         whole = round((arrived - counted) * fps)
         gained.append(gained[-1] + round(1e9 * (counted + whole / fps)))
     first, maps = [], []
@@ -83,8 +105,7 @@ def follow(main: Stamps, other: Stamps, *, delay_s: float = 0.0, fps: float = FP
             f"at least {LEAST} of each"
         )
     main_ns = steady(main, fps)(main)
-    part_main = stretches(main.device_ns, main.host_ns)
-    part = stretches(other.device_ns, other.host_ns)
+    part_main, part = between_steps(main, fps), between_steps(other, fps)
     arrived = (other.host_ns - main.host_ns[0]) - round(1e9 * delay_s)
     arrivals = main.host_ns - main.host_ns[0]
     inside = (arrived >= arrivals[0] - 0.5e9 / fps) & (arrived <= arrivals[-1] + 0.5e9 / fps)
@@ -116,18 +137,24 @@ def follow(main: Stamps, other: Stamps, *, delay_s: float = 0.0, fps: float = FP
     return by_stretch(other, part, two, to_ns, _SCATTER_S)
 
 
-def by_arrival(one: Stamps) -> SteppedClock:
+def by_arrival(one: Stamps, part: Int[np.ndarray, " n"] | None = None) -> SteppedClock:
     """This machine's clock in terms of a device's, by when its frames or states arrived.
 
     The common delay from exposure to arrival stays in: the answer is late by about its median.
 
+    Args:
+        one: The stamps.
+        part: In which stretch between steps of its clock each is; by arrivals alone if None, which
+            tell steps of more than 0.3 s.
+
     Raises:
-        SyncError: Fewer than three stamps, or stamps that make no line.
+        SyncError: Fewer than three stamps, or a drift that no clock has.
     """
     if len(one.number) < LEAST:
         raise SyncError(f"{len(one.number)} stamps; at least {LEAST}")
-    part = stretches(one.device_ns, one.host_ns)
-    return by_stretch(one, part, np.arange(len(part)), one.host_ns, np.inf)
+    if part is None:
+        part = stretches(one.device_ns, one.host_ns, KEPT_S)
+    return by_stretch(one, part, np.arange(len(part)), one.host_ns, None)
 
 
 def camera_clocks(
@@ -164,8 +191,8 @@ def camera_clocks(
             elif wired:
                 made[c] = follow(main, other, delay_s=c * stagger_s, fps=fps)
             else:
-                back = fit(made[0](main), main.host_ns).inverse()
-                seen = by_arrival(other)
+                back = fit(made[0](main), main.host_ns, None).inverse()
+                seen = by_arrival(other, between_steps(other, fps))
                 made[c] = SteppedClock(seen.first, tuple(chained(m, back) for m in seen.maps))
         except SyncError as error:
             raise SyncError(f"{recording.path}, camera {c}: {error}") from error

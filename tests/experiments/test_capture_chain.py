@@ -1,4 +1,4 @@
-"""From cameras to a model: recorded, calibrated, in RealDex's layout, annotated, stored, trained on.
+"""From cameras to a model: recorded, calibrated, converted, annotated, stored, trained on.
 
 Places and clocks are those that are found, as of a real rig; what is true only judges them.
 """
@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from capture import realdex, timeline
-from capture.recording import Recording
-from experiments import annotate, calibrate, convert, record, rig_places, train_pose, virtual_rig
+from capture import realdex
+from experiments import annotate, calibrate, convert, record, train_pose, virtual_rig
 from experiments.annotate import Annotate
 from experiments.calibrate import Calibrate
 from experiments.convert import Convert
@@ -60,10 +59,13 @@ def test_a_virtual_recording_becomes_a_dataset_and_a_model(tmp_path: pathlib.Pat
     palm_mm = 1e3 * np.linalg.norm(palm[:, 4:] - true_palm[:, 4:], axis=1)[inner]
     # Of four turns that look alike the box has the true one or another: distances do not tell.
     apart, true_apart = (
-        np.linalg.norm(a[:, 4:] - b[:, 4:], axis=1) for a, b in ((palm, seen), (true_palm, true_object))
+        np.linalg.norm(a[:, 4:] - b[:, 4:], axis=1)
+        for a, b in ((palm, seen), (true_palm, true_object))
     )
     grasp_mm = 1e3 * np.abs(apart - true_apart)[inner]
-    print(f"object {np.median(object_mm):.2f} {object_mm.max():.2f} mm, palm {np.median(palm_mm):.2f} {palm_mm.max():.2f} mm, grasp {np.median(grasp_mm):.2f} {grasp_mm.max():.2f} mm, {console.export_text()}")
+    print(
+        f"object {np.median(object_mm):.2f} {object_mm.max():.2f} mm, palm {np.median(palm_mm):.2f} {palm_mm.max():.2f} mm, grasp {np.median(grasp_mm):.2f} {grasp_mm.max():.2f} mm, {console.export_text()}"
+    )
     assert np.median(object_mm) < 4.0
     assert np.median(palm_mm) < 2.0
     assert np.median(grasp_mm) < 4.0
