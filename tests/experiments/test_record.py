@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 from scenes import beside_a_mug
 
-from capture import realdex, recorder
+from capture import kinect, realdex, recorder, virtual
 from capture.device import CaptureError
 from capture.recording import Recording
 from experiments import motion_data, record, soak, virtual_rig
@@ -22,7 +22,8 @@ from experiments.record import Record, ToRealdex
 from realdex_jax.data import motion_set, realdex_raw, rigid, store
 from realdex_jax.errors import ConfigError, DatasetError
 from realdex_jax.hand.load import load
-from sim import sequence
+from sim import film, sequence
+from sim.clocks import Clock
 from sim.demonstrate import Tally
 
 SMALL = {"width": 160, "depth_width": 80, "frames": 3, "lift": 0.0, "floor_gb": 0.0}
@@ -131,6 +132,40 @@ def test_live_and_replayed(here, tmp_path):
     assert count == len(then.q) or now.stamps.host_ns[-1] >= last
     np.testing.assert_array_equal(now.q, then.q[:count])
     np.testing.assert_array_equal(now.stamps.device_ns, then.stamps.device_ns[:count])
+
+
+def test_cameras_and_a_robot_on_ros_are_recorded_together(tmp_path, monkeypatch):
+    rig = film.around_table(5, 64, 80)
+    lenses = rig.lenses[0]
+    colour = np.zeros((lenses.colour.height, lenses.colour.width, 3), np.uint8)
+    depth = np.zeros((lenses.depth.height, lenses.depth.width), np.uint16)
+    cameras = virtual.devices(rig, lambda *_: (colour, depth))
+    said = []
+
+    class Joints(virtual.VirtualJoints):
+        def __init__(self, preset):
+            said.append(preset.name)
+            time_s, q = np.array([0.0, 60.0]), np.zeros((2, len(preset.joints)))
+            super().__init__(preset.joints, time_s, q, Clock(), cameras[0].pulse)
+
+        def wait(self):
+            said.append("heard")
+
+        def close(self):
+            said.append("closed")
+
+    monkeypatch.setattr(kinect, "devices", lambda *_, **__: cameras)
+    monkeypatch.setattr(record, "RobotJoints", Joints)
+    args = Record(tmp_path / "a", rig="kinect", robot="shadow_ur10e", seconds=0.7, floor_gb=0.0)
+    summary, _ = run(args)
+    assert summary.joint_states > 40
+    assert said == ["shadow_ur10e", "heard", "closed"]
+    series = Recording(tmp_path / "a").joints()
+    assert series is not None
+    assert series.names == sequence.JOINTS
+    _, told = run(dataclasses.replace(args, out=tmp_path / "b", robot=None, seconds=0.2))
+    assert "no joints are recorded; --robot NAME" in told
+    assert Recording(tmp_path / "b").joints() is None
 
 
 def test_what_cannot_be_is_refused(here, tmp_path):
