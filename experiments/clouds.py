@@ -109,7 +109,7 @@ def run(config: Clouds, console: Console) -> list[Path]:
         raise ConfigError(f"--cut-robot: {config.recording} has no robot whose place is known")
     out = config.out or config.recording / FOLDER
     how = CloudConfig(upstream_compatible=config.upstream_compatible)
-    low, high = (config.box[:3], config.box[3:]) if config.box else _box(shots, numbers[0])
+    low, high = (config.box[:3], config.box[3:]) if config.box else _box(shots)
     how = dataclasses.replace(how, low=low, high=high)
     rows = _begin(out, config, how)
     head = {"command": commands.line(), "commit": results.commit(), "device": results.device()}
@@ -221,13 +221,13 @@ def _of_release(recording: realdex_raw.Recording, config: Clouds) -> Shots:
     )
 
 
-def _box(shots: Shots, first: int) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """About what the cameras look at, from the table up where that is a direction."""
+def _box(shots: Shots) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """About what the cameras look at, from the table of the first frame up where up is known."""
     x, y, z = segmentation.looked_at(shots.wxyz_xyz_world_cam).tolist()
     if not shots.upright:
         return (x - _SIDE, y - _SIDE, z - _SIDE), (x + _SIDE, y + _SIDE, z + _SIDE)
     points = [np.zeros((0, 3))]
-    for c, frame in shots.frames(first).items():
+    for c, frame in shots.frames(0).items():
         place = rigid.compose(shots.wxyz_xyz_world_cam[c], shots.optics[c].wxyz_xyz_colour_depth)
         p_depth, _ = shots.optics[c].depth.back_project(frame.depth / 1000.0)
         points.append(rigid.apply(place, p_depth))
