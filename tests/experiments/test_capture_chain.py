@@ -29,7 +29,7 @@ def test_a_virtual_recording_becomes_a_dataset_and_a_model(tmp_path: pathlib.Pat
     folder = tmp_path / "release" / "cracker_box_1"
     args = Record(rec, object="cracker_box", frames=24, lift=0.06, width=320, depth_width=320)
     assert record.run(args, QUIET).good
-    record.photograph(BoardPictures(tmp_path / "board", width=960, placements=8, poses=30), QUIET)
+    record.photograph(BoardPictures(tmp_path / "board", width=960, placements=10, poses=34), QUIET)
     calibrate.run(Calibrate(rig=str(tmp_path / "board"), out=found_places), "test", QUIET)
     console = Console(record=True, width=200, force_terminal=False)
     # The robot's clock must be found by its motion.
