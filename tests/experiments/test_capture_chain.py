@@ -23,13 +23,38 @@ from sim import objects, sequence
 QUIET = Console(quiet=True)
 
 
+def astray(rec: pathlib.Path, folder: pathlib.Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """By how much places and clocks that were found put object and palm, and them apart, off (mm).
+
+    The world is the arm's base, as the calibration found it to the cameras.
+    """
+    truth, placed = virtual_rig.read_truth(rec), realdex_raw.Recording(folder)
+    found, known = placed.object_track()
+    assert known.all()
+    true = np.loadtxt(folder / realdex.TRUE_TRACK)[:, :3]
+    base = rigid.inverse(np.array([1.0, 0.0, 0.0, 0.0, *truth["p_world_base"]]))
+    names = ("time_s", "phi", "wxyz_xyz_world_object", "p_world_table")
+    scene = sequence.Sequence(*(truth[name] for name in names))
+    true_palm = rigid.compose(base, scene.palm_at(truth["exposure_s_0"]))[:, 4:]
+    track = placed.hand(load("shadow"))
+    palm, valid = sequence.palms(track.phi)[:, 4:], track.valid
+    assert valid.sum() >= len(valid) - 2  # the first state comes after the first frame
+    # The box looks alike in four turns: how far palm and object are apart does not depend on it.
+    apart = np.linalg.norm(palm - found[:, 4:], axis=1) - np.linalg.norm(true_palm - true, axis=1)
+    return (
+        1e3 * np.linalg.norm(found[:, 4:] - true, axis=1),
+        1e3 * np.linalg.norm(palm - true_palm, axis=1)[valid],
+        1e3 * np.abs(apart)[valid],
+    )
+
+
 @pytest.mark.slow
 def test_a_virtual_recording_becomes_a_dataset_and_a_model(tmp_path: pathlib.Path) -> None:
     rec, found_places = tmp_path / "rec", tmp_path / "calibration"
     folder = tmp_path / "release" / "cracker_box_1"
-    args = Record(rec, object="cracker_box", frames=24, lift=0.06, width=320, depth_width=320)
+    args = Record(rec, object="cracker_box", frames=20, lift=0.06, width=320, depth_width=320)
     assert record.run(args, QUIET).good
-    record.photograph(BoardPictures(tmp_path / "board", width=960, placements=10, poses=34), QUIET)
+    record.photograph(BoardPictures(tmp_path / "board", width=960, placements=8, poses=32), QUIET)
     calibrate.run(Calibrate(rig=str(tmp_path / "board"), out=found_places), "test", QUIET)
     console = Console(record=True, width=200, force_terminal=False)
     # The robot's clock must be found by its motion.
@@ -39,36 +64,11 @@ def test_a_virtual_recording_becomes_a_dataset_and_a_model(tmp_path: pathlib.Pat
     found = annotate.run(Annotate(folder, browser=False), QUIET)
     assert not len(found.flagged())
 
-    # What it all costs. World is the arm's base, as the calibration found it.
-    truth, hand = virtual_rig.read_truth(rec), load("shadow")
-    placed = realdex_raw.Recording(folder)
-    seen, known = placed.object_track()
-    rows = np.loadtxt(folder / realdex.TRUE_TRACK)
-    count = len(seen)
-    assert known.all()
-    true_object = np.concatenate([rows[:, [6, 3, 4, 5]], rows[:, :3]], axis=1)
-    base = rigid.inverse(np.array([1.0, 0.0, 0.0, 0.0, *truth["p_world_base"]]))
-    scene = sequence.Sequence(
-        truth["time_s"], truth["phi"], truth["wxyz_xyz_world_object"], truth["p_world_table"]
-    )
-    true_palm = rigid.compose(base, scene.palm_at(truth["exposure_s_0"]))
-    track = placed.hand(hand)
-    palm = sequence.palms(track.phi)
-    inner = track.valid
-    object_mm = 1e3 * np.linalg.norm(seen[:, 4:] - true_object[:count, 4:], axis=1)
-    palm_mm = 1e3 * np.linalg.norm(palm[:, 4:] - true_palm[:, 4:], axis=1)[inner]
-    # Of four turns that look alike the box has the true one or another: distances do not tell.
-    apart, true_apart = (
-        np.linalg.norm(a[:, 4:] - b[:, 4:], axis=1)
-        for a, b in ((palm, seen), (true_palm, true_object))
-    )
-    grasp_mm = 1e3 * np.abs(apart - true_apart)[inner]
-    print(
-        f"object {np.median(object_mm):.2f} {object_mm.max():.2f} mm, palm {np.median(palm_mm):.2f} {palm_mm.max():.2f} mm, grasp {np.median(grasp_mm):.2f} {grasp_mm.max():.2f} mm, {console.export_text()}"
-    )
-    assert np.median(object_mm) < 4.0
-    assert np.median(palm_mm) < 2.0
-    assert np.median(grasp_mm) < 4.0
+    object_mm, palm_mm, grasp_mm = astray(rec, folder)
+    # Measured 0.3, 0.2 (of the fastest frame) and 0.1; arrivals alone would put the palm 2 mm off.
+    assert np.median(object_mm) < 1.0
+    assert palm_mm.max() < 0.6
+    assert np.median(grasp_mm) < 0.7
 
     report = convert.run(Convert(tmp_path / "release", tmp_path / "data", jobs=1), QUIET)
     assert report.refused == {}
