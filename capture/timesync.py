@@ -25,9 +25,8 @@ from capture.clockmap import (
 )
 from capture.device import FPS, CaptureError
 from capture.recording import Recording, Stamps
+from realdex_jax.geometry.view import STAGGER_S
 
-STAGGER_S = 160e-6
-"""Camera i exposes so many times this after the main one, seconds."""
 KEPT_S = 0.3
 """Most that a driver keeps frames or states for before it gives them, seconds."""
 _SCATTER_S = 0.002

@@ -91,7 +91,7 @@ def record(
             f"{placements} placements, {poses} poses, seed {seed}; must be 1, 1, 0 or more"
         )
     board, faults = board or Board(), faults or Faults()
-    meant = rig.around_table(width)
+    meant = rig.around_table(width, seed)
     numbers = meant.calibration.cameras
     rng = np.random.default_rng([seed, 0])
     said = {c: _lens(rng, width) for c in numbers}
