@@ -48,7 +48,7 @@ from realdex_jax.select.scorer import Task
 from robot import account, drive, film, grip, limits, plan, preflight, presets, simulated
 from robot.account import Ending, Run, Told
 from robot.drive import Outcome
-from robot.executor import Order, Phase
+from robot.executor import Order, Phase, State
 from robot.film import Film
 from robot.gate import GateConfig
 from robot.interface import JointState, RobotError
@@ -249,6 +249,7 @@ def _one(
             outcome = drive.run(
                 robot,
                 order,
+                State(),
                 log=folder / "log.jsonl",
                 on_phase=lambda state: console.print(f"  {state.phase} {state.reason}"),
             )
