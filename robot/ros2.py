@@ -465,7 +465,8 @@ class Ros2Robot:
         """How far (rad) a part may be from where it is reckoned, and how much faster (rad/s).
 
         Zeros where it is measured to be there, or was just told. It may hold, as measured. Told to
-        stop before, it may never have heard, and follow what was sent before the stop.
+        stop before, it may still be on its way there, as measured, or never have heard, and follow
+        what was sent before the stop.
         """
         merged, now = self._merged, self._link.monotonic_s()
         d, w = np.zeros(len(q)), np.zeros(len(q))
@@ -474,9 +475,10 @@ class Ros2Robot:
         if told is None or trajectory is None or not (q == told[0]).all():
             return d, w
         rows = [merged.names.index(name) for name in part.ours]
-        if self._holds(part, now) and np.isfinite(merged.q[rows]).all():
+        again = len(trajectory.t) == 1
+        if (again or self._holds(part, now)) and np.isfinite(merged.q[rows]).all():
             d, w = np.abs(merged.q[rows] - q), np.abs(merged.qd[rows] - qd)
-        if len(trajectory.t) == 1 and part.name in self._way:
+        if again and part.name in self._way:
             at, way = self._way[part.name]
             state = controller.ControllerState(way.t, way.q, way.qd)
             there, rate = controller.wanted(state, now - at)

@@ -34,11 +34,11 @@ class Stage:
             self.net.sleep(0.01)
             self.robot.state()
 
-    def acceleration(self, since_s):
-        """The greatest of the arm from a time on, by its true course."""
+    def acceleration(self, since_s, joints=limits.ARM):
+        """The greatest share of what is allowed from a time on, by the true course."""
         t, _, qd = (np.array(x) for x in zip(*self.net.course, strict=True))
         share = np.abs(np.diff(qd, axis=0)) / np.diff(t)[:, None] / limits.MAX_ACCELERATION
-        return share[t[1:] > since_s][:, limits.ARM].max()
+        return share[t[1:] > since_s][:, joints].max()
 
     def reports(self):
         return " ".join(self.robot.faults())
@@ -109,6 +109,21 @@ def test_a_program_that_was_late_does_not_drive_on_a_robot_that_holds():
     stage.net.sleep(0.6)
     assert np.abs(stage.machine.plant.joint_state()[0] - stands)[limits.ARM].max() < 1e-3
     assert stage.acceleration(began) < 1.05
+
+
+def test_asked_again_fingers_that_are_still_on_their_way_are_not_hurried():
+    """A program that was late had them go on to where they would be by its last command."""
+    stage = Stage()
+    stage.drive(2.45)
+    stage.net.sleep(0.4)  # hangs; they hold
+    began = stage.net()
+    first = stage.robot.stop()
+    assert first[1].t[0] > 0.3
+    stage.net.sleep(0.25)
+    assert np.abs(stage.machine.plant.joint_state()[1][limits.HAND]).max() > 0.1
+    stage.robot.stop()
+    stage.net.sleep(1.0)
+    assert stage.acceleration(began, limits.HAND) < 1.05
 
 
 def test_asked_again_an_arm_that_never_heard_is_not_called_back():
