@@ -399,7 +399,7 @@ def test_a_plan_from_whose_speed_no_stop_is_confirmed_in_time_is_not_started(lea
     inputs = Inputs(100.0, joint_at(limits.HOME, 100.0), start=Order(plan, leave(plan, 100.0)))
     state, commands = executor.step(State(), inputs)
     assert not commands
-    assert "rad/s, a stop is confirmed in time from 0.338" in state.refusal
+    assert "rad/s, a stop is confirmed in time from 0.33" in state.refusal
 
 
 @pytest.mark.parametrize("when", ["at rest", "in motion"])
@@ -437,7 +437,7 @@ def test_a_stop_just_before_a_part_sets_out_needs_news_of_it(leave):
             q, qd = (x[0] for x in curve.sample(plan.trajectory, np.array([min(t, begins)])))
             joint = joint_at(q, now + t, qd if t < begins else None)
             if not flickers and t > begins - 0.2:
-                joint.q[limits.HAND] = q[limits.HAND]
+                joint.q[limits.PARTS[1]] = q[limits.PARTS[1]]
             cancel = "the operator" if t >= begins else ""
             start = order if i == 0 else None
             state, _ = executor.step(state, Inputs(now + t, joint, start=start, cancel=cancel))
