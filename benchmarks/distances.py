@@ -110,7 +110,7 @@ def _peer_maps(hand: HandModel, links: Links, points: np.ndarray) -> dict[str, R
         for box in boxes:
             local = (points - centre[:, None, box]) @ R[:, box]
             over = local.abs() - size[box]
-            outside = ((over.clamp(min=0.0) ** 2).sum(-1) + 1e-12).sqrt()
+            outside = torch.linalg.vector_norm(over.clamp(min=0.0), dim=-1)
             distance = torch.minimum(distance, outside + over.amax(-1).clamp(max=0.0))
         return (2.0 - 2.0 * torch.sigmoid(contact.SHARPNESS * distance.clamp(min=0.0))).sum()
 

@@ -137,7 +137,12 @@ def correct(
 
 
 def resume(annotation: Annotation, follower: Follower) -> Iterator[Annotation]:
-    """Follows the object on from known frames into unknown ones, a frame at a time."""
+    """Follows the object on from known frames into unknown ones, a frame at a time.
+
+    Where it was lost at the last known frame, it is followed anew from the last at which it was
+    not: what is remembered while it is lost, where it was last seen well and what the hand did
+    since, is not on disk. Where there is no such frame, frames stay unknown.
+    """
     for way in (1, -1):
         known = annotation.origin != UNKNOWN
         beside = np.zeros_like(known)
@@ -145,7 +150,13 @@ def resume(annotation: Annotation, follower: Follower) -> Iterator[Annotation]:
             beside[:-1] = ~known[1:]
         else:
             beside[1:] = ~known[:-1]
-        for frame in np.flatnonzero(known & beside).tolist():
+        lost = annotation.lost & (annotation.origin != BY_HAND)
+        for edge in np.flatnonzero(known & beside).tolist():
+            frame = edge
+            while 0 <= frame < len(known) and known[frame] and lost[frame]:
+                frame -= way
+            if not 0 <= frame < len(known) or not known[frame]:
+                continue
             state, _ = follower.begin(frame, annotation.wxyz_xyz_world_object[frame])
             for now in _along(annotation, frame, way, state, follower):
                 yield (annotation := now)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import os
 import re
@@ -34,10 +35,16 @@ _CRC = struct.Struct("<I")
 _NAME = re.compile(r"([a-z]+\d*)-(\d{5})\.rec")
 MAX_HEADER, MAX_BLOB = 2**20, 64 * 2**20
 """Largest header and blob that are written or read, bytes."""
+MAX_NUMBER = 2**63 - 1
+"""Largest number of a record: arrays that numbers are read into have a bit less than the field."""
 
 
 class DiskError(CaptureError):
     """A disk that takes no more; what was closed before is whole."""
+
+
+class UnsyncedError(DiskError):
+    """A record that is whole in its file, which the system could not bring to the disk."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,16 +122,24 @@ class Writer:
         """Adds a record; it is closed when this returns.
 
         Raises:
+            UnsyncedError: It is written, but the disk refused what was written of late.
             DiskError: It could not be written; the file ends where it did before.
-            CaptureError: A blob is too large.
+            CaptureError: A blob or the number is too large.
         """
+        if not 0 <= record.number <= MAX_NUMBER:
+            raise CaptureError(
+                f"{self._stream}, record {record.number}: numbers are 0 to {MAX_NUMBER}"
+            )
         for blob in (record.first, record.second):
             if len(blob) > MAX_BLOB:
                 raise CaptureError(
                     f"{self._stream}, record {record.number}: {len(blob)} bytes, at most {MAX_BLOB}"
                 )
         if self._size >= self._chunk_bytes:
-            self.close()
+            try:
+                self.close()
+            except UnsyncedError as error:  # of the records before: this one is in no file
+                raise DiskError(str(error)) from error
             self._chunk += 1
             self._open()
         sizes = len(record.first), len(record.second)
@@ -138,7 +153,11 @@ class Writer:
             self._sync()
 
     def close(self) -> None:
-        """Brings everything to the disk; may be called twice."""
+        """Brings everything to the disk; may be called twice.
+
+        Raises:
+            UnsyncedError: The disk refused what was written of late; the file is closed.
+        """
         if self._fd >= 0:
             try:
                 self._sync()
@@ -166,11 +185,10 @@ class Writer:
                 self._path().unlink()
             self._fd = -1
             raise
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            _sync_folder(self._folder)
+        except OSError as error:
+            raise _refused(self._folder, error) from error
 
     def _write(self, parts: list[bytes]) -> None:
         """All of it, or the file is as it was."""
@@ -194,11 +212,22 @@ class Writer:
         try:
             os.fdatasync(self._fd)
         except OSError as error:
-            raise _refused(self._path(), error) from error
+            raise UnsyncedError(
+                f"{self._path()}: {error.strerror}; a power cut may cost what it holds"
+            ) from error
 
 
 def _refused(path: Path, error: OSError) -> DiskError:
     return DiskError(f"{path}: {error.strerror}; frames closed before are whole")
+
+
+def _sync_folder(path: Path) -> None:
+    """Brings a folder's list of files to the disk."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def streams(folder: Path) -> dict[str, list[Path]]:
@@ -266,7 +295,8 @@ def repair(path: Path) -> int:
     """Cuts a file off after its last verified record; a file without a header goes.
 
     What is cut off is a record that was begun, unless whole records follow it: then the file was
-    damaged later, and what is cut off is kept beside it, `<name>.damaged`.
+    damaged later, and what is cut off is kept beside it, `<name>.damaged`, or `<name>.damaged-2`
+    and so on where an earlier repair has left one. It is on the disk before anything is cut.
 
     Returns:
         Bytes that were cut off; 0 where there was nothing to do.
@@ -282,8 +312,7 @@ def repair(path: Path) -> int:
             file.seek(found.whole)
             rest = file.read()
             if _holds_records(rest):
-                aside = path.with_name(f"{path.name}.damaged")
-                aside.write_bytes(rest)
+                _keep_aside(path, rest)
             if found.whole:
                 file.truncate(found.whole)
                 os.fsync(file.fileno())
@@ -292,6 +321,18 @@ def repair(path: Path) -> int:
     except OSError as error:
         raise CaptureError(f"{path}: cannot be repaired ({error.strerror})") from error
     return len(rest)
+
+
+def _keep_aside(path: Path, rest: bytes) -> None:
+    """Writes what is cut off into a file of its own, down to the disk."""
+    for k in itertools.count(1):
+        aside = path.with_name(f"{path.name}.damaged{f'-{k}' if k > 1 else ''}")
+        with contextlib.suppress(FileExistsError), aside.open("xb") as file:
+            file.write(rest)
+            file.flush()
+            os.fsync(file.fileno())
+            break
+    _sync_folder(path.parent)
 
 
 def _holds_records(content: bytes) -> bool:
@@ -342,7 +383,9 @@ def _record(file: io.BufferedIOBase, size: int, verify: bool = True) -> Record |
     if len(tail) < _CRC.size:
         return None
     mark, number, device_ns, host_ns, first, second = _HEAD.unpack(head)
-    if mark != _MARK or max(first, second) > MAX_BLOB or file.tell() + first + second > size:
+    if mark != _MARK or number > MAX_NUMBER or max(first, second) > MAX_BLOB:
+        return None
+    if file.tell() + first + second > size:
         return None
     if not verify:
         file.seek(first + second, os.SEEK_CUR)

@@ -2,30 +2,30 @@
 
 Depth is delivered in the depth lens's own picture, colour as RGB; nothing is resampled here. The
 SDK counts no exposures, so a frame's number is the time since the first over the period, as the
-camera's clock has it: what is missing shows as a gap.
+camera's clock has it and, where that was set, as arrivals have it: what is missing shows as a gap.
 """
 
 from __future__ import annotations
 
 import io
 import time
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from capture.device import CaptureError, Frame, Optics, OverError, UnpluggedError
+from capture.device import CaptureError, Frame, Optics, UnpluggedError
+from capture.exposures import Counter
 from realdex_jax.geometry.lens import Lens
-from sim.clocks import STAGGER
+from realdex_jax.geometry.view import STAGGER_S
 
 INSTALL = """pyk4a cannot be imported ({reason}). Azure Kinects need Microsoft's SDK 1.4 and pyk4a
 built against it; the wheels of pyk4a-bundle are made for numpy 1 and do not load beside jax:
     1. install the SDK with its headers: on Ubuntu the packages libk4a1.4, libk4a1.4-dev, k4a-tools;
        elsewhere unpack it and name its folders in LIBRARY_PATH, LD_LIBRARY_PATH, C_INCLUDE_PATH
     2. pip install 'numpy>=2' setuptools wheel
-    3. pip install --no-build-isolation --no-binary pyk4a pyk4a
+    3. pip install --no-build-isolation --no-binary pyk4a pyk4a==1.5.0
     4. copy the SDK's 99-k4a.rules to /etc/udev/rules.d and plug the cameras in anew
 Without cameras use --rig virtual, or replay a recording."""
 
@@ -44,6 +44,8 @@ DEPTH_SIZE = (640, 576)
 RATES = {5: "FPS_5", 15: "FPS_15", 30: "FPS_30"}
 _LOST_AFTER_S = 0.9
 """Seconds without a capture, from a camera that gave some, after which it counts as unplugged."""
+_OLDEST_NS = 60 * 10**9
+"""Nanoseconds before now that a driver may say a frame arrived; else now counts."""
 
 
 def sdk() -> Any:
@@ -100,7 +102,7 @@ class KinectDevice:
         self._camera, self._fps, self._id = camera, fps, device_id
         self._exposure, self._white_balance = exposure_us, white_balance
         self._k4a = k4a = sdk()
-        alone, stagger = count == 1, round(1e6 * STAGGER)
+        alone, stagger = count == 1, round(1e6 * STAGGER_S)
         if alone:
             mode = k4a.WiredSyncMode.STANDALONE
         else:
@@ -119,7 +121,7 @@ class KinectDevice:
         self._device = k4a.PyK4A(config=config, device_id=device_id)
         self._optics: Optics | None = None
         self._size = SIZES[resolution]
-        self._count = _Counter(fps)
+        self._count = Counter(fps)
         self._opened = self._running = False
         self._heard = 0.0
 
@@ -146,16 +148,25 @@ class KinectDevice:
         Raises:
             CaptureError: It is used by another program, or not plugged in.
         """
+        # The property setters of the SDK's colour controls: manual, or exposures would wander in
+        # and out of each other.
+        manual = {"exposure": self._exposure, "whitebalance": self._white_balance}
+        for name in manual:
+            # Without the property, setting it would make an attribute that changes nothing.
+            if getattr(getattr(type(self._device), name, None), "fset", None) is None:
+                raise CaptureError(
+                    f"camera {self._camera}: pyk4a has no PyK4A.{name} to be set, and automatic "
+                    "exposure would wander; install the version that docs/capture.md names"
+                )
         self._open()
         try:
             self._device.start()
-            # The property setters of the SDK's colour controls: manual, or exposures would wander
-            # in and out of each other.
-            self._device.exposure = self._exposure
-            self._device.whitebalance = self._white_balance
+            self._running = True
+            for name, value in manual.items():
+                setattr(self._device, name, value)
         except Exception as error:
             raise self._failed("cannot start", error) from error
-        self._running, self._heard, self._count = True, 0.0, _Counter(self._fps)
+        self._heard, self._count = 0.0, Counter(self._fps)
 
     def read(self, timeout_s: float) -> Frame | None:
         """The next frame; None if none came in that time.
@@ -176,18 +187,20 @@ class KinectDevice:
                     f"camera {self._camera} gives no frames for {silent:.1f} s"
                 ) from error
             return None
-        host_ns = time.monotonic_ns()
-        frame = _frame(capture, self._camera, self._count, host_ns, self._fps)
-        if frame is not None:
-            self._heard = time.monotonic()
-        return frame
+        if capture.color is None or capture.depth is None:
+            return None
+        self._heard = time.monotonic()
+        stamp_us, host_ns = int(capture.depth_timestamp_usec), _arrival(capture)
+        number = self._count.number(stamp_us, host_ns)
+        return to_frame(capture, self._camera, number, stamp_us, host_ns)
 
     def stop(self) -> None:
         """Ends the exposures and lets go of the camera; may be called twice."""
         if self._opened:
-            self._opened = self._running = False
+            running, self._opened, self._running = self._running, False, False
             try:
-                self._device.stop()
+                if running:
+                    self._device.stop()
                 if self._device.opened:
                     self._device.close()
             except Exception as error:
@@ -207,92 +220,6 @@ class KinectDevice:
             f"camera {self._camera} (device {self._id}) {what} ({reason}); is it plugged in, on a "
             "USB 3 port of its own, and used by no other program?"
         )
-
-
-class MkvDevice:
-    """An `.mkv` file of the SDK's recorder; a `capture.device.Device`."""
-
-    def __init__(self, path: Path, camera: int) -> None:
-        """Opens the file.
-
-        Raises:
-            CaptureError: pyk4a is not there, or the file is no such recording.
-        """
-        if not path.is_file():
-            raise CaptureError(f"{path}: no such file")
-        self._path, self._camera, self._k4a = path, camera, sdk()
-        try:
-            self._playback = self._k4a.PyK4APlayback(path)
-            self._playback.open()
-            settings = self._playback.configuration
-            fps = {0: 5, 1: 15, 2: 30}[int(settings["camera_fps"])]
-            # The SDK counts from 1; 0 is no colour at all.
-            size = dict(enumerate(SIZES.values(), 1))[int(settings["color_resolution"])]
-            self._optics = read_optics(self._k4a, self._playback.calibration, size, DEPTH_SIZE)
-        except CaptureError:
-            raise
-        except Exception as error:
-            raise CaptureError(
-                f"{path}: cannot be replayed ({type(error).__name__} {error}); it must be a "
-                "recording of the Azure Kinect SDK with colour and depth"
-            ) from error
-        self._fps, self._count = fps, _Counter(fps)
-        self._running = False
-
-    @property
-    def camera(self) -> int:
-        """Its number in the rig."""
-        return self._camera
-
-    @property
-    def optics(self) -> Optics:
-        """Its lenses."""
-        return self._optics
-
-    def start(self) -> None:
-        """Begins at the first frame."""
-        self._running = True
-
-    def read(self, timeout_s: float) -> Frame | None:
-        """The next frame; None for a capture without a picture.
-
-        Raises:
-            OverError: The file is over.
-        """
-        del timeout_s  # a file has no clock
-        if not self._running:
-            return None
-        try:
-            capture = self._playback.get_next_capture()
-        except EOFError as error:
-            raise OverError(f"{self._path} is over") from error
-        except Exception as error:
-            raise UnpluggedError(f"{self._path}: {type(error).__name__} {error}") from error
-        return _frame(capture, self._camera, self._count, None, self._fps)
-
-    def stop(self) -> None:
-        """Closes the file; may be called twice."""
-        if self._running:
-            self._running = False
-            self._playback.close()
-
-
-class _Counter:
-    """Numbers of exposures, out of their time stamps."""
-
-    def __init__(self, fps: int) -> None:
-        self._period_us = 1e6 / fps
-        self._last: int | None = None
-        self._number = 0
-
-    def number(self, stamp_us: int) -> int:
-        """The number of the exposure with this stamp."""
-        if self._last is not None:
-            # From frame to frame, so that the drift of the clock never adds up to a frame.
-            steps = round((stamp_us - self._last) / self._period_us)
-            self._number += max(steps, 1)
-        self._last = stamp_us
-        return self._number
 
 
 def read_optics(
@@ -338,23 +265,28 @@ def _lens(calibration: Any, kind: Any, size: tuple[int, int]) -> Lens:
     return Lens(*size, fx, fy, cx, cy, (k1, k2, p1, p2, k3, k4, k5, k6))
 
 
-def _frame(
-    capture: Any, camera: int, count: _Counter, host_ns: int | None, fps: int
-) -> Frame | None:
-    """A capture as a frame; None if it has not both pictures."""
-    colour, depth = capture.color, capture.depth
-    if colour is None or depth is None:
-        return None
-    stamp_us = int(capture.depth_timestamp_usec)
-    number = count.number(stamp_us)
-    return Frame(
-        camera,
-        number,
-        1000 * stamp_us,
-        host_ns if host_ns is not None else int(1e9 * number / fps),
-        _rgb(np.asarray(colour)),
-        np.ascontiguousarray(depth, np.uint16),
-    )
+def to_frame(capture: Any, camera: int, number: int, stamp_us: int, host_ns: int) -> Frame:
+    """A frame out of a capture that has both pictures.
+
+    Args:
+        capture: As pyk4a gives it.
+        camera: The camera's number.
+        number: Of the exposure.
+        stamp_us: By the camera's clock, microseconds.
+        host_ns: Arrival by the monotonic clock.
+    """
+    depth = np.ascontiguousarray(capture.depth, np.uint16)
+    return Frame(camera, number, 1000 * stamp_us, host_ns, _rgb(np.asarray(capture.color)), depth)
+
+
+def _arrival(capture: Any) -> int:
+    """When a frame arrived, by the monotonic clock: as the driver noted it, if it did.
+
+    A reader that comes late does not change that.
+    """
+    now = time.monotonic_ns()
+    age = time.perf_counter_ns() - int(capture.depth_system_timestamp_nsec)
+    return now - age if 0 <= age < _OLDEST_NS else now
 
 
 def _rgb(colour: np.ndarray) -> np.ndarray:

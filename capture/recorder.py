@@ -18,7 +18,16 @@ from typing import Any, Literal
 from capture import recording
 from capture.chunks import DiskError
 from capture.device import CaptureError, Device
-from capture.streams import Count, Event, JointSource, Log, RecorderConfig, RobotStream, Stream
+from capture.streams import (
+    JOIN_S,
+    Count,
+    Event,
+    JointSource,
+    Log,
+    RecorderConfig,
+    RobotStream,
+    Stream,
+)
 
 Ended = Literal["time", "over", "interrupted", "disk", "unplugged"]
 
@@ -38,6 +47,8 @@ class Summary:
     events: tuple[Event, ...]
     joint_states: int = 0
     """States of the robot that are on disk."""
+    joint_drops: int = 0
+    """States of the robot that never came: gaps in their numbers."""
 
     @property
     def lost(self) -> int:
@@ -46,8 +57,9 @@ class Summary:
 
     @property
     def good(self) -> bool:
-        """Whether it ended as wanted, with every frame."""
-        return self.ended in ("time", "over") and not self.lost and not self.events
+        """Whether it ended as wanted, with every frame and every state of the robot."""
+        missing = self.lost or self.joint_drops
+        return self.ended in ("time", "over") and not missing and not self.events
 
 
 Tell = Callable[[float, Mapping[int, Count], Sequence[Event]], object]
@@ -86,17 +98,17 @@ def record(
     log = Log(folder)
     streams: list[Stream] = []
     robot: RobotStream | None = None
-    started: list[Device] = []
+    touched: list[Device] = []
     begin = time.monotonic()
     ended: Ended = "interrupted"
     try:
         for device in devices:  # one by one: those before one that fails are closed below
+            touched.append(device)  # asking a camera for its optics opens it
             streams += [Stream(device, folder, config, log, note)]
         robot = RobotStream(joints, folder, config, log) if joints is not None else None
         # The main camera last: the others must be listening when it makes its first pulse.
         for device in sorted(devices, key=lambda d: -d.camera):
             device.start()
-            started.append(device)
         begin = time.monotonic()
         for part in [*streams, *([robot] if robot else [])]:
             part.begin()
@@ -105,14 +117,17 @@ def record(
         ended = "interrupted"
     finally:
         elapsed = time.monotonic() - begin
-        _finish(streams, robot, started, log)
+        _finish(streams, robot, touched, log)
+        for stream in streams:
+            stream.sum_up()
+        if robot is not None:
+            robot.sum_up(max((s.last_ns for s in streams), default=0))
     if log.disk.is_set():
         ended = "disk"
     counts = {s.device.camera: s.count for s in streams}
     tell(elapsed, counts, log.fresh())
-    summary = Summary(
-        folder, ended, elapsed, counts, log.all(), robot.written if robot is not None else 0
-    )
+    states = (robot.written, robot.dropped) if robot is not None else (0, 0)
+    summary = Summary(folder, ended, elapsed, counts, log.all(), *states)
     try:
         # Files were closed just now, so their records end where they say.
         recording.write_manifest(folder, verify=False)
@@ -164,6 +179,8 @@ def _watch(
         now = time.monotonic()
         for stream in streams:
             stream.listen(now)
+        if robot is not None:
+            robot.listen(now, max(s.last_ns for s in streams))
         if now - told >= 0.2:
             told = now
             tell(now - begin, {s.device.camera: s.count for s in streams}, log.fresh())
@@ -185,18 +202,31 @@ def _watch(
 
 
 def _finish(
-    streams: Sequence[Stream], robot: RobotStream | None, started: Sequence[Device], log: Log
+    streams: Sequence[Stream], robot: RobotStream | None, touched: Sequence[Device], log: Log
 ) -> None:
     """Stops cameras, lets queues run empty, closes files. Ctrl-C again gives the queues up."""
     parts = [*streams, *([robot] if robot else [])]
+    # Daemons, as readers are: a driver that hangs while it stops must not keep the files open.
+    stops = [
+        (device.camera, threading.Thread(target=_stop, args=(device, log), daemon=True))
+        for device in touched
+    ]
+    late: set[int] = set()
     while True:
         try:
             for part in parts:
                 part.stopping.set()
             for part in parts:
                 part.join_reader()
-            for device in started:
-                _stop(device, log)
+            for _, stop in stops:
+                if stop.ident is None:
+                    stop.start()
+            until = time.monotonic() + JOIN_S
+            for camera, stop in stops:
+                stop.join(max(until - time.monotonic(), 0.0))
+                if stop.is_alive() and camera not in late:
+                    late.add(camera)
+                    log.add(camera, "driver", f"does not stop within {JOIN_S:g} s")
             for part in parts:
                 part.join_writer()
             return

@@ -133,6 +133,7 @@ class FrameWriter:
         """Encodes and closes a frame.
 
         Raises:
+            UnsyncedError: It is written, but the disk refused what was written of late.
             DiskError: It could not be written; those before are whole.
         """
         colour = codecs.encode_colour(frame.colour, self._storage.colour, self._storage.quality)
@@ -408,6 +409,5 @@ def _checked(header: Mapping[str, Any], stream: str, path: Path) -> Mapping[str,
 
 def _stamps(places: Sequence[Place]) -> Stamps:
     rows = [(p.number, p.device_ns, p.host_ns) for p in places]
-    # Numbers are unsigned in the file; none that a camera reaches needs the last bit.
     table = np.array(rows, np.int64).reshape(-1, 3)
     return Stamps(table[:, 0], table[:, 1], table[:, 2])

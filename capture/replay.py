@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
+from capture import mkv
 from capture.device import CaptureError, Device, Frame, Optics, OverError
 from capture.recording import JointState, Recording
 
@@ -118,7 +119,8 @@ def devices(path: Path, *, pace: Pace = "free") -> list[Device]:
     """The cameras of a recording.
 
     Args:
-        path: A folder of ours, one of `.mkv` files (camera 0 first, by name), or one such file.
+        path: A folder of ours, one of `.mkv` files that were recorded on one sync cable (camera 0
+            first, by name), or one such file.
         pace: As of `ReplayDevice`; of `.mkv` files always free.
 
     Raises:
@@ -126,9 +128,7 @@ def devices(path: Path, *, pace: Pace = "free") -> list[Device]:
     """
     films = sorted(path.glob("*.mkv")) if path.is_dir() else [path] * (path.suffix == ".mkv")
     if films:
-        from capture import kinect
-
-        return [kinect.MkvDevice(film, camera) for camera, film in enumerate(films)]
+        return [*mkv.films(films)]
     if not path.is_dir():
         raise CaptureError(f"{path}: neither a folder of a recording nor an .mkv file")
     recording = Recording(path)

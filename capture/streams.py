@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from capture.chunks import DiskError
+from capture.chunks import DiskError, UnsyncedError
 from capture.device import FPS, Device, Frame, OverError, UnpluggedError
 from capture.recording import EVENTS, FrameWriter, JointState, JointWriter, Storage
 
@@ -72,7 +72,7 @@ class Event:
     camera: int | None
     """Of which camera; None of the robot or of all."""
     kind: str
-    """unplugged, silent, back, clock, order, disk, late or driver."""
+    """unplugged, silent, back, clock, order, disk or driver."""
     text: str
     """In words."""
 
@@ -189,6 +189,11 @@ class Stream:
             self._silent = True
             self._log.add(self.device.camera, "silent", f"no frame for {quiet:.1f} s")
 
+    def sum_up(self) -> None:
+        """Reports a camera that gave no frame in a recording too short to miss one before."""
+        if self._begun and not (self.count.received or self.count.gone or self._silent):
+            self._log.add(self.device.camera, "silent", "gave no frame")
+
     def join_reader(self) -> None:
         """Waits for the reader, but not for a driver that hangs."""
         if self._begun:
@@ -269,6 +274,9 @@ class Stream:
                 continue
             try:
                 self._writer.append(frame)
+            except UnsyncedError as error:
+                self._wrote()
+                self._log.fail(str(error), self.device.camera)
             except DiskError as error:
                 self.count.unwritten += 1
                 self._log.fail(str(error), self.device.camera)
@@ -278,9 +286,12 @@ class Stream:
                     self.device.camera, "driver", f"frame {frame.number} is left out: {error}"
                 )
             else:
-                self.count.written += 1
-                self.count.bytes = self._writer.stream.bytes
+                self._wrote()
         self._close()
+
+    def _wrote(self) -> None:
+        self.count.written += 1
+        self.count.bytes = self._writer.stream.bytes
 
     def _close(self) -> None:
         try:
@@ -294,19 +305,51 @@ class RobotStream:
 
     def __init__(self, source: JointSource, folder: Path, config: RecorderConfig, log: Log) -> None:
         """Opens the file; arguments and errors are those of `recorder.record`."""
-        self.stopping, self.written = threading.Event(), 0
-        self._source, self._log = source, log
+        self.stopping, self.written, self.dropped = threading.Event(), 0, 0
+        self._source, self._config, self._log = source, config, log
         self._writer = JointWriter(folder, source.names, config.storage)
         self._thread = threading.Thread(target=self._run, name="joints", daemon=True)
-        self._arrived = 0
+        self._last, self._arrived = -1, 0
+        self._heard, self._waits = time.monotonic(), config.start_s
+        self._silent = self._over = self._failed = False
 
     def begin(self) -> None:
         """Starts the thread."""
+        self._heard = time.monotonic()
         self._thread.start()
 
     def behind(self, host_ns: int) -> bool:
         """Whether states that came before then are still to be read."""
         return self._thread.is_alive() and self._arrived < host_ns
+
+    def listen(self, now: float, last_ns: int) -> None:
+        """Reports a robot that gives no states, or gave its last one long before the cameras.
+
+        Args:
+            now: By the monotonic clock, seconds.
+            last_ns: Arrival of the cameras' last frame by the same clock.
+        """
+        if self._silent:
+            return
+        if self._over:
+            short = 1e-9 * (last_ns - self._arrived)
+            if short > self._config.silent_s:
+                self._silent = True
+                told = f"at state {self._last}, {short:.1f} s too early"
+                told = told if self.written else "before the first"
+                self._log.add(None, "silent", f"joints end {told}")
+            return
+        quiet = now - self._heard
+        if not self._config.patient and self._thread.is_alive() and quiet > self._waits:
+            self._silent = True
+            self._log.add(None, "silent", f"no joints for {quiet:.1f} s")
+
+    def sum_up(self, last_ns: int) -> None:
+        """Reports at the end what `listen` had no time to; the argument is the same."""
+        if self._over:
+            self.listen(time.monotonic(), last_ns)
+        elif self._thread.ident is not None and not (self.written or self._silent or self._failed):
+            self._log.add(None, "silent", "no joints came")
 
     def join_reader(self) -> None:
         """Waits for the thread, but not for a driver that hangs."""
@@ -323,17 +366,35 @@ class RobotStream:
             while not self.stopping.is_set():
                 state = self._source.read(_READ_S)
                 if state is not None:
-                    self._writer.append(state)
-                    self.written += 1
-                    self._arrived = state.host_ns
+                    self._take(state)
         except OverError:
-            pass
+            self._over = True
         except DiskError as error:
+            self._failed = True
             self._log.fail(str(error))
         except Exception as error:  # of a driver: the cameras go on
+            self._failed = True
             self._log.add(None, "driver", f"joints: {type(error).__name__}: {error}")
         finally:
             try:
                 self._writer.stream.close()
             except DiskError as error:
                 self._log.fail(str(error))
+
+    def _take(self, state: JointState) -> None:
+        self._heard, self._waits = time.monotonic(), self._config.silent_s
+        if self._silent:
+            self._silent = False
+            self._log.add(None, "back", f"joints again, from state {state.number} on")
+        if state.number <= self._last:
+            told = f"state {state.number} of the joints after {self._last} is left out"
+            self._log.add(None, "order", told)
+            return
+        self.dropped += state.number - self._last - 1
+        self._last, self._arrived = state.number, state.host_ns
+        try:
+            self._writer.append(state)
+        except UnsyncedError:
+            self.written += 1
+            raise
+        self.written += 1

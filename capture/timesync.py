@@ -14,9 +14,8 @@ from jaxtyping import Float, Int
 from capture.device import FPS, CaptureError
 from capture.recording import Recording, Stamps
 from realdex_jax.errors import RealdexError
+from realdex_jax.geometry.view import STAGGER_S
 
-STAGGER_S = 160e-6
-"""Camera i exposes so many times this after the main one, seconds."""
 _ROUNDS, _OUTLYING = 5, 4.0
 _LEAST = 3
 

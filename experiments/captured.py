@@ -7,7 +7,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from capture import cloud, segmentation, virtual
-from capture.device import Frame, Optics
+from capture.device import CaptureError, Frame, Optics
 from realdex_jax.data import rigid
 from realdex_jax.geometry import support
 from realdex_jax.geometry.shape import ObjectShape
@@ -79,6 +79,9 @@ def captured(
         hand: Any; it is out of sight.
         shape: The object, upright.
         seed: Of rig, noise and errors of calibration.
+
+    Raises:
+        CaptureError: The cameras see nothing that stands above the table.
     """
     rng = np.random.default_rng([seed, 7])
     z = -float(shape.bounds[0, 2])
@@ -87,7 +90,13 @@ def captured(
     made = cloud.merged(*photographed(stage, seed, rng))
     above = made.p_world[:, 2] > ABOVE
     p, n = made.p_world[above], made.normal_world[above]
-    thing = segmentation.things(p)[0]
+    found = segmentation.things(p)
+    if not found:
+        raise CaptureError(
+            f"{len(p)} points more than {1000 * ABOVE:g} mm above the table, and no thing among "
+            "them; the object must be higher, and where the cameras look"
+        )
+    thing = found[0]
     p = support.closed(p[thing], 0.0)
     n = np.concatenate([n[thing], np.tile([0.0, 0.0, -1.0], (len(p) - thing.sum(), 1))])
     return p - [0.0, 0.0, z], n

@@ -71,7 +71,7 @@ def record(
     """The pictures, taken as they are asked for.
 
     Args:
-        seed: Of lenses, placements and faults.
+        seed: Of the cameras' places, lenses, placements and faults.
         width: Columns of the pictures, a multiple of 16.
         placements: Of the board on and above the table.
         poses: Of the robot that holds the board.
@@ -87,7 +87,7 @@ def record(
             f"{placements} placements, {poses} poses, seed {seed}; must be 1, 1, 0 or more"
         )
     board, faults = board or Board(), faults or Faults()
-    cameras = rig.around_table(width)
+    cameras = rig.around_table(width, seed)
     numbers = cameras.calibration.cameras
     rng = np.random.default_rng([seed, 0])
     said = {c: _lens(rng, width) for c in numbers}

@@ -259,7 +259,9 @@ def turned(found: Float[Array, "3 k b"], force: Float[Array, "3 k b"]) -> Float[
 def to_hand(hand: HandModel, at: Posed, points: Float[Array, "3 n"]) -> Float[Array, "g n b"]:
     """Signed distance (m) from object points to each primitive of the hand, negative inside.
 
-    Squares are expanded as in `losses.contact.hand_distance`, for the same reasons.
+    Squares are expanded, |p - c|^2 = |p|^2 - 2 p.c + |c|^2, so that points meet all capsules in two
+    products. Within 0.01 mm of the exact form for points within a metre, since axes are at least a
+    capsule's radius away at the surface.
 
     Args:
         hand: The hand.

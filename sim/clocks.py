@@ -13,10 +13,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from realdex_jax.geometry.view import STAGGER_S as STAGGER
 from sim.kinect import CameraError
 
-STAGGER = 160e-6
-"""Least time between the depth exposures of two Azure Kinects, seconds."""
 _OFFSET, _DRIFT = 0.5, 50.0
 """Largest offset (s) and drift (parts per million) that `draw` gives a clock."""
 _PULSE, _STAMP, _PHASE = 0, 1, 2

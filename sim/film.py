@@ -13,7 +13,6 @@ import threading
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8, UInt16
-from scipy.spatial.transform import Rotation
 
 from realdex_jax.data import realdex_write, rigid
 from realdex_jax.geometry import lens as optics
@@ -74,13 +73,10 @@ def around_table(
     """
     meant = rig.around_table(64)
     count = len(meant.calibration.cameras)
-    shift, turn = np.random.default_rng([seed, count]).normal(size=(2, count, 3))
-    shift, turn = astray[0] * shift, astray[1] * turn
     places = np.stack([meant.wxyz_xyz_world_cam(c) for c in range(count)])
-    local = np.concatenate([Rotation.from_rotvec(turn).as_quat(scalar_first=True), shift], axis=1)
     return VirtualRig(
         tuple(lenses.draw(c, seed, width, depth_width) for c in range(count)),
-        rigid.compose(places, local),
+        rig.astray(places, seed, astray),
         timing or clocks.draw(count, seed),
     )
 

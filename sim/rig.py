@@ -53,11 +53,12 @@ class Rig:
         return rigid.compose(self.wxyz_xyz_world_cam0, local)
 
 
-def around_table(width: int) -> Rig:
+def around_table(width: int, seed: int | None = None) -> Rig:
     """The four cameras, with pictures of 16 to 9.
 
     Args:
         width: Columns of the pictures.
+        seed: Of their places, as `astray`; where they are meant to be if None.
 
     Raises:
         CameraError: Not a multiple of 16, or less than 64.
@@ -74,10 +75,31 @@ def around_table(width: int) -> Rig:
         camera = render.look_at(_P_WORLD_TARGET + _AWAY * away, _P_WORLD_TARGET)
         wxyz = Rotation.from_matrix(camera.R_world_cam).as_quat(scalar_first=True)
         placed.append(np.concatenate([wxyz, camera.p_world]))
+    if seed is not None:
+        placed = list(astray(np.stack(placed), seed))
     numbers = tuple(range(len(placed)))
     from_cam0 = rigid.inverse(placed[0])
     places = {c: rigid.compose(from_cam0, placed[c]) for c in numbers}
     return Rig(Calibration(numbers, dict.fromkeys(numbers, lens), places), placed[0])
+
+
+def astray(
+    wxyz_xyz_world_cam: Float[np.ndarray, "c 7"],
+    seed: int,
+    spread: tuple[float, float] = (0.02, 0.035),
+) -> Float[np.ndarray, "c 7"]:
+    """Places of cameras that are not quite where they were meant to be.
+
+    Args:
+        wxyz_xyz_world_cam: Where they were meant to be.
+        seed: Of the draw.
+        spread: Standard deviation of places (m) and of turns (rad), along and about each axis.
+    """
+    count = len(wxyz_xyz_world_cam)
+    shift, turn = np.random.default_rng([seed, count]).normal(size=(2, count, 3))
+    shift, turn = spread[0] * shift, spread[1] * turn
+    local = np.concatenate([Rotation.from_rotvec(turn).as_quat(scalar_first=True), shift], axis=1)
+    return rigid.compose(wxyz_xyz_world_cam, local)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,8 +22,8 @@ from pathlib import Path, PurePosixPath
 
 from realdex_jax.errors import DatasetError
 
-MAX_MEMBERS = 100_000
-"""Most files and folders in one archive."""
+MAX_MEMBERS = 300_000
+"""Most files in one archive, and most folders; a recording of RealDex has up to 28,000 files."""
 MAX_RATIO = 100
 """Most bytes that one stored byte may expand to: in all, and in each member above
 `RATIO_FROM`."""
@@ -35,7 +35,8 @@ MAX_TOTAL = 64 * 2**30
 MAX_NAME = 1024
 """Longest name of a member, characters."""
 
-_DIRECTORY_BYTES = 1024 * MAX_MEMBERS  # of the table of contents; read whole by the zip module
+_INSTEAD = "if you trust it, unpack it yourself and name the folder"
+_DIRECTORY_BYTES = 512 * MAX_MEMBERS  # of the table of contents; read whole by the zip module
 _CHUNK = 2**20
 _BROKEN = (
     zipfile.BadZipFile,
@@ -108,7 +109,9 @@ def open_archive(path: str | Path, *, max_total: int = MAX_TOTAL) -> Archive:
     except _BROKEN as error:
         raise DatasetError(f"{path} is not a readable zip: {error}") from error
     if len(found) > MAX_MEMBERS:
-        raise DatasetError(f"{path} has {len(found)} members; at most {MAX_MEMBERS} are read")
+        raise DatasetError(
+            f"{path} has {len(found)} members; at most {MAX_MEMBERS} are read: {_INSTEAD}"
+        )
     for member in found:
         _check_member(member, path)
     _check_sizes(found, path, max_total)
@@ -240,7 +243,7 @@ def _check_directory(
     if claimed[0] > _DIRECTORY_BYTES:
         raise DatasetError(
             f"{path} claims a table of contents of {claimed[0]} bytes; {_DIRECTORY_BYTES} are "
-            f"enough for {MAX_MEMBERS} members"
+            f"enough for {MAX_MEMBERS} members: {_INSTEAD}"
         )
 
 
@@ -276,7 +279,9 @@ def _check_member(member: zipfile.ZipInfo, path: Path) -> None:
 def _check_sizes(found: list[zipfile.ZipInfo], path: Path, max_total: int) -> None:
     total, stored = sum(m.file_size for m in found), sum(m.compress_size for m in found)
     if total > max_total:
-        raise DatasetError(f"{path} expands to {total} bytes; at most {max_total} are unpacked")
+        raise DatasetError(
+            f"{path} expands to {total} bytes; at most {max_total} are unpacked: {_INSTEAD}"
+        )
     size = path.stat().st_size
     if stored > size:
         raise DatasetError(
@@ -299,10 +304,14 @@ def _check_names(names: list[str], path: Path) -> None:
     files: set[str] = set()
     folders: set[str] = set()
     for name in names:
-        plain = name.rstrip("/")
-        (folders if name.endswith("/") else files).add(plain)
-        parts = plain.split("/")
-        folders.update("/".join(parts[:k]) for k in range(1, len(parts)))
+        folder, _, last = name.rpartition("/")
+        if last:
+            files.add(name)
+        while folder and folder not in folders:
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
+        if len(folders) > MAX_MEMBERS:
+            raise DatasetError(f"{path} has more than {MAX_MEMBERS} folders: {_INSTEAD}")
     twice, count = collections.Counter(names).most_common(1)[0] if names else ("", 0)
     if count > 1:
         raise DatasetError(f"{path}: member {twice!r} is there twice; nothing was unpacked")

@@ -17,14 +17,16 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
-from realdex_jax.data import archive, motion_set, realdex_files, schema
+from realdex_jax.data import motion_set, realdex_files, schema
 from realdex_jax.data import realdex_grasps as grasping
 from realdex_jax.data import realdex_layout as layout
 from realdex_jax.data import realdex_objects as surfaces
+from realdex_jax.data import realdex_parts as parting
 from realdex_jax.data.motion import Motion
 from realdex_jax.data.realdex_frames import Frames
 from realdex_jax.data.realdex_grasps import Root, Rule
 from realdex_jax.data.realdex_layout import Files, Found
+from realdex_jax.data.realdex_parts import Kind, Placed
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.data.source import Unit
 from realdex_jax.data.splits import PARTS
@@ -34,7 +36,6 @@ FORMAT = "realdex"
 MARK = "realdex_sim.json"
 """File that our writer adds to the layout: which objects are held out."""
 
-Kind = Literal["auto", "recordings", "sequences"]
 Signs = Literal["urdf", "mjcf"]
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -48,7 +49,6 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 MAX_POINTS = 4096
 """Points handed on for an object without a mesh."""
 _CLOUDS = 8  # sequences whose clouds are put together for it
-_NAMED = 8  # names in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +88,10 @@ class RealDex:
     """What lies there."""
     found: Mapping[str, tuple[Found, ...]]
     """Recordings and sequences that lie open, by object."""
-    downloads: Mapping[str, Path]
-    """Archives of objects without an open recording."""
+    downloads: Mapping[str, tuple[Path, ...]]
+    """Archives by object."""
+    unread: tuple[str, ...] = ()
+    """Archives that are named after no object."""
     own: Mapping[str, tuple[str, ...]] | None = None
     """Splits that the data names itself."""
 
@@ -116,39 +118,42 @@ class RealDex:
         if unit not in self.units:
             raise DatasetError(f"no object {unit!r} in {self.path}; it has {', '.join(self.units)}")
         notes: list[str] = []
-        files, found = self._parts(unit, notes)
-        mesh, points = self._model(unit, files, notes)
-        chosen = _chosen(found, self.options.kind, notes)
+        if unit == self.units[0] and self.unread:
+            notes.append(_strangers(self.unread))
+        found, archives = self._parts(unit, notes)
+        mesh, points = self._model(unit, archives, notes)
+        chosen = parting.choose(found, self.options.kind, notes)
         if not chosen:
-            instead = _instead(files, unit) if unit in self.downloads else ""
-            raise DatasetError(f"{files.where} holds no recording of {unit}{instead}")
+            what = "sequence" if self.options.kind == "sequences" else "recording"
+            why = "".join(f"; {note}" for note in notes if note.startswith("left out: "))
+            raise DatasetError(f"{self.path} holds no {what} of {unit}{why}")
         refused: list[str] = []
         read: list[Frames] = []
-        for item in chosen:
+        for files, item in chosen:
             try:
                 read.append(self._frames(files, item))
             except DatasetError as error:
                 refused.append(str(error))
         if points is None:
-            points = self._cloud(files, found, read, notes)
+            points = self._cloud(found, read, notes)
         sets: list[GraspSet] = []
         motions: list[Motion] = []
         for frames in read:
             try:
-                grasps, reaches = self._taken(frames, points)
+                grasps, reaches, lost = self._taken(frames, points)
             except DatasetError as error:
                 refused.append(str(error))
             else:
                 sets.append(grasps)
                 motions += reaches
-                notes += [f"{frames.name}: {note}" for note in frames.notes]
+                notes += [f"{frames.name}: {note}" for note in (*frames.notes, *lost)]
         if not sets:
             raise DatasetError(f"no file of {unit} can be used; first: {refused[0]}")
         notes += [f"left out: {reason}" for reason in refused]
         grasps = schema.concatenate(sets)
         straight = sum(frames.wrist is None for frames in read)
         if straight and self.options.root == "forearm":
-            notes.append(f"wrist assumed zero in {straight} of {len(read)} files: not recorded")
+            notes.append(f"wrist assumed zero in {straight} of {len(read)} files")
         if not len(grasps):
             notes.append(f'no grasps by the rule "{self.options.rule}"')
         return Unit(
@@ -160,20 +165,14 @@ class RealDex:
             notes=tuple(notes),
         )
 
-    def _parts(self, unit: str, notes: list[str]) -> tuple[Files, tuple[Found, ...]]:
-        """Where an object's recordings or sequences are: in its archive, or open."""
-        lying = self.found.get(unit, ())
-        if unit not in self.downloads or (lying and self.options.kind == "sequences"):
-            return self.files, lying
-        files = self._opened(self.downloads[unit], notes)
-        inside = layout.find(files.names, unit)
-        found = tuple(item for item in inside if item.object == unit)
-        others = sorted({item.object for item in inside} - {unit})
-        if found and others:
-            notes.append(f"left out: what {files.where} holds of {', '.join(others[:8])}")
-        if lying:
-            notes.append(f"{len(lying)} sequences are left out: they are cut from the recordings")
-        return files, found
+    def _parts(self, unit: str, notes: list[str]) -> tuple[list[Placed], list[Files]]:
+        """An object's recordings and sequences, and the archives that hold some of them."""
+        lying = [Placed(self.files, item) for item in self.found.get(unit, ())]
+        paths = self.downloads.get(unit, ())
+        if self.options.kind == "sequences" and any(p.item.kind == "sequence" for p in lying):
+            notes += [f"{path} is not read: sequences lie open" for path in paths]
+            paths = ()
+        return parting.gather(unit, lying, paths, notes, md5=self.options.check_md5)
 
     def splits(self, units: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """Parts by the rule of the options."""
@@ -204,19 +203,12 @@ class RealDex:
         )
         return read(files, item.name, mjcf=self.options.signs == "mjcf")
 
-    def _opened(self, path: Path, notes: list[str]) -> Files:
-        sums = path.parent / "md5.txt"
-        wanted = self.options.check_md5 and sums.is_file()
-        if wanted and not archive.check_md5(path, archive.read_md5(sums)):
-            notes.append(f"md5.txt has no sum for {path.name}")
-        return archive.open_archive(path)
-
     def _model(
-        self, unit: str, files: Files, notes: list[str]
+        self, unit: str, archives: Sequence[Files], notes: list[str]
     ) -> tuple[bytes | None, Float[np.ndarray, "n 3"] | None]:
         """The object's model as OBJ text, and points on it; neither if there is none."""
         places = (
-            [files, self.files]
+            [*archives, self.files]
             if self.options.models is None
             else [layout.files(self.options.models)]
         )
@@ -238,12 +230,12 @@ class RealDex:
         return None, None
 
     def _cloud(
-        self, files: Files, found: Sequence[Found], read: Sequence[Frames], notes: list[str]
+        self, found: Sequence[Placed], read: Sequence[Frames], notes: list[str]
     ) -> Float[np.ndarray, "n 3"] | None:
         """Points of the object out of the clouds that sequences carry, in its frame."""
         clouds = list(islice((c for f in read if (c := surfaces.cloud(f)) is not None), _CLOUDS))
         if not clouds:
-            for item in islice((i for i in found if i.kind == "sequence"), _CLOUDS):
+            for files, item in islice((p for p in found if p.item.kind == "sequence"), _CLOUDS):
                 try:
                     points = surfaces.cloud(self._frames(files, item))
                 except DatasetError as error:
@@ -263,23 +255,25 @@ class RealDex:
 
     def _taken(
         self, frames: Frames, points: Float[np.ndarray, "n 3"] | None
-    ) -> tuple[GraspSet, list[Motion]]:
-        """Grasps and reaches of one file."""
+    ) -> tuple[GraspSet, list[Motion], list[str]]:
+        """Grasps and reaches of one file, and what is to be said of reaches that are lost."""
         posed = grasping.pose(frames, self.options.root)
         touching = grasping.contact(posed, points)
         sets, found = [grasping.none()], []
-        for segment in grasping.segments(frames):
+        lost: list[str] = []
+        for segment in grasping.segments(posed):
             rule, most = self.options.rule, self.options.most
             sets.append(grasping.grasps(posed, segment, touching, rule, most))
-            motion = grasping.reach(posed, segment)
+            motion = grasping.reach(posed, segment, touching, lost)
             found += [] if motion is None else [motion]
-        return schema.validate(schema.concatenate(sets), frames.name), found
+        more = [f"reaches lost: {len(lost)}; {lost[0]}"] if lost else []
+        return schema.validate(schema.concatenate(sets), frames.name), found, more
 
 
 def recognise(path: Path) -> bool:
     """Whether a folder or download looks like the release, by its names."""
     if path.is_file():
-        return path.suffix == ".zip" and layout.spelt(path.stem) in layout.OBJECTS
+        return parting.object_of_zip(path.name) is not None
     if not path.is_dir() or (path / "dataset.json").is_file():
         return False
     try:
@@ -288,7 +282,7 @@ def recognise(path: Path) -> bool:
         files = layout.files(path)
     except (DatasetError, OSError):
         return False
-    return bool(layout.find(files.names, path.resolve().name) or _downloads(files.names))
+    return bool(layout.find(files.names, path.resolve().name) or parting.zips(files.names)[0])
 
 
 def open_source(path: Path, **options: Any) -> RealDex:
@@ -315,20 +309,20 @@ def open_source(path: Path, **options: Any) -> RealDex:
             )
     chosen = _checked_options(options)
     if path.is_file() and path.suffix == ".zip":
-        return _checked(
-            RealDex(
-                path, chosen, layout.Folder(path.parent, ()), {}, {layout.spelt(path.stem): path}
-            )
-        )
+        unit = parting.object_of_zip(path.name) or layout.spelt(path.stem)
+        return RealDex(path, chosen, layout.Folder(path.parent, ()), {}, {unit: (path,)})
     files = layout.files(path)
     found: dict[str, list[Found]] = {}
     for item in layout.find(files.names, path.resolve().name):
         found.setdefault(item.object, []).append(item)
-    recorded = {k for k, v in found.items() if any(item.kind == "recording" for item in v)}
-    closed = {k: path / v for k, v in _downloads(files.names).items() if k not in recorded}
+    zips, unread = parting.zips(files.names)
+    closed = {unit: tuple(path / name for name in names) for unit, names in zips.items()}
+    # Models may be named as an archive.
+    models = None if chosen.models is None else chosen.models.resolve()
+    unread = tuple(name for name in unread if (path / name).resolve() != models)
     own = _own(path / MARK) if (path / MARK).is_file() else None
     every = {name: tuple(items) for name, items in found.items()}
-    return _checked(RealDex(path, chosen, files, every, closed, own))
+    return _checked(RealDex(path, chosen, files, every, closed, unread, own))
 
 
 def _checked_options(options: Mapping[str, Any]) -> Options:
@@ -348,23 +342,9 @@ def _checked_options(options: Mapping[str, Any]) -> Options:
     return Options(**given)
 
 
-def _instead(files: Files, unit: str) -> str:
-    """What a download holds where its object's recordings are missing, for messages."""
-    others = sorted({item.object for item in layout.find(files.names, unit)} - {unit})
-    if others:
-        return f", but of {', '.join(others[:_NAMED])}"
-    what = ", ".join(files.names[:_NAMED]) if files.names else "nothing"
-    more = f" and {len(files.names) - _NAMED} more" if len(files.names) > _NAMED else ""
-    return (
-        f": no {unit}_<n>[_<yyyymmdd>]/{layout.FINAL} and no <number>.npz of it; it holds "
-        f"{what}{more}"
-    )
-
-
 def _checked(source: RealDex) -> RealDex:
     if not source.units:
-        strangers = [n for n in source.files.names if n.endswith(".zip")]
-        found = f" (found {', '.join(strangers[:_NAMED])})" if strangers else ""
+        found = f" (found {', '.join(source.unread[: parting.NAMED])})" if source.unread else ""
         raise DatasetError(
             f"{source.path} holds nothing of the RealDex release: no {layout.FINAL}, no "
             f"<object>/<number>.npz, no zip that is named after one of its objects{found}"
@@ -372,32 +352,12 @@ def _checked(source: RealDex) -> RealDex:
     return source
 
 
-def _downloads(names: Sequence[str]) -> dict[str, str]:
-    """Archives named after an object of the release, by object."""
-    stems = {layout.spelt(PurePosixPath(n).stem): n for n in names if n.endswith(".zip")}
-    return {stem: name for stem, name in stems.items() if stem in layout.OBJECTS}
-
-
-def _chosen(found: Sequence[Found], kind: Kind, notes: list[str]) -> list[Found]:
-    """Files to read: of one kind, each recording once."""
-    kinds = {"recordings": "recording", "sequences": "sequence"}
-    if kind == "auto":
-        recorded = any(item.kind == "recording" for item in found)
-        wanted = "recording" if recorded else "sequence"
-        left = sum(item.kind != wanted for item in found)
-        if left:
-            notes.append(f"{left} sequences are left out: they are cut from the recordings")
-    else:
-        wanted = kinds[kind]
-    chosen: dict[str, Found] = {}
-    for item in found:
-        if item.kind == wanted:
-            key = PurePosixPath(item.name).name if wanted == "recording" else item.name
-            if key in chosen:
-                notes.append(f"{item.name} is left out: {chosen[key].name} has the same name")
-            else:
-                chosen[key] = item
-    return list(chosen.values())
+def _strangers(names: Sequence[str]) -> str:
+    more = f" and {len(names) - parting.NAMED} more" if len(names) > parting.NAMED else ""
+    return (
+        f"zips that are named after no object are not read: {', '.join(names[: parting.NAMED])}"
+        f"{more}; unpack them, or give them the name of their object"
+    )
 
 
 def _collected(motions: Sequence[Motion], name: str) -> motion_set.MotionSet | None:

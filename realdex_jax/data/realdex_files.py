@@ -3,25 +3,26 @@
 import bisect
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from realdex_jax.data import textfile, tf_series
 from realdex_jax.data.motion import RATE
 from realdex_jax.data.realdex_frames import (
     MAX_POINTS,
     MAX_ROWS,
     Frames,
+    clip_segments,
     finished,
     read_npz,
     table,
     take,
     tell,
 )
-from realdex_jax.data.realdex_layout import FINAL, Files
+from realdex_jax.data.realdex_layout import FINAL, LOST, Files
 from realdex_jax.data.unpickle import MAX_BYTES, parse_objects
 from realdex_jax.errors import DatasetError
 
@@ -56,11 +57,13 @@ def read_recording(files: Files, folder: str, *, mjcf: bool = False) -> Frames:
     rows = _object_rows(scene, len(raw.p_object), notes)
     known = rows >= 0
     frames = raw.frames(rows, where, notes)
+    wrist, wrist_known = _wrist(files, at, stamps, notes)
     frames = dataclasses.replace(
         frames,
         time=_time(files, at, scene, notes),
         usable=frames.usable & known & (stamps != 0),
-        wrist=_wrist(files, at, stamps, notes),
+        wrist=wrist,
+        wrist_known=wrist_known,
         contact=_contact(files, at, scene, notes),
         segments=_segments(files, at, scene, notes),
     )
@@ -115,8 +118,8 @@ def _scene(
         pairs = {int(k): str(v) for k, v in dict(json.loads(_text(files, name))).items()}
         scene = np.array(sorted(pairs), np.int64)
         stems = [PurePosixPath(pairs[k]).stem for k in sorted(pairs)]
-        stamps = np.array([0 if s == "None" else int(float(s)) for s in stems], np.int64)
-        # float() rounds a stamp by 256 ns, as the release itself does.
+        times = [0 if s == LOST else textfile.stamp(s, where) for s in stems]
+        stamps = np.array(times, np.int64)
     except (ValueError, TypeError, OverflowError, RecursionError, AttributeError) as error:
         raise DatasetError(f"{where} does not map frames to time stamps: {error}") from error
     if len(scene) != count:
@@ -168,27 +171,39 @@ def _time(
 
 def _wrist(
     files: Files, at: PurePosixPath, stamps: Int[np.ndarray, " t"], notes: list[str]
-) -> Float[np.ndarray, "t 2"] | None:
-    """WRJ2 and WRJ1 (rad) from the link poses, of the last message at each row's robot time."""
-    edges = (("rh_forearm-rh_wrist", 1), ("rh_wrist-rh_palm", 0))
+) -> tuple[Float[np.ndarray, "t 2"] | None, Bool[np.ndarray, " t"] | None]:
+    """WRJ2 and WRJ1 (rad) from the link poses at each row's robot time, and where they are known.
+
+    Elsewhere they are the nearest known ones; without a file or a time there are none.
+    """
+    edges = (("rh_forearm-rh_wrist", tf_series.WRIST[0]), ("rh_wrist-rh_palm", tf_series.WRIST[1]))
     names = [str(at / "TF" / f"{edge}.txt") for edge, _ in edges]
-    if not all(_has(files, name) for name in names) or (stamps < 0).any():
-        return None
-    angles = np.zeros((len(stamps), 2))
-    for column, (name, (edge, axis)) in enumerate(zip(names, edges, strict=True)):
-        series = _numbers(files, name, 8)
-        series = series[np.argsort(series[:, 0], kind="stable")]
-        # Stamps of both files are rounded to 256 ns.
-        row = np.searchsorted(series[:, 0], stamps + 512.0, side="right") - 1
-        quaternion = series[np.maximum(row, 0), 4:]
-        length = np.linalg.norm(quaternion, axis=1)
-        off = np.abs(np.delete(quaternion, [axis, 3], axis=1)).max()
-        if not (np.abs(length - 1) < 1e-2).all() or off > 0.02:
+    if not all(_has(files, name) for name in names):
+        return None, None
+    if (stamps < 0).any():
+        notes.append(
+            "TF has the wrist, but scene_to_mesh.json does not say at which times: taken as zero"
+        )
+        return None, None
+    angles, known = np.zeros((len(stamps), 2)), stamps > 0
+    for column, (name, (edge, (_, _, axis))) in enumerate(zip(names, edges, strict=True)):
+        read = tf_series.parse_edge(_text(files, name), f"{files.where}/{name}")
+        local, near = tf_series.sample(read, stamps)
+        known &= near
+        try:
+            turn = tf_series.joint_angle(local[:, :4], np.eye(3), np.array(axis), edge, near)
+        except DatasetError:
             notes.append(f"TF/{edge}.txt does not turn about its joint alone: wrist taken as zero")
-            return None
-        turn = 2 * np.arctan2(quaternion[:, axis], quaternion[:, 3])
-        angles[:, column] = (turn + math.pi) % (2 * math.pi) - math.pi
-    return angles
+            return None, None
+        angles[:, column] = turn
+    far = ~known & (stamps > 0)
+    if far.any():
+        notes.append(
+            f"{far.sum()} of {len(far)} frames, from {far.argmax()}, lie in a gap of what TF tells "
+            "of the wrist: "
+            + ("taken from the nearest message" if known.any() else "wrist taken as zero")
+        )
+    return (angles, known) if known.any() else (None, None)
 
 
 def _contact(
@@ -199,6 +214,8 @@ def _contact(
         name = str(at / f"{stem}.txt")
         if _has(files, name):
             frames = _numbers(files, name, 1)[:, 0]
+            if not len(frames):
+                notes.append(f"{stem}.txt lists no frame in contact")
             listed = np.isin(frames, scene)
             if not listed.all():
                 notes.append(f"{np.sum(~listed)} contact frames beyond the recording left out")
@@ -213,15 +230,7 @@ def _segments(
     name = str(at / "segment.txt")
     if not _has(files, name):
         return None
-    bounds = _numbers(files, name, 2)
-    clipped = np.clip(np.trunc(bounds), 0, scene[-1] + 1)
-    if (clipped != np.trunc(bounds)).any():
-        notes.append("segments beyond the recording were clipped")
-    rows = np.searchsorted(scene, clipped)
-    kept = rows[:, 0] < rows[:, 1]
-    if not kept.all():
-        notes.append(f"{np.sum(~kept)} segments without frames left out")
-    return tuple((int(start), int(end)) for start, end in rows[kept])
+    return clip_segments(_numbers(files, name, 2), scene, notes)
 
 
 def _has(files: Files, name: str) -> bool:
@@ -252,8 +261,6 @@ def _numbers(files: Files, name: str, width: int) -> Float[np.ndarray, "n w"]:
         table = np.array(lines, np.float64).reshape(len(lines), width)
     except ValueError as error:
         raise DatasetError(f"{files.where}/{name}: {str(error)[:200]}") from error
-    if not len(table):
-        raise DatasetError(f"{files.where}/{name} is empty")
     sane = np.abs(table) < _LARGEST
     if not sane.all():
         row = int(np.argmin(sane.all(axis=1)))

@@ -31,6 +31,8 @@ MAX_POINTS = 100_000
 """Most points of a sequence's cloud; the release keeps 7,000."""
 
 _HALF_TURN = 1e-4  # rad within which an angle counts as half a turn; the writer's rule has 1e-6
+_NEAR = 0.3  # rad from half a turn from where axes may have been divided by a wrong sine
+_DETOUR = 0.1  # rad off its way for one frame, there; a hand does not go to and fro so fast
 _LOST_RUN = 10  # frames of another orientation in a row that are a new place, not a slip
 _SKEW = 1e-2  # largest entry of R'R - I that rounding and tracking leave
 
@@ -57,6 +59,8 @@ class Frames:
     """Rows that are whole."""
     wrist: Float[np.ndarray, "t 2"] | None = None
     """WRJ2 and WRJ1 (rad), if they were recorded."""
+    wrist_known: Bool[np.ndarray, " t"] | None = None
+    """Rows at whose time they were, and not taken from another time; all if None."""
     contact: Bool[np.ndarray, " t"] | None = None
     """Rows that the release lists as contact, if it does."""
     segments: tuple[tuple[int, int], ...] | None = None
@@ -233,8 +237,9 @@ def _rotations(
     """Rotation matrices, and which rows are; the others become the identity.
 
     Axis-angles of the release were divided by the sine of the angle, and below 1e-6 the axis was
-    set to x. Near zero that is harmless; at half a turn the orientation is lost. Such rows are
-    known by their axis, and near half a turn by a jump.
+    set to x. Near zero that is harmless; at half a turn the orientation is lost, and near it the
+    vector has another length. Such rows are known by their axis, by being longer than half a turn,
+    or by a detour from the row before to the next.
     """
     flat = value.reshape(len(value), -1)
     good = _finite(flat)
@@ -250,11 +255,34 @@ def _rotations(
         rotvec = np.where(good[:, None], value, 0.0)
         lost = np.abs(rotvec - [math.pi, 0.0, 0.0]).max(axis=1) < _HALF_TURN
         tell(notes, lost, f"the {what} is half a turn about x, as the release writes any half turn")
-        good = good & ~lost
+        angle = np.linalg.norm(rotvec, axis=1)
+        long = good & (angle > math.pi + _HALF_TURN)
+        tell(
+            notes,
+            long,
+            f"the {what} is turned by more than half a turn: its axis has no unit length",
+        )
+        good = good & ~lost & ~long
         R = Rotation.from_rotvec(rotvec).as_matrix()
+        short = _detours(R, good, angle)
+        tell(notes, short, f"the {what} leaves its way for a moment, near half a turn")
+        good = good & ~short
     slipped = good & _jumps(R, good)
     tell(notes, slipped, f"the {what} turns by more than {MAX_STEP} rad for a moment")
     return R, good & ~slipped
+
+
+def _detours(
+    R: Float[np.ndarray, "t 3 3"], good: Bool[np.ndarray, " t"], angle: Float[np.ndarray, " t"]
+) -> Bool[np.ndarray, " t"]:
+    """Rows near half a turn over which the way from the row before to the next is a detour."""
+    found = np.zeros(len(R), bool)
+    rows = np.flatnonzero(good)
+    before, row, after = rows[:-2], rows[1:-1], rows[2:]
+    more = _angle(R[before], R[row]) + _angle(R[row], R[after]) - _angle(R[before], R[after])
+    near = np.minimum(angle[before], angle[after]) > math.pi - _NEAR
+    found[row[near & (more > 2 * _DETOUR)]] = True
+    return found
 
 
 def _jumps(R: Float[np.ndarray, "t 3 3"], good: Bool[np.ndarray, " t"]) -> Bool[np.ndarray, " t"]:
@@ -278,6 +306,29 @@ def _jumps(R: Float[np.ndarray, "t 3 3"], good: Bool[np.ndarray, " t"]) -> Bool[
 def _angle(R: Float[np.ndarray, "*t 3 3"], other: Float[np.ndarray, "*t 3 3"]) -> np.ndarray:
     """Angle (rad) between orientations."""
     return np.asarray(np.arccos(np.clip(((R * other).sum(axis=(-2, -1)) - 1) / 2, -1, 1)))
+
+
+def clip_segments(
+    bounds: Float[np.ndarray, "n 2"], scene: Int[np.ndarray, " t"], notes: list[str]
+) -> tuple[tuple[int, int], ...]:
+    """Rows [start, end) of each grasp, clipped to the recording; those without rows are left out.
+
+    Args:
+        bounds: First scene frame and end of each, as `segment.txt` lists them.
+        scene: Scene frame of each row, rising.
+        notes: Told what was clipped or left out.
+    """
+    if not len(bounds):
+        notes.append("segment.txt lists no grasp")
+        return ()
+    clipped = np.clip(np.trunc(bounds), 0, scene[-1] + 1)
+    if (clipped != np.trunc(bounds)).any():
+        notes.append("segments beyond the recording were clipped")
+    rows = np.searchsorted(scene, clipped)
+    kept = rows[:, 0] < rows[:, 1]
+    if not kept.all():
+        notes.append(f"{np.sum(~kept)} segments without frames left out")
+    return tuple((int(start), int(end)) for start, end in rows[kept])
 
 
 def tell(notes: list[str], rows: Bool[np.ndarray, " t"], what: str) -> None:

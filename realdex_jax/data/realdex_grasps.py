@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
+from scipy.ndimage import median_filter
 from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
@@ -24,8 +26,8 @@ Rule = Literal["held", "contact", "all"]
 
 ROOTS: tuple[Root, ...] = ("forearm", "as-stored")
 RULES: tuple[Rule, ...] = ("held", "contact", "all")
-"""held: in contact, and the object has left its place. contact: hand and object are near. all:
-every frame, approach included, as the release's own loader takes them."""
+"""held: in contact, and the object is being moved. contact: hand and object are near. all: every
+frame, approach included, as the release's own loader takes them."""
 
 CONTACT = 1e-3**0.5
 """Metres between hand and object that count as contact: the release's own, 31.6 mm."""
@@ -37,7 +39,8 @@ DISTINCT = (2e-3, np.deg2rad(2), 0.05)
 """Metres, radians of the palm, or radians of a joint by which a further grasp of a segment differs
 from the one before: a hand that carries an object keeps its grasp."""
 LEAD = 0.5
-"""Seconds before the first contact at which the hand is taken as opened: the pre-grasp."""
+"""Seconds before contact at which the hand is taken as opened: the pre-grasp. Contact that is lost
+for less is one contact."""
 AWAY = 0.05
 """Metres that the palm travels at least in a reach; less is an adjustment."""
 
@@ -45,6 +48,7 @@ _PAST_STOPS = LIMIT_TOLERANCE - 1e-3  # room for rounding to float32
 _CHUNK = 512
 _WINDOW = 4  # frames to both sides over which an object's motion is looked at
 _PAUSE = 8  # frames at rest that do not end a motion
+_SPIKE = 5  # frames whose median is the object's pose: tracking that slips for two does not show
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,8 +64,13 @@ class Posed:
     p_world_palm: Float[np.ndarray, "t 3"]
     R_object_palm: Rotation
     p_object_palm: Float[np.ndarray, "t 3"]
-    wrist_measured: bool
-    """Whether the palm follows from recorded wrist angles, not from a straight wrist."""
+    wrist_measured: Bool[np.ndarray, " t"]
+    """Rows in which the palm follows from wrist angles recorded at their time."""
+
+    @property
+    def apart(self) -> Float[np.ndarray, " t"]:
+        """Metres from the object's origin to the palm's."""
+        return np.linalg.norm(self.p_object_palm, axis=1)
 
 
 def pose(frames: Frames, root: Root = "forearm") -> Posed:
@@ -74,6 +83,7 @@ def pose(frames: Frames, root: Root = "forearm") -> Posed:
             "as-stored": it is that of the palm, as the release's training code takes it.
     """
     stored = Rotation.from_matrix(frames.R_world_root)
+    measured = np.full(len(frames.q), root == "forearm" and frames.wrist is not None)
     if root == "forearm":
         wrist = np.zeros((len(frames.q), 2)) if frames.wrist is None else frames.wrist
         R_world_palm, p_world_palm = layout.palm(stored, frames.p_world_root, wrist)
@@ -89,29 +99,37 @@ def pose(frames: Frames, root: Root = "forearm") -> Posed:
         p_world_palm=p_world_palm,
         R_object_palm=R_object_world * R_world_palm,
         p_object_palm=R_object_world.apply(p_world_palm - frames.p_world_object),
-        wrist_measured=root == "forearm" and frames.wrist is not None,
+        wrist_measured=measured if frames.wrist_known is None else measured & frames.wrist_known,
     )
 
 
-def segments(frames: Frames) -> tuple[tuple[int, int], ...]:
+def segments(posed: Posed) -> tuple[tuple[int, int], ...]:
     """Rows [start, end) of each grasp.
 
-    Where the recording does not list them, one ends with each motion of the object and the next
-    starts there.
+    Where the recording does not list them, one ends with each motion of the object, and the next
+    starts where the hand is farthest from the object before it moves again. Motions between which
+    the hand does not leave the object are one.
     """
+    frames = posed.frames
     if frames.segments is not None:
         return frames.segments
-    place = frames.p_world_object[_last_usable(frames.usable)]
+    known = _last_usable(frames.usable)
+    place = _unspiked(frames.p_world_object[known])
     last = len(place) - 1
     at = np.arange(len(place))
     ahead, behind = np.minimum(at + _WINDOW, last), np.maximum(at - _WINDOW, 0)
-    moving = np.linalg.norm(place[ahead] - place[behind], axis=1) > MOVED
-    rows = np.flatnonzero(moving)
+    rows = np.flatnonzero(np.linalg.norm(place[ahead] - place[behind], axis=1) > MOVED)
     if not len(rows):
         return ((0, len(place)),)
     runs = np.split(rows, np.flatnonzero(np.diff(rows) > _PAUSE) + 1)
-    ends = [int(run[-1]) + 1 for run in runs]
-    return tuple(zip((0, *ends[:-1]), ends, strict=True))
+    palm, apart = posed.p_object_palm[known], posed.apart[known]
+    found, start = [], 0
+    for run, following in itertools.pairwise(runs):
+        let_go, end, again = max(int(run[-1]) - _WINDOW, 0), int(run[-1]) + 1, int(following[0])
+        if np.linalg.norm(palm[end:again] - palm[let_go], axis=1).max() > AWAY:
+            found.append((start, end))
+            start = end + int(np.argmax(apart[end:again]))
+    return (*found, (start, int(runs[-1][-1]) + 1))
 
 
 def contact(posed: Posed, points: Float[np.ndarray, "n 3"] | None) -> Bool[np.ndarray, " t"] | None:
@@ -149,7 +167,8 @@ def grasps(
         posed: The frames.
         segment: Its rows.
         touching: Rows in contact; None if that is not known.
-        rule: Which rows are grasps. If an object is never moved, its last row in contact is held.
+        rule: Which rows are grasps. If an object is not moved in contact, the last row in contact
+            before it is moved is held.
         most: Grasps to keep, spread evenly; 0 keeps all that are distinct, or all under "all".
     """
     start, end = segment
@@ -157,9 +176,10 @@ def grasps(
     near = np.ones(end - start, bool) if touching is None else touching[start:end]
     chosen = usable if rule == "all" else usable & near
     if rule == "held":
-        held = chosen & _moved(posed.frames, segment)
-        if not held.any() and touching is not None and chosen.any():
-            held[np.flatnonzero(chosen)[-1]] = True
+        way = _way(posed.frames, segment)
+        held = chosen & way.carried & ~way.spiked
+        if not held.any() and touching is not None:
+            held[np.flatnonzero(chosen[: way.moved] & ~way.spiked[: way.moved])[-1:]] = True
         chosen = held
     rows = start + np.flatnonzero(chosen)
     if rule != "all":
@@ -168,11 +188,14 @@ def grasps(
         rows = rows[np.round(np.linspace(0, len(rows) - 1, most)).astype(int)]
     if not len(rows):
         return none()
-    # The hand is open a while before it first touches, or before the first grasp.
-    first = int(rows[0]) if touching is None else start + int(np.argmax(usable & near))
-    time = posed.frames.time[start:end]
-    ready = np.flatnonzero(usable & (time <= posed.frames.time[first] - LEAD))
-    opened = start + int(ready[-1] if len(ready) else np.argmax(usable))
+    # The hand is open a while before it touches, or before the first grasp.
+    begin, touch = _approach(posed, segment, touching)
+    first = int(rows[0]) if touching is None else touch
+    time = posed.frames.time[begin:end]
+    ready = usable[begin - start :] & (time <= posed.frames.time[first] - LEAD)
+    opened = begin + int(
+        np.flatnonzero(ready)[-1] if ready.any() else np.argmax(usable[begin - start :])
+    )
     R_object_palm = Rotation.from_matrix(posed.R_object_palm.as_matrix()[rows])
     phi = np.concatenate(
         [posed.q[rows], posed.p_object_palm[rows], R_object_palm.as_rotvec()], axis=1
@@ -183,35 +206,53 @@ def grasps(
         q_squeeze=phi[:, :22],
         columns={
             "beyond_limits": posed.beyond[rows].astype(np.float32),
-            "wrist_measured": np.full(len(rows), posed.wrist_measured, np.float32),
+            "wrist_measured": posed.wrist_measured[rows].astype(np.float32),
         },
     )
 
 
-def reach(posed: Posed, segment: tuple[int, int]) -> Motion | None:
-    """The reach of one segment, at 15 Hz, up to where the object moves; None if there is none.
+def reach(
+    posed: Posed,
+    segment: tuple[int, int],
+    touching: Bool[np.ndarray, " t"] | None = None,
+    notes: list[str] | None = None,
+) -> Motion | None:
+    """The last reach of one segment, at 15 Hz, up to where the object moves; None if there is none.
 
-    A frame that cannot be used cuts off what is before it.
+    A frame that cannot be used cuts off what is before it. Where the object's tracking slips, it is
+    taken to be where it was before.
+
+    Args:
+        posed: The frames.
+        segment: Its rows.
+        touching: Rows in contact; where the hand lets go of the object in the segment and comes
+            back, the reach begins where it is farthest. None if contact is not known.
+        notes: Told of a reach that is lost because of frames that cannot be used.
     """
-    start, end = segment
-    moved = _moved(posed.frames, segment)
-    end = start + int(moved.argmax()) if moved.any() else end
+    start, _ = _approach(posed, segment, touching)
+    way = _way(posed.frames, segment)
+    end = segment[0] + way.moved
+    whole = start + np.flatnonzero(posed.frames.usable[start:end])
     lost = np.flatnonzero(~posed.frames.usable[start:end])
-    start += int(lost[-1]) + 1 if len(lost) else 0
-    rows = slice(start, end)
-    if end - start < MIN_FRAMES:
+    begin = start + (int(lost[-1]) + 1 if len(lost) else 0)
+    rows = slice(begin, end)
+    if not _travels(posed, np.arange(begin, end)):
+        if _travels(posed, whole) and notes is not None:
+            notes.append(
+                f"the reach of rows {start} to {end} is lost: {len(lost)} of them cannot be used, "
+                f"the last {end - begin} can"
+            )
         return None
-    if np.linalg.norm(posed.p_world_palm[end - 1] - posed.p_world_palm[start]) < AWAY:
-        return None
-    frames, time = posed.frames, posed.frames.time[rows] - posed.frames.time[start]
-    R_world_object = Rotation.from_matrix(frames.R_world_object[rows])
+    frames, time = posed.frames, posed.frames.time[rows] - posed.frames.time[begin]
+    seen = segment[0] + _last_usable(~way.spiked)[begin - segment[0] : way.moved]
+    R_world_object = Rotation.from_matrix(frames.R_world_object[seen])
     found = Motion(
         time=time.astype(np.float32),
         phi=np.concatenate(
             [posed.q[rows], posed.p_world_palm[rows], posed.R_world_palm[rows].as_rotvec()], axis=1
         ).astype(np.float32),
         wxyz_xyz_world_object=np.concatenate(
-            [R_world_object.as_quat(scalar_first=True), frames.p_world_object[rows]], axis=1
+            [R_world_object.as_quat(scalar_first=True), frames.p_world_object[seen]], axis=1
         ).astype(np.float32),
     )
     if np.abs(np.diff(time) * RATE - 1).max() > 0.03:
@@ -228,16 +269,80 @@ def none() -> GraspSet:
     return GraspSet(empty, empty[:, :22], empty[:, :22], columns)
 
 
-def _moved(frames: Frames, segment: tuple[int, int]) -> Bool[np.ndarray, " t"]:
-    """Rows in which the object has left its place in the segment's first usable row."""
+def _travels(posed: Posed, rows: np.ndarray) -> bool:
+    """Whether rows are long enough for a motion, and the palm goes somewhere in them."""
+    if len(rows) < MIN_FRAMES:
+        return False
+    way = posed.p_world_palm[rows[-1]] - posed.p_world_palm[rows[0]]
+    return bool(np.linalg.norm(way) >= AWAY)
+
+
+def _approach(
+    posed: Posed, segment: tuple[int, int], touching: Bool[np.ndarray, " t"] | None
+) -> tuple[int, int]:
+    """Rows at which the hand sets out, and at which the contact begins that moves the object.
+
+    A segment may begin while the hand still has the object from the grasp before.
+    """
+    start, end = segment
+    if touching is None:
+        return start, start
+    rows = start + np.flatnonzero((touching & posed.frames.usable)[start:end])
+    before = rows[rows <= start + _way(posed.frames, segment).moved]
+    rows = before if len(before) else rows[:1]
+    if not len(rows):
+        return start, start
+    ends = np.flatnonzero(np.diff(posed.frames.time[rows]) > LEAD)
+    if not len(ends):
+        return start, int(rows[0])
+    let_go, touch = rows[ends[-1]], int(rows[ends[-1] + 1])
+    free = let_go + 1 + np.flatnonzero(posed.frames.usable[let_go + 1 : touch])
+    return int(free[np.argmax(posed.apart[free])] if len(free) else let_go + 1), touch
+
+
+class _Way(NamedTuple):
+    """What an object does in the n rows of a segment."""
+
+    moved: int
+    """The first row in which it has left its place; n if it never does."""
+    carried: Bool[np.ndarray, " n"]
+    """Rows away from its first place in which it is not at rest."""
+    spiked: Bool[np.ndarray, " n"]
+    """Rows in which its tracking slips."""
+
+
+def _way(frames: Frames, segment: tuple[int, int]) -> _Way:
+    """How an object leaves its place; what lasts for less than 0.1 s is no motion."""
     rows = slice(*segment)
     usable = frames.usable[rows]
-    first = int(np.argmax(usable))
-    place, turn = frames.p_world_object[rows], frames.R_world_object[rows]
-    trace = (turn * turn[first]).sum(axis=(1, 2))
+    raw = np.concatenate(
+        [frames.p_world_object[rows], frames.R_world_object[rows].reshape(-1, 9)], axis=1
+    )[_last_usable(usable)]
+    pose = _unspiked(raw)
+    gone = usable & _differ(pose, pose[:1])
+    if not gone.any():
+        return _Way(len(usable), gone, _differ(raw, pose))
+    ahead = np.minimum(np.arange(len(pose)) + np.arange(_PAUSE + 1)[:, None], len(pose) - 1)
+    still = np.all([~_differ(pose[k], pose) for k in ahead], axis=0)
+    resting = np.zeros(len(pose), bool)
+    resting[ahead[:, still]] = True
+    moved = int(np.argmax(gone))
+    carried = gone & ~resting
+    carried[moved] = True  # of an object that moves slowly, nothing else is left
+    return _Way(moved, carried, _differ(raw, pose))
+
+
+def _differ(pose: Float[np.ndarray, "#n 12"], other: Float[np.ndarray, "#n 12"]) -> np.ndarray:
+    """Whether an object is in another place (position, then matrix by rows)."""
+    trace = (pose[:, 3:] * other[:, 3:]).sum(axis=1)
     angle = np.arccos(np.clip((trace - 1) / 2, -1, 1))
-    gone = np.linalg.norm(place - place[first], axis=1) > MOVED
-    return np.asarray(usable & (gone | (angle > TURNED)))
+    gone = np.linalg.norm(pose[:, :3] - other[:, :3], axis=1) > MOVED
+    return np.asarray(gone | (angle > TURNED))
+
+
+def _unspiked(values: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
+    """Values without excursions of one or two rows; what rises or falls throughout is kept."""
+    return np.asarray(median_filter(values, (_SPIKE, 1), mode="mirror"))
 
 
 def _distinct(posed: Posed, rows: np.ndarray) -> np.ndarray:

@@ -76,7 +76,8 @@ release-training: the twelve objects of the training code. That one tests on its
 too; here they are validation objects only."""
 
 RULES = (*SPLITS, "paper")
-"""Names of the rules by which `splits` can go; paper: 40/6/6 of 52, drawn at random."""
+"""Names of the rules by which `splits` can go; paper: 40/6/6 of 52, drawn at random among all 53
+objects, whichever are at hand."""
 
 P_FOREARM_WRIST: Float[np.ndarray, " 3"] = np.array([0.0, -0.010, 0.21301])
 """Origin of `rh_wrist` in `rh_forearm`, metres."""
@@ -84,6 +85,8 @@ P_WRIST_PALM: Float[np.ndarray, " 3"] = np.array([0.0, 0.0, 0.034])
 """Origin of `rh_palm` in `rh_wrist`, metres."""
 
 FINAL = "final_data.npy"
+LOST = "None"
+"""What `scene_to_mesh.json` has in place of a robot time (`None.ply`) where none was found."""
 MAX_LISTED = 2_000_000
 """Most files that a folder may list."""
 
@@ -204,8 +207,9 @@ def splits(names: Sequence[str], rule: str, seed: int = 0) -> dict[str, tuple[st
     """Parts of the objects at hand; the three parts share none.
 
     Args:
-        names: Objects that there are. Objects of the rule that are not among them are left out.
-        rule: One of `RULES`. "release" trains on all that it does not hold out; under
+        names: Objects that there are. Objects of the rule that are not among them are left out, so
+            an object is in the same part whatever else is at hand.
+        rule: One of `RULES`. "release" and "paper" train on all that they do not hold out; under
             "release-training" other objects are in no part.
         seed: Of the paper's rule.
 
@@ -213,10 +217,13 @@ def splits(names: Sequence[str], rule: str, seed: int = 0) -> dict[str, tuple[st
         DatasetError: No such rule.
     """
     if rule == "paper":
-        return split_rules.by_object(names, seed)
-    if rule not in SPLITS:
+        drawn = split_rules.by_object(OBJECTS, seed)
+        others = tuple(name for name in names if name not in OBJECTS)
+        listed: Mapping[str, tuple[str, ...]] = {**drawn, "train": (*drawn["train"], *others)}
+    elif rule in SPLITS:
+        listed = SPLITS[rule]
+    else:
         raise DatasetError(f"no split {rule!r}; known: {', '.join(RULES)}")
-    listed = SPLITS[rule]
     held_out = {name for part in ("val", "test") for name in listed[part]}
     train = listed.get("train", tuple(name for name in names if name not in held_out))
     parts = {"train": train, "val": listed["val"], "test": listed["test"]}

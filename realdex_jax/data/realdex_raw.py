@@ -17,6 +17,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 from realdex_jax.data import calibration, pictures, rigid, textfile, tf_series
 from realdex_jax.data.calibration import Calibration
 from realdex_jax.data.pictures import COLOUR, DEPTH, Pictures, Together
+from realdex_jax.data.realdex_frames import clip_segments, tell
+from realdex_jax.data.realdex_layout import LOST
 from realdex_jax.data.tf_series import HandTrack
 from realdex_jax.errors import DatasetError
 from realdex_jax.geometry.lens import Lens
@@ -227,65 +229,98 @@ class Recording:
         p_cam, _ = self.lens(camera).back_project(self.depth(camera, k))
         return rigid.apply(self.wxyz_xyz_world_cam(camera), p_cam)
 
-    @functools.cached_property
+    @property
     def robot_time_ns(self) -> Int[np.ndarray, " t"]:
         """The robot's clock at each scene frame: as synchronised in `scene_to_mesh.json`.
 
-        Frames that are not in it, or all if it is not there, have their own stamp.
+        Frames that are not in it, or not `synchronised`, or all if it is not there, have their own
+        stamp.
 
         Raises:
             DatasetError: The file is malformed.
         """
+        return self._robot[0]
+
+    @property
+    def synchronised(self) -> Bool[np.ndarray, " t"]:
+        """Scene frames but those for which the release's tools found no robot time.
+
+        Raises:
+            DatasetError: As `robot_time_ns`.
+        """
+        return self._robot[1]
+
+    @functools.cached_property
+    def _robot(self) -> tuple[Int[np.ndarray, " t"], Bool[np.ndarray, " t"]]:
         path, times = self.path / "scene_to_mesh.json", self.time_ns.copy()
+        found = np.ones(len(times), bool)
         if not path.exists():
-            return times
+            return times, found
         for key, name in textfile.read_json(path).items():
             good = key.isascii() and key.isdigit() and len(key) < 10 and isinstance(name, str)
             if not good or not name.endswith(".ply"):
                 raise DatasetError(f'{path}: {key:.40}: {name!r:.40}; must be "frame": "<ns>.ply"')
             if int(key) < len(times):
-                times[int(key)] = textfile.stamp(name.removesuffix(".ply"), f"{path}, frame {key}")
-        return times
+                stem = name.removesuffix(".ply")
+                found[int(key)] = stem != LOST
+                if stem != LOST:
+                    times[int(key)] = textfile.stamp(stem, f"{path}, frame {key}")
+        return times, found
 
     def hand(self, hand: HandModel, max_gap: float = tf_series.MAX_GAP) -> HandTrack:
         """The hand at each scene frame: palm, wrist and joints out of the robot's series.
 
+        It is not valid where it was not synchronised.
+
         Raises:
             DatasetError: As `tf_series.hand_track`.
         """
-        return tf_series.hand_track(hand, self.path / "TF", self.robot_time_ns, max_gap)
+        track = tf_series.hand_track(hand, self.path / "TF", self.robot_time_ns, max_gap)
+        return dataclasses.replace(track, valid=track.valid & self.synchronised)
 
     def object_track(self) -> tuple[Float[np.ndarray, "t 7"], Bool[np.ndarray, " t"]]:
         """T_world_object at each scene frame, and where it was tracked.
 
         The file may have fewer or more rows than there are frames: rows count from the first
-        frame, and frames beyond them repeat the last.
+        frame, and frames beyond them repeat the last. So do rows that are no poses.
 
         Raises:
-            DatasetError: The file is missing, empty or malformed.
+            DatasetError: The file is missing or malformed, or no row is a pose.
         """
         path = self.path / TRACK
-        poses = rigid.from_ros(textfile.read_rows(path, 7), str(path))
-        if not len(poses):
+        rows = textfile.read_rows(path, 7, finite=False)
+        if not len(rows):
             raise DatasetError(f"{path}: no line; it has one for each scene frame")
+        poses, whole = rigid.whole_of_ros(rows, str(path))
         frame = np.arange(len(self.time_ns))
-        return poses[np.minimum(frame, len(poses) - 1)], frame < len(poses)
+        row = np.minimum(frame, len(poses) - 1)
+        return poses[row], (frame < len(poses)) & whole[row]
 
     def segments(self) -> tuple[tuple[int, int], ...]:
         """First frame and end (exclusive) of each grasp; the whole recording without the file.
 
+        They are clipped to the recording, as `notes` tell.
+
         Raises:
-            DatasetError: A row is no range of the scene's frames.
+            DatasetError: The file is malformed.
         """
-        path, count = self.path / "segment.txt", len(self.time_ns)
+        return self._segments([])
+
+    def _segments(self, notes: list[str]) -> tuple[tuple[int, int], ...]:
+        path, scene = self.path / "segment.txt", np.arange(len(self.time_ns))
         if not path.exists():
-            return ((0, count),)
-        found = []
-        for i, (start, end) in enumerate(textfile.read_rows(path, 2), 1):
-            if not 0 <= start < end <= count:
-                raise DatasetError(
-                    f"{path}, row {i}: {start:g} to {end:g}; must rise and lie within the {count} "
-                    f"frames of {STAMPS}"
-                )
-            found.append((int(start), int(end)))
-        return tuple(found)
+            return ((0, len(scene)),)
+        return clip_segments(textfile.read_rows(path, 2), scene, notes)
+
+    def notes(self) -> tuple[str, ...]:
+        """What is wrong in the small files and how it is read; pictures are `together`'s.
+
+        Raises:
+            DatasetError: As `robot_time_ns`, `object_track` and `segments`.
+        """
+        notes: list[str] = []
+        tell(notes, ~self.synchronised, "no robot time was found")
+        if (self.path / TRACK).exists():
+            tell(notes, ~self.object_track()[1], "the object was not tracked")
+        self._segments(notes)
+        return tuple(notes)

@@ -6,13 +6,15 @@ Stamps and chains of a dozen links are where single precision shows; JAX is not 
 import math
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.spatial.transform import Rotation
 
 from realdex_jax.errors import DatasetError
 
 _UNIT = 1e-2
 """How far a quaternion's length may be from one."""
+_FAR = 1e3
+"""Metres that no part of a recording is away."""
 _RIGID = 1e-3
 """How far a matrix may be from a rotation, in any entry of R R^T."""
 
@@ -33,7 +35,30 @@ def of_matrix(T: Float[np.ndarray, "4 4"], where: str) -> Float[np.ndarray, " 7"
 
 def from_ros(rows: Float[np.ndarray, "t 7"], where: str) -> Float[np.ndarray, "t 7"]:
     """Rows `tx ty tz qx qy qz qw` of a file as poses; raises as `unit`."""
-    return unit(np.concatenate([rows[:, 6:], rows[:, 3:6], rows[:, :3]], axis=1), where)
+    return unit(_of_ros(rows), where)
+
+
+def whole_of_ros(
+    rows: Float[np.ndarray, "t 7"], where: str
+) -> tuple[Float[np.ndarray, "t 7"], Bool[np.ndarray, " t"]]:
+    """Rows `tx ty tz qx qy qz qw` of a file, and which are poses; the others repeat the last.
+
+    Those before the first pose repeat that one. Where tracking was lost, tools write zeros, or
+    numbers that are none.
+
+    Raises:
+        DatasetError: None is a pose.
+    """
+    poses = _of_ros(rows)
+    whole = _whole(poses) & (np.abs(poses) < _FAR).all(axis=1)
+    if not whole.any():
+        raise DatasetError(f"{where}: {_odd(poses, 0)}; and no other row is a pose")
+    last = np.maximum.accumulate(np.where(whole, np.arange(len(poses)), int(whole.argmax())))
+    return unit(poses[last], where), whole
+
+
+def _of_ros(rows: Float[np.ndarray, "t 7"]) -> Float[np.ndarray, "t 7"]:
+    return np.concatenate([rows[:, 6:], rows[:, 3:6], rows[:, :3]], axis=1)
 
 
 def to_ros(wxyz_xyz: Float[np.ndarray, "t 7"]) -> Float[np.ndarray, "t 7"]:
@@ -47,14 +72,25 @@ def unit(wxyz_xyz: Float[np.ndarray, "t 7"], where: str) -> Float[np.ndarray, "t
     Raises:
         DatasetError: One is not even nearly so long; the message counts rows from 1.
     """
-    length = np.linalg.norm(wxyz_xyz[:, :4], axis=1, keepdims=True)
-    bad = np.flatnonzero(np.abs(length[:, 0] - 1.0) > _UNIT)
+    bad = np.flatnonzero(~_whole(wxyz_xyz))
     if len(bad):
-        raise DatasetError(
-            f"{where}: quaternion of row {bad[0] + 1} has length {length[bad[0], 0]:.4g}; it must "
-            f"be 1 ({len(bad)} such)"
-        )
+        raise DatasetError(f"{where}: {_odd(wxyz_xyz, bad[0])} ({len(bad)} such)")
+    length = np.linalg.norm(wxyz_xyz[:, :4], axis=1, keepdims=True)
     return np.concatenate([wxyz_xyz[:, :4] / length, wxyz_xyz[:, 4:]], axis=1)
+
+
+def _whole(wxyz_xyz: Float[np.ndarray, "t 7"]) -> Bool[np.ndarray, " t"]:
+    """Rows that are finite and whose quaternion is of about unit length."""
+    length = np.linalg.norm(wxyz_xyz[:, :4], axis=1)
+    return np.isfinite(wxyz_xyz).all(axis=1) & (np.abs(length - 1.0) <= _UNIT)
+
+
+def _odd(wxyz_xyz: Float[np.ndarray, "t 7"], row: int) -> str:
+    """What is wrong with a row, for messages."""
+    if np.isfinite(wxyz_xyz[row]).all():
+        length = np.linalg.norm(wxyz_xyz[row, :4])
+        return f"quaternion of row {row + 1} has length {length:.4g}; it must be 1"
+    return f"row {row + 1} has a number that is not finite"
 
 
 def compose(

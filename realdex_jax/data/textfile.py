@@ -119,16 +119,21 @@ def read_stamps(path: Path) -> Int[np.ndarray, " t"]:
     )
 
 
-def read_rows(path: Path, columns: int) -> Float[np.ndarray, "t columns"]:
-    """A file of rows of finite numbers between blanks.
+def read_rows(path: Path, columns: int, *, finite: bool = True) -> Float[np.ndarray, "t columns"]:
+    """A file of rows of numbers between blanks.
+
+    Args:
+        path: The file.
+        columns: Numbers in a row.
+        finite: Whether numbers that are not finite are refused.
 
     Raises:
-        DatasetError: A line has other than `columns` numbers, or one that is not finite.
+        DatasetError: A line has other than `columns` numbers, or one that is refused.
     """
     rows = []
     for i, line in enumerate(read_text(path).splitlines(), 1):
         if words := line.split():
-            rows.append(_row(words, columns, f"{path}, line {i}"))
+            rows.append(_row(words, columns, f"{path}, line {i}", finite))
     return np.array(rows, np.float64).reshape(-1, columns)
 
 
@@ -138,22 +143,29 @@ def read_series(path: Path, columns: int) -> tuple[Int[np.ndarray, " t"], np.nda
     Raises:
         DatasetError: As of `read_rows` and `read_stamps`.
     """
+    return series(read_text(path), columns, str(path))
+
+
+def series(
+    text: str, columns: int, where: str, *, finite: bool = True
+) -> tuple[Int[np.ndarray, " t"], np.ndarray]:
+    """As `read_series`, of a text; `finite` as for `read_rows`."""
     stamps, rows = [], []
-    for i, line in enumerate(read_text(path).splitlines(), 1):
+    for i, line in enumerate(text.splitlines(), 1):
         if words := line.split():
-            where = f"{path}, line {i}"
-            stamps.append(stamp(words[0], where))
-            rows.append(_row(words[1:], columns, where))
+            place = f"{where}, line {i}"
+            stamps.append(stamp(words[0], place))
+            rows.append(_row(words[1:], columns, place, finite))
     return np.array(stamps, np.int64), np.array(rows, np.float64).reshape(-1, columns)
 
 
-def _row(words: list[str], columns: int, where: str) -> list[float]:
+def _row(words: list[str], columns: int, where: str, finite: bool) -> list[float]:
     if len(words) != columns:
         raise DatasetError(f"{where}: {len(words)} numbers, expected {columns}")
     try:
         row = [float(word) for word in words]
     except ValueError as error:
         raise DatasetError(f"{where}: {error}") from error
-    if not all(map(math.isfinite, row)):
+    if finite and not all(map(math.isfinite, row)):
         raise DatasetError(f"{where}: a number is not finite")
     return row

@@ -147,17 +147,28 @@ class Tree:
 
 
 def read_edge(path: Path) -> Edge:
-    """Reads one link's file: lines `time_ns tx ty tz qx qy qz qw`.
+    """Reads one link's file; as `parse_edge`."""
+    return parse_edge(textfile.read_text(path), str(path))
 
-    Of messages with the same stamp the last counts; messages out of order are sorted.
+
+def parse_edge(text: str, where: str) -> Edge:
+    """One link's messages: lines `time_ns tx ty tz qx qy qz qw`.
+
+    Of messages with the same stamp the last counts; messages out of order are sorted. Those that
+    are no poses are left out.
+
+    Args:
+        text: The file's content.
+        where: The file, for messages.
 
     Raises:
-        DatasetError: It is empty or a line is malformed; the message names it.
+        DatasetError: It is empty, a line is malformed, or no message is a pose.
     """
-    stamps, rows = textfile.read_series(path, 7)
+    stamps, rows = textfile.series(text, 7, where, finite=False)
     if not len(stamps):
-        raise DatasetError(f"{path}: no line; a link has at least one pose")
-    poses = rigid.from_ros(rows, str(path))
+        raise DatasetError(f"{where}: no line; a link has at least one pose")
+    poses, whole = rigid.whole_of_ros(rows, where)
+    stamps, poses = stamps[whole], poses[whole]
     order = np.argsort(stamps, kind="stable")
     stamps, poses = stamps[order], poses[order]
     last = np.append(stamps[1:] != stamps[:-1], True)
@@ -219,7 +230,7 @@ def hand_track(
     q, q_wrist = np.zeros((len(time_ns), 22)), np.zeros((len(time_ns), 2))
     for link, R_parent_zero, axis, place in _joints(hand):
         local, known = sample(tree.edge(link), time_ns, max_gap)
-        angle = _angle(local[:, :4], R_parent_zero, axis, str(tree._file(link)[1]), known)
+        angle = joint_angle(local[:, :4], R_parent_zero, axis, str(tree._file(link)[1]), known)
         valid = valid & known
         (q if place >= 0 else q_wrist)[:, place if place >= 0 else place + 2] = angle
     return HandTrack(time_ns, valid, q, q_wrist, palm)
@@ -242,14 +253,21 @@ def _joints(
     return wrist + fingers
 
 
-def _angle(
+def joint_angle(
     wxyz: Float[np.ndarray, "t 4"],
     R_parent_zero: Float[np.ndarray, "3 3"],
     axis: Float[np.ndarray, " 3"],
     where: str,
     known: Bool[np.ndarray, " t"],
 ) -> Float[np.ndarray, " t"]:
-    """How far (rad) a link is turned about its axis.
+    """How far (rad) a link is turned about its joint's axis.
+
+    Args:
+        wxyz: Its orientation in its parent.
+        R_parent_zero: The same at angle zero.
+        axis: The axis in the link's frame.
+        where: Shown in errors.
+        known: Rows that count.
 
     Raises:
         DatasetError: It is turned about something else.

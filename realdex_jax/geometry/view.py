@@ -18,6 +18,8 @@ from realdex_jax.geometry.cloud import MIN_POINTS
 
 DISTANCE = (0.5, 0.9)
 """Metres from a camera above a table to the sphere around the object it looks at."""
+STAGGER_S = 160e-6
+"""Seconds between the depth exposures of Azure Kinects: with less, one sees another's light."""
 
 _CELL = 0.5
 """Width of a cell of the grid over the spacing of the points."""

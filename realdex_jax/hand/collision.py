@@ -6,9 +6,10 @@ the union's distance is the minimum, exact outside and a lower bound on the dept
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from realdex_jax.hand.kinematics import Links
 from realdex_jax.hand.load import HandModel
@@ -40,26 +41,64 @@ def signed_distance_per_geom(
         links: Link poses with batch shape `*b`.
         p: Points in the frame of `links`, metres.
     """
-    R, centre = geom_poses(hand, links)
-    out = []
-    for g in range(len(hand.geoms.link)):
-        offset = p - centre[..., None, g, :]
-        if hand.geoms.is_box[g]:
-            local = jnp.einsum("...ji,...nj->...ni", R[..., g, :, :], offset)
-            out.append(_box_distance(local, hand.geoms.size[g]))
-        else:
-            radius, half = (float(x) for x in hand.geoms.size[g, :2])
-            axis = R[..., None, g, :, 2]
-            along = jnp.clip((offset * axis).sum(-1, keepdims=True), -half, half)
-            out.append(_safe_norm(offset - along * axis) - radius)
-    return jnp.stack(out, axis=-1)
+    return jnp.stack(_by_geom(hand, *geom_poses(hand, links), p), axis=-1)
 
 
 def signed_distance(
     hand: HandModel, links: Links, p: Float[Array, "*b n 3"]
 ) -> Float[Array, "*b n"]:
-    """Signed distance (m) of points to the posed hand, negative inside."""
-    return signed_distance_per_geom(hand, links, p).min(-1)
+    """Signed distance (m) of points to the posed hand, negative inside.
+
+    The nearest primitive is found first, without a gradient; only the distance to that one is
+    differentiated, which is the same and several times faster than a minimum over all.
+
+    Args:
+        hand: The hand.
+        links: Link poses with batch shape `*b`.
+        p: Points in the frame of `links`, metres.
+    """
+    # The barriers keep XLA from computing poses and index anew for every point.
+    R, centre = jax.lax.optimization_barrier(geom_poses(hand, links))
+    nearest = jax.lax.optimization_barrier(_nearest(hand, *jax.lax.stop_gradient((R, centre, p))))
+    pose = jnp.concatenate([R.reshape(*R.shape[:-2], 9), centre], axis=-1)
+    mine = jnp.take_along_axis(pose, nearest[..., None], axis=-2)
+    offset = p - mine[..., 9:]
+    local = jnp.stack([(offset * mine[..., k:9:3]).sum(-1) for k in range(3)], axis=-1)
+    size = jnp.asarray(hand.geoms.size, p.dtype)[nearest]
+    beyond = local[..., 2] - jnp.clip(local[..., 2], -size[..., 1], size[..., 1])
+    capsule = _root(local[..., 0] ** 2 + local[..., 1] ** 2 + beyond**2) - size[..., 0]
+    is_box = jnp.asarray(hand.geoms.is_box)[nearest]
+    return jnp.where(is_box, _box_distance(local, size), capsule)
+
+
+def _nearest(hand: HandModel, R: Array, centre: Array, p: Array) -> Int[Array, "*b n"]:
+    """Index of the primitive with the least signed distance."""
+    first, *others = _by_geom(hand, R, centre, p)
+    least, index = first, jnp.zeros(first.shape, jnp.int32)
+    for i, distance in enumerate(others, start=1):
+        index = jnp.where(distance < least, i, index)
+        least = jnp.minimum(distance, least)
+    return index
+
+
+def _by_geom(hand: HandModel, R: Array, centre: Array, p: Array) -> list[Array]:
+    """Distance of points to each primitive, each (*b n): one component at a time vectorises."""
+    g = hand.geoms
+    out = []
+    for i in range(len(g.link)):
+        offset = [p[..., k] - centre[..., i, k, None] for k in range(3)]
+        x, y, z = ([R[..., i, j, k, None] * offset[j] for j in range(3)] for k in range(3))
+        local = [a + b + c for a, b, c in (x, y, z)]
+        if g.is_box[i]:
+            over = [jnp.abs(local[k]) - g.size[i, k] for k in range(3)]
+            u, v, w = (jnp.maximum(side, 0.0) ** 2 for side in over)
+            outside = _root(u + v + w)
+            out.append(outside + jnp.minimum(functools.reduce(jnp.maximum, over), 0.0))
+        else:
+            radius, half = (float(x) for x in g.size[i, :2])
+            beyond = local[2] - jnp.clip(local[2], -half, half)
+            out.append(_root(local[0] ** 2 + local[1] ** 2 + beyond**2) - radius)
+    return out
 
 
 def signed_distance_per_link(
@@ -119,12 +158,16 @@ def _pairs(hand: HandModel) -> tuple[np.ndarray, np.ndarray]:
 
 def _safe_norm(x: Array, axis: int = -1) -> Array:
     """Euclidean norm whose gradient at zero is zero, not NaN."""
-    square = (x * x).sum(axis)
+    return _root((x * x).sum(axis))
+
+
+def _root(square: Array) -> Array:
+    """Square root whose gradient at zero is zero, not infinite."""
     tiny = square < 1e-16
     return jnp.where(tiny, 0.0, jnp.sqrt(jnp.where(tiny, 1.0, square)))
 
 
-def _box_distance(local: Array, half: np.ndarray) -> Array:
+def _box_distance(local: Array, half: Array | np.ndarray) -> Array:
     """Signed distance of points in a box's frame."""
     over = jnp.abs(local) - half
     return _safe_norm(jnp.maximum(over, 0.0)) + jnp.minimum(over.max(-1), 0.0)

@@ -6,7 +6,6 @@ from jaxtyping import Array, Float
 from realdex_jax.hand import collision
 from realdex_jax.hand.kinematics import Links
 from realdex_jax.hand.load import HandModel
-from realdex_jax.losses import contact
 
 
 def in_hand(hand: HandModel, links: Links, points: Float[Array, "*b n 3"]) -> Float[Array, "*b"]:
@@ -17,7 +16,7 @@ def in_hand(hand: HandModel, links: Links, points: Float[Array, "*b n 3"]) -> Fl
         links: Its links in the object frame.
         points: Object points, metres.
     """
-    return depth(contact.hand_distance(hand, links, points))
+    return depth(collision.signed_distance(hand, links, points))
 
 
 def depth(distance: Float[Array, "*b n"]) -> Float[Array, "*b"]:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from realdex_jax import pose
 from realdex_jax.data.pipeline import Batch
-from realdex_jax.hand import joints, kinematics, surface
+from realdex_jax.hand import collision, joints, kinematics, surface
 from realdex_jax.hand.kinematics import Links
 from realdex_jax.hand.load import HandModel
 from realdex_jax.hand.surface import SurfacePoints
@@ -178,7 +178,7 @@ def loss(
     decoded = generator.decode(params.generator, points, z, statistics)
     links = posed(hand, decoded.q, decoded.t, decoded.R)
     hand_points, _ = surface.pose_points(skin, links)
-    distance = contact.hand_distance(hand, links, shown.clouds)
+    distance = collision.signed_distance(hand, links, shown.clouds)
 
     terms = {
         "kl": pose_loss.kl(mean, log_variance),

@@ -1,5 +1,6 @@
 """Annotations: what a correction changes and what not, going on after a stop, files."""
 
+import dataclasses
 import json
 
 import jax.numpy as jnp
@@ -105,6 +106,54 @@ def test_stopped_and_gone_on_is_as_gone_through() -> None:
     np.testing.assert_allclose(gone_on.wxyz_xyz_world_object, through.wxyz_xyz_world_object)
     np.testing.assert_array_equal(gone_on.origin, through.origin)
     assert list(annotation.resume(through, Sure())) == []
+
+
+class Turned(Sure):
+    """Hidden for a while, and then seen the wrong way round: as the tracker, it knows that only as
+    long as it knows how the object was before."""
+
+    def begin(self, frame, pose):
+        self.asked.append(-frame)
+        return tracking.init(se3(pose), jnp.zeros(28)), self._tracked(frame, se3(pose))
+
+    def step(self, state, frame):
+        self.asked.append(frame)
+        T = se3(true_pose(frame)) if frame < 5 else se3(true_pose(frame)) @ se3(TURN)
+        turned = away(state.T_world_object_good, T)[1] > 90.0
+        tracked = self._tracked(frame, T)
+        lost = bool(tracked.lost) or turned
+        good = state.T_world_object_good if lost else T
+        state = dataclasses.replace(state, T_world_object_good=good, lost=jnp.array(lost))
+        return state, dataclasses.replace(tracked, lost=jnp.array(lost))
+
+
+TURN = pose([np.pi, 0.0, 0.0], [0.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("frames", [5, 6, 7, 8])
+def test_stopped_while_it_is_lost_it_stays_flagged(tmp_path, frames) -> None:
+    """Gone on with from a pose found while it was lost, the wrong side would be trusted."""
+    steps = annotation.correct(annotation.empty(COUNT), 0, true_pose(0), Turned(dark=(4, 5)))
+    stopped = [next(steps) for _ in range(frames)][-1]
+    annotation.save(tmp_path, stopped, "toy")
+    loaded = annotation.load(tmp_path, COUNT)
+    assert loaded is not None
+    follower = Turned(dark=(4, 5))
+    found = done(annotation.resume(loaded, follower))
+    assert found.flagged().tolist() == [4, 5, 6, 7, 8, 9]
+    assert follower.asked == [-3, 4, 5, 6, 7, 8, 9]
+
+
+def test_where_it_was_never_seen_well_nothing_is_gone_on_with() -> None:
+    stopped = done(annotation.correct(annotation.empty(COUNT), 0, true_pose(0), Sure()))
+    origin = np.where(np.arange(COUNT) < 3, FOLLOWED, UNKNOWN).astype(np.uint8)
+    lost = np.arange(COUNT) < 3
+    stopped = dataclasses.replace(stopped, origin=origin, lost=lost)
+    assert list(annotation.resume(stopped, Sure())) == []
+    assert stopped.flagged().tolist() == list(range(COUNT))
+    # A pose by hand is right, whatever its score.
+    by_hand = dataclasses.replace(stopped, origin=np.where(origin == FOLLOWED, BY_HAND, origin))
+    assert done(annotation.resume(by_hand, Sure())).flagged().tolist() == []
 
 
 def test_files_read_back_here_and_as_the_release(tmp_path) -> None:

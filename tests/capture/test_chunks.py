@@ -4,14 +4,16 @@ import errno
 import json
 import os
 import resource
+import struct
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
 
 from capture import chunks
-from capture.chunks import DiskError, Record, Writer
+from capture.chunks import DiskError, Record, UnsyncedError, Writer
 from capture.device import CaptureError
 
 
@@ -140,6 +142,80 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     writer.append(record(19))
     writer.close()
     assert [r.number for r in held([tmp_path / "cam0-00000.rec"])] == [*kept, 19]
+
+
+def test_a_sync_that_fails_says_so_and_the_record_is_there(tmp_path, monkeypatch):
+    writer = Writer(tmp_path, "cam0", {}, sync_s=0.0, chunk_bytes=1)
+    writer.append(record(0))
+    fdatasync = os.fdatasync
+
+    def failing(fd):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fdatasync", failing)
+    # A new file is due with every record: the old one cannot be closed, and the record is nowhere.
+    with pytest.raises(DiskError, match="Input/output error") as caught:
+        writer.append(record(1))
+    assert not isinstance(caught.value, UnsyncedError)
+    assert [r.number for r in held(sorted(tmp_path.glob("*.rec")))] == [0]
+    with pytest.raises(UnsyncedError, match=r"cam0-00002\.rec: Input/output error; a power cut"):
+        writer.append(record(2))
+    assert writer.frames == 2
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    writer.close()
+    assert [r.number for r in held(sorted(tmp_path.glob("*.rec")))] == [0, 2]
+
+
+def test_a_folder_that_cannot_be_synced_is_a_disk_error(tmp_path, monkeypatch):
+    def failing(fd):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(DiskError, match="Input/output error"):
+        Writer(tmp_path, "cam0", {})
+
+
+def test_what_is_cut_off_is_on_the_disk_before_and_no_earlier_one_is_lost(tmp_path, monkeypatch):
+    (path,) = written(tmp_path, 6)
+    content, places = path.read_bytes(), chunks.scan(path).places
+    done, fsync = [], os.fsync
+    for k, hit in enumerate((4, 2), 1):
+        damaged = bytearray(content)
+        damaged[places[hit].offset + 60] ^= 1
+        path.write_bytes(damaged)
+        done.clear()
+        before = path.stat().st_size
+
+        def look(fd, before=before):
+            if path.stat().st_size == before:
+                done.append("whole")
+            fsync(fd)
+
+        monkeypatch.setattr(os, "fsync", look)
+        chunks.repair(path)
+        # File and folder of what is kept, while the damaged one is still as it was.
+        assert done == ["whole", "whole"]
+        aside = path.with_name(f"{path.name}.damaged{'-2' if k == 2 else ''}")
+        assert aside.read_bytes() == bytes(damaged)[places[hit].offset :]
+    assert len(list(tmp_path.glob("*.damaged*"))) == 2
+
+
+def test_numbers_too_large_for_an_array_are_refused_and_end_the_row(tmp_path):
+    writer = Writer(tmp_path, "cam0", {})
+    writer.append(record(0))
+    for number in (2**63, -1):
+        with pytest.raises(CaptureError, match=rf"record {number}: numbers are 0 to 9223372"):
+            writer.append(Record(number, 0, 0, b"", b""))
+    writer.append(Record(2**63 - 1, 0, 0, b"", b""))
+    writer.close()
+    (path,) = tmp_path.glob("*.rec")
+    assert [r.number for r in held([path])] == [0, 2**63 - 1]
+    # One that somebody wrote, with a checksum that fits.
+    whole = chunks.scan(path).places[-1].offset
+    head = struct.pack("<4sQqqII", b"RDXF", 2**63, 0, 0, 0, 0)
+    path.write_bytes(path.read_bytes()[:whole] + head + struct.pack("<I", zlib.crc32(head)))
+    found = chunks.scan(path)
+    assert ([p.number for p in found.places], found.rest) == ([0], 40)
 
 
 LIMITED = """

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,6 +92,24 @@ def test_killed_at_random_moments_nothing_closed_is_lost(nursery, small_loop, tm
         folder = tmp_path / f"r{i}"
         closed = kill_once(nursery, folder, moments.uniform(0.0, 0.25))
         assert check(folder, closed, small_loop) > 0
+
+
+KILLS = "REALDEX_KILLS"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(KILLS not in os.environ, reason=f"set {KILLS} to how many there should be")
+@pytest.mark.timeout(3 * 3600)
+def test_killed_as_often_as_asked(nursery, small_loop, tmp_path):
+    """200 is the target; each takes about a second, and its folder goes when it was checked."""
+    moments, frames, wanted = random.Random(2), 0, int(os.environ[KILLS])
+    for i in range(wanted):
+        folder = tmp_path / f"r{i}"
+        closed = kill_once(nursery, folder, moments.uniform(0.0, 1.0))
+        frames += check(folder, closed, small_loop)
+        shutil.rmtree(folder)
+    sys.stdout.write(f"{wanted} kills, {frames} closed frames, none lost\n")
+    assert frames > 10 * wanted
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import builtins
 import importlib
 import inspect
+import json
 import sys
 
 import fake_pyk4a
@@ -22,6 +23,7 @@ def fake(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyk4a", fake_pyk4a)
     monkeypatch.setattr(fake_pyk4a.PyK4A, "made", [])
     monkeypatch.setattr(fake_pyk4a.PyK4A, "fails", {})
+    monkeypatch.setattr(fake_pyk4a.PyK4A, "arrivals", None)
     return fake_pyk4a
 
 
@@ -68,8 +70,14 @@ def test_the_package_has_what_the_adapter_uses(module):
     for owner, names in (
         (k4a.PyK4A, ("open", "start", "stop", "close", "calibration")),
         (k4a.PyK4APlayback, ("open", "close", "configuration", "calibration", "get_next_capture")),
+        (k4a.PyK4ACapture, ("color", "depth")),
+        (k4a.PyK4ACapture, ("depth_timestamp_usec", "depth_system_timestamp_nsec")),
     ):
         assert all(hasattr(owner, name) for name in names)
+    # A name that is not there would be set all the same, and exposure stay automatic.
+    for name in ("exposure", "whitebalance"):
+        assert getattr(k4a.PyK4A, name).fset is not None
+    assert "opened" in dir(k4a.PyK4A(config))
     for name, count in (
         ("get_camera_matrix", 2),
         ("get_distortion_coefficients", 2),
@@ -117,7 +125,7 @@ def test_the_rig_is_wired_staggered_and_manual(fake):
     assert (cameras[1].exposure, cameras[1].whitebalance) == (8000, 4500)
     made[1].stop()
     made[1].stop()
-    assert cameras[1].calls == ["open", "start", "stop", "close"]
+    assert cameras[1].calls == ["open", "start", "exposure", "whitebalance", "stop"]
     (alone,) = kinect.devices(1)
     assert fake.PyK4A.made[-1].config.wired_sync_mode == fake.WiredSyncMode.STANDALONE
     assert alone.camera == 0
@@ -156,6 +164,77 @@ def test_millimetres_and_other_calibrations(fake, monkeypatch):
     )
     with pytest.raises(CaptureError, match="5 coefficients of distortion; known"):
         _ = KinectDevice(0, 0).optics
+
+
+@pytest.mark.parametrize("name", ["exposure", "whitebalance"])
+def test_a_package_without_the_control_is_refused_and_one_that_fails_is_let_go(fake, name):
+    """Else exposure would stay automatic without a word."""
+    fake.PyK4A.fails[name] = fake.K4AException("control")
+    device = KinectDevice(0, 0)
+    with pytest.raises(CaptureError, match=r"camera 0 \(device 0\) cannot start .*control"):
+        device.start()
+    device.stop()
+    assert fake.PyK4A.made[-1].calls[-1] == "stop"
+    renamed = type("Renamed", (fake.PyK4A,), {name: None})
+    fake_before, fake.PyK4A = fake.PyK4A, renamed
+    try:
+        with pytest.raises(CaptureError, match=rf"pyk4a has no PyK4A\.{name} to be set"):
+            KinectDevice(0, 0).start()
+    finally:
+        fake.PyK4A = fake_before
+
+
+def test_a_camera_that_was_only_asked_for_its_lenses_is_closed(fake):
+    device = KinectDevice(0, 0, resolution="720P")
+    assert device.optics.colour.width == 1280
+    device.stop()
+    device.stop()
+    assert fake.PyK4A.made[-1].calls == ["open", "close"]
+
+
+def recorded_steps(fake, folder, stamps, arrivals=None):
+    """What a recorder makes of a camera's stamps: numbers, frames lost, and its clock's events."""
+    fake.PyK4A.stamps, fake.PyK4A.arrivals = tuple(stamps), arrivals and tuple(arrivals)
+    config = RecorderConfig(floor_bytes=0, start_s=5.0)
+    summary = recorder.record([KinectDevice(0, 0, resolution="720P")], folder, None, config)
+    events = [e.text for e in summary.events if e.kind == "clock"]
+    return Recording(folder).stamps(0).number.tolist(), summary.counts[0].dropped, events
+
+
+PULSES = [1_000_000 + round(k * 1e6 / 15) for k in range(12)]
+
+
+@pytest.mark.parametrize("step_s", [1.0, -1.0, 0.06, -0.06, 20.0, -20.0])
+def test_a_clock_that_is_set_costs_no_numbers_and_is_told(fake, tmp_path, monkeypatch, step_s):
+    monkeypatch.setattr(kinect, "_LOST_AFTER_S", 0.05)
+    monkeypatch.setattr(fake.PyK4A, "stamps", ())
+    at = [30_000_000 + t + (round(1e6 * step_s) if k >= 5 else 0) for k, t in enumerate(PULSES)]
+    numbers, dropped, events = recorded_steps(fake, tmp_path / "a", at, PULSES)
+    assert numbers == list(range(12))
+    assert dropped == 0
+    assert events == [f"steps by {step_s:+.3f} s at frame 5"]
+    # With frames lost at the same moment, both are told.
+    gone = [k for k in range(12) if k not in (5, 6)]
+    numbers, dropped, events = recorded_steps(
+        fake, tmp_path / "b", [at[k] for k in gone], [PULSES[k] for k in gone]
+    )
+    if abs(step_s) >= 1.0:
+        assert (numbers, dropped) == (gone, 2)
+        assert events == [f"steps by {step_s:+.3f} s at frame 7"]
+
+
+def test_frames_that_arrive_late_are_no_clock_that_was_set(fake, tmp_path, monkeypatch):
+    """Arrivals in a burst after a gap: what is missing by the stamps is missing."""
+    monkeypatch.setattr(kinect, "_LOST_AFTER_S", 0.05)
+    monkeypatch.setattr(fake.PyK4A, "stamps", ())
+    rng = np.random.default_rng(0)
+    late = rng.uniform(0, 20_000, 12).round().astype(int)
+    late[4:8] = [300_000, 240_000, 180_000, 120_000]
+    gone = [k for k in range(12) if k not in (6, 7, 9)]
+    numbers, dropped, events = recorded_steps(
+        fake, tmp_path / "a", [PULSES[k] for k in gone], [PULSES[k] + late[k] for k in gone]
+    )
+    assert (numbers, dropped, events) == (gone, 3, [])
 
 
 @pytest.mark.parametrize("device_id", [0, 1], ids=["jpeg", "bgra"])
@@ -232,7 +311,9 @@ def test_mkv_files_are_replayed(fake, tmp_path):
     device = devices[1]
     assert device.optics.colour.width == 1280
     device.start()
-    assert [device.read(1.0).number for _ in range(4)] == [0, 1, 2, 5]
+    frames = [device.read(1.0) for _ in range(4)]
+    assert [f.number for f in frames] == [0, 1, 2, 5]
+    assert [f.host_ns for f in frames] == [1000 * (t - 1_000_000) for t in fake.PyK4A.stamps]
     with pytest.raises(OverError, match=r"cam1\.mkv is over"):
         device.read(1.0)
     device.stop()
@@ -242,3 +323,38 @@ def test_mkv_files_are_replayed(fake, tmp_path):
         replay.devices(tmp_path / "cam1.mkv")
     with pytest.raises(CaptureError, match=r"none\.mkv: no such file"):
         replay.devices(tmp_path / "none.mkv")
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_mkv_files_of_a_rig_keep_the_time_between_them(fake, tmp_path, relative):
+    """A camera that missed the first two pulses is not paired two frames off."""
+    missed = (1, 0, 2)
+    for camera, count in enumerate(missed):
+        said = json.dumps({"missed": count, "relative": relative})
+        (tmp_path / f"cam{camera}.mkv").write_bytes(b"\x1aE\xdf\xa3" + said.encode())
+    got = []
+    for device in replay.devices(tmp_path):
+        device.start()
+        frames = [device.read(1.0) for _ in range(4 - missed[device.camera])]
+        with pytest.raises(OverError):
+            device.read(1.0)
+        got.append({int(f.depth[0, 0]) - 800: f for f in frames})
+    assert [sorted(f.number for f in frames.values()) for frames in got] == [
+        [1, 2, 5],
+        [0, 1, 2, 5],
+        [2, 5],
+    ]
+    for pulse in (2, 3):  # the same exposure has the same number and time in all files
+        assert len({frames[pulse].number for frames in got}) == 1
+        assert np.ptp([frames[pulse].host_ns for frames in got]) == 0
+        assert np.ptp([frames[pulse].device_ns for frames in got]) == 0
+
+
+def test_mkv_files_without_the_cable_are_replayed_one_by_one(fake, tmp_path):
+    for name in ("cam0.mkv", "cam1.mkv"):
+        (tmp_path / name).write_bytes(b"\x1aE\xdf\xa3" + json.dumps({"alone": True}).encode())
+    with pytest.raises(CaptureError, match=r"cam0\.mkv: recorded without the sync cable"):
+        replay.devices(tmp_path)
+    (device,) = replay.devices(tmp_path / "cam1.mkv")
+    device.start()
+    assert device.read(1.0).number == 0

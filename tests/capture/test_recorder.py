@@ -5,16 +5,18 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import threading
 import time
 
+import cameras
 import numpy as np
 import pytest
 
-from capture import chunks, codecs, recorder, recording, streams
+from capture import codecs, recorder, recording, streams, virtual
 from capture.chunks import DiskError
-from capture.device import CaptureError
-from capture.recording import Recording, Storage
+from capture.device import CaptureError, OverError
+from capture.recording import FrameWriter, JointState, Recording, Storage
 from capture.streams import RecorderConfig
 from capture.virtual import Faults, VirtualJoints
 from sim.clocks import Clock
@@ -118,27 +120,39 @@ def test_a_stalled_driver_loses_what_it_cannot_hold_and_numbers_tell(quick, tmp_
     assert "no frame for 0." in mine[0].text
 
 
-def test_a_slow_disk_costs_frames_that_are_counted_and_no_memory(quick, tmp_path, monkeypatch):
-    append = chunks.Writer.append
+def test_a_disk_of_5_mb_a_second_costs_frames_that_are_counted_and_no_memory(tmp_path, monkeypatch):
+    """Four cameras make about twice what the disk takes; what waits is bounded by the queues."""
+    rate, written, lock, writev = 5e6, [0, 0.0], threading.Lock(), os.writev
 
-    def slow(self, record):
-        time.sleep(0.15)
-        append(self, record)
+    def slow(fd, parts):
+        with lock:  # one disk
+            took = writev(fd, parts)
+            written[0] += took
+            written[1] = max(written[1], time.monotonic()) + took / rate
+            time.sleep(max(written[1] - time.monotonic(), 0.0))
+        return took
 
-    monkeypatch.setattr(chunks.Writer, "append", slow)
-    config = dataclasses.replace(LIVE, queue_frames=3)
-    devices = quick(20, "wall")
+    rig = cameras.rig(640, 320)
+    loop = cameras.noise_loop(rig)
+    monkeypatch.setattr(os, "writev", slow)
+    config, count = dataclasses.replace(LIVE, queue_frames=3), 24
+    devices = virtual.devices(rig, loop, pace="wall", count=count)
+    began = time.monotonic()
     summary = recorder.record(devices, tmp_path / "a", None, config)
+    assert written[0] <= rate * (time.monotonic() - began) * 1.01
+    assert summary.ended == "over"
+    assert sum(c.overflowed for c in summary.counts.values()) > 0
+    assert summary.lost > 15
+    recorded = Recording(tmp_path / "a")
+    assert not recorded.torn
     for device in devices:
-        count, stamps = (
-            summary.counts[device.camera],
-            Recording(tmp_path / "a").stamps(device.camera),
-        )
-        assert count.received == 20
-        assert count.overflowed > 3
-        assert count.written == len(stamps.number) == 20 - count.overflowed
+        found, stamps = summary.counts[device.camera], recorded.stamps(device.camera)
+        assert found.received == len(device.delivered) == count - device.dropped
+        assert found.written == len(stamps.number) == count - found.lost
+        assert found.dropped == device.dropped
         # Frames lost after the last one on disk are no gap there: the summary knows of them.
-        assert stamps.dropped <= count.lost == count.overflowed
+        assert stamps.dropped <= found.lost
+        assert same(recorded, device.camera, loop, "jpeg") == found.written
 
 
 def test_an_unplugged_camera_is_told_within_a_second_and_the_others_go_on(quick, tmp_path):
@@ -265,9 +279,65 @@ def test_cameras_must_have_numbers_of_their_own_and_start(quick, tmp_path):
     devices[0].start = refuses
     with pytest.raises(CaptureError, match="used by another program"):
         recorder.record(devices, tmp_path / "b", None, PATIENT)
-    # The main camera last, and those that run are stopped again.
+    # The main camera last; all that were touched are let go, also the one that would not start.
     assert order == [3, 2, 1]
-    assert sorted(stopped) == [1, 2, 3]
+    assert sorted(stopped) == [0, 1, 2, 3]
+
+
+def test_cameras_that_were_only_asked_for_their_optics_are_let_go(quick, tmp_path, monkeypatch):
+    """A Kinect opens when it is asked for its lenses."""
+    devices, stopped = quick(), []
+    for device in devices:
+        device.stop = lambda d=device: stopped.append(d.camera)
+
+    def refuses(folder, camera, *more):
+        if camera == 2:
+            raise CaptureError("camera 2 cannot be opened")
+        return FrameWriter(folder, camera, *more)
+
+    monkeypatch.setattr(streams, "FrameWriter", refuses)
+    with pytest.raises(CaptureError, match="camera 2 cannot be opened"):
+        recorder.record(devices, tmp_path / "a", None, PATIENT)
+    assert sorted(stopped) == [0, 1, 2]
+
+
+def test_a_camera_that_hangs_while_it_stops_holds_nothing_up(
+    quick, small_loop, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(recorder, "JOIN_S", 0.3)
+    devices, hung, stopped = quick(12), threading.Event(), []
+    for device in devices:
+        device.stop = lambda d=device: stopped.append(d.camera)
+    devices[2].stop = lambda: hung.wait(60)
+    began = time.monotonic()
+    summary = recorder.record(devices, tmp_path / "a", None, PATIENT)
+    hung.set()
+    assert time.monotonic() - began < 10.0
+    assert sorted(stopped) == [0, 1, 3]
+    assert [(e.kind, e.camera, e.text) for e in summary.events] == [
+        ("driver", 2, "does not stop within 0.3 s")
+    ]
+    assert same(Recording(tmp_path / "a"), 2, small_loop) == 12
+
+
+def test_frames_whose_sync_fails_are_counted_as_on_disk(quick, small_loop, tmp_path, monkeypatch):
+    calls = []
+
+    def failing(fd):
+        calls.append(fd)
+        if len(calls) > 2:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fdatasync", failing)
+    config = dataclasses.replace(PATIENT, storage=Storage(colour="png", sync_s=0.0))
+    summary = recorder.record(quick(40), tmp_path / "a", None, config)
+    assert summary.ended == "disk"
+    assert "Input/output error; a power cut may cost" in summary.events[0].text
+    recorded = Recording(tmp_path / "a")
+    for camera, count in summary.counts.items():
+        assert same(recorded, camera, small_loop) == count.written
+        assert count.received == count.written + count.unwritten + count.overflowed
+    assert sum(c.written for c in summary.counts.values()) >= 3
 
 
 def test_ctrl_c_ends_it_cleanly(quick, small_loop, tmp_path):
@@ -308,6 +378,77 @@ def test_the_robots_joints_are_recorded_beside(quick, tmp_path):
     np.testing.assert_allclose(series.qd[10:40, 0], 2.5, atol=1e-9)
     np.testing.assert_allclose(clock.true(series.stamps.device_ns), true, atol=2e-9)
     assert series.stamps.dropped == 0
+
+
+class Joints:
+    """States with some numbers missing, some waits, and an end."""
+
+    names = ("a",)
+
+    def __init__(self, numbers, waits=None, over=False) -> None:
+        self.left, self.waits, self.over = list(numbers), dict(waits or {}), over
+
+    def read(self, timeout_s):
+        if not self.left:
+            if self.over:
+                raise OverError("over")
+            time.sleep(timeout_s)
+            return None
+        number = self.left[0]
+        wait = self.waits.pop(number, 0.004)
+        if wait > timeout_s:
+            self.waits[number] = wait - timeout_s
+            time.sleep(timeout_s)
+            return None
+        time.sleep(wait)
+        self.left.pop(0)
+        now = time.monotonic_ns()
+        return JointState(number, now, now, np.zeros(1), np.zeros(1))
+
+
+def test_states_that_the_robot_lost_are_counted(quick, tmp_path):
+    source = Joints([0, 1, 2, 5, 6, 4, 9, 10])
+    summary = recorder.record(quick(9, "wall"), tmp_path / "a", None, LIVE, joints=source)
+    assert (summary.joint_states, summary.joint_drops) == (7, 4)
+    assert not summary.good
+    order = [e.text for e in summary.events if e.kind == "order"]
+    assert order == ["state 4 of the joints after 6 is left out"]
+    series = Recording(tmp_path / "a").joints()
+    assert series is not None
+    # A number that fell would have ended the file for its readers.
+    assert series.stamps.number.tolist() == [0, 1, 2, 5, 6, 9, 10]
+    assert series.stamps.dropped == 4
+
+
+def test_a_robot_that_falls_silent_or_ends_too_early_is_told(quick, tmp_path):
+    config = dataclasses.replace(LIVE, silent_s=0.3)
+    source = Joints(range(40), waits={3: 0.7})
+    summary = recorder.record(quick(18, "wall"), tmp_path / "a", None, config, joints=source)
+    mine = [e for e in summary.events if e.camera is None]
+    assert [e.kind for e in mine[:2]] == ["silent", "back"]
+    assert "no joints for 0." in mine[0].text
+    assert summary.joint_drops == 0
+    assert not summary.good
+    short = Joints(range(10), over=True)
+    summary = recorder.record(quick(12, "wall"), tmp_path / "b", None, config, joints=short)
+    texts = [e.text for e in summary.events if (e.kind, e.camera) == ("silent", None)]
+    assert re.fullmatch(r"joints end at state 9, \d\.\d s too early", texts[-1])
+    assert not summary.good
+    never = Joints([], over=True)
+    summary = recorder.record(quick(4, "wall"), tmp_path / "c", None, config, joints=never)
+    assert "joints end before the first" in [e.text for e in summary.events]
+
+
+def test_what_gave_nothing_in_a_short_recording_is_told(quick, tmp_path):
+    """Ten seconds may go by to a first frame; a recording may be shorter."""
+    devices = quick(4, "wall")
+    devices[3].read = time.sleep
+    summary = recorder.record(devices, tmp_path / "a", 0.5, LIVE, joints=Joints([]))
+    assert [(e.kind, e.camera, e.text) for e in summary.events] == [
+        ("silent", 3, "gave no frame"),
+        ("silent", None, "no joints came"),
+    ]
+    assert not summary.good
 
 
 @pytest.fixture(autouse=True)

@@ -56,12 +56,19 @@ def test_a_virtual_rig_is_calibrated_from_its_pictures(tmp_path):
     assert "http" not in page.replace("http-equiv", "")
 
 
-def test_the_same_seed_takes_the_same_pictures():
-    first, second, other = (
-        virtual_board.record(seed, 320, 2, 2)[0].take("hand", 1, 1) for seed in (5, 5, 6)
-    )
+def test_the_same_seed_takes_the_same_pictures_and_another_has_other_places():
+    """Ten rigs in one set of places would say nothing about others."""
+    made = [virtual_board.record(seed, 320, 2, 2) for seed in (5, 5, 6)]
+    first, second, other = (shown.take("hand", 1, 1) for shown, _ in made)
     np.testing.assert_array_equal(first, second)
     assert (first != other).any()
+    one, same, another = (truth for _, truth in made)
+    np.testing.assert_array_equal(one.wxyz_xyz_base_cam0, same.wxyz_xyz_base_cam0)
+    assert 5.0 < away(one.wxyz_xyz_base_cam0, another.wxyz_xyz_base_cam0)[0] < 200.0
+    for camera in (1, 2, 3):
+        poses = [truth.wxyz_xyz_cam0_cam[camera] for _, truth in made]
+        np.testing.assert_array_equal(poses[0], poses[1])
+        assert 5.0 < away(poses[0], poses[2])[0] < 300.0
 
 
 def test_without_faults_robot_and_cameras_agree():

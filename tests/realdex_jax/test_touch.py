@@ -6,7 +6,6 @@ import pytest
 from realdex_jax import descent, pose, touch
 from realdex_jax.geometry import implicit, sdf
 from realdex_jax.hand import collision, joints, kinematics, load
-from realdex_jax.losses import contact
 
 HAND = load.load("shadow")
 AGREES = 2e-5
@@ -35,7 +34,7 @@ def test_distances_agree_with_the_exact_form_in_both_layouts(poses):
     np.testing.assert_allclose(
         np.asarray(last).transpose(2, 1, 0)[near], np.asarray(exact)[near], atol=AGREES
     )
-    first = contact.hand_distance(HAND, links, jnp.broadcast_to(points, (3, 60, 3)))
+    first = collision.signed_distance(HAND, links, jnp.broadcast_to(points, (3, 60, 3)))
     least = np.asarray(exact).min(-1)
     np.testing.assert_allclose(
         np.asarray(first)[least > -0.005], least[least > -0.005], atol=AGREES

@@ -9,6 +9,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from realdex_jax.data import (
+    realdex,
     realdex_export,
     realdex_files,
     realdex_grasps,
@@ -119,7 +120,7 @@ def test_a_recording_comes_back_with_its_wrist(recorded, bent):
     np.testing.assert_allclose(frames.time, motion.time, atol=1e-6)  # stamps as float64: 256 ns
     np.testing.assert_allclose(frames.wrist, bent(motion), atol=1e-9)
     posed = realdex_grasps.pose(frames)
-    assert posed.wrist_measured
+    assert posed.wrist_measured.all()
     check_pose(posed, motion)
 
 
@@ -153,7 +154,7 @@ def test_without_the_wrist_it_is_taken_as_straight(recorded):
     frames = read(folder)
     assert frames.wrist is None
     posed = realdex_grasps.pose(frames)
-    assert not posed.wrist_measured
+    assert not posed.wrist_measured.any()
     # 0.3 rad of wrist move the palm's origin by 0.3 * 34 mm, and turn it by as much.
     off = np.linalg.norm(posed.p_world_palm - motion.phi[:, 22:25], axis=1)
     assert 0.005 < off.max() < 0.012
@@ -169,7 +170,7 @@ def test_a_wrist_edge_that_turns_another_way_is_not_believed(recorded):
     assert frames.wrist is None
     assert "does not turn about its joint" in frames.notes[0]
     path.write_text("1700000000000000000 0 0 0 0.6 0 0\n")
-    with pytest.raises(DatasetError, match=r"rh_wrist\.txt, row 1: 7 numbers; it must have 8"):
+    with pytest.raises(DatasetError, match=r"rh_wrist\.txt, line 1: 6 numbers, expected 7"):
         read(folder)
 
 
@@ -340,14 +341,107 @@ def test_grasps_end_with_the_motions_of_the_object_where_none_are_listed(tmp_pat
     files = realdex_export.recording_files([one, down])
     del files["segment.txt"]
     frames = read(put(tmp_path, {f"r/{name}": content for name, content in files.items()}))
-    (a, b), (c, d) = realdex_grasps.segments(frames)
+    (a, b), (c, d) = realdex_grasps.segments(realdex_grasps.pose(frames))
     assert (a, c) == (0, b)
     assert 36 <= b <= 42
     assert d <= len(frames.q)
     still = realdex_export.recording_files([capture(0, lift=0)])
     del still["segment.txt"]
     folder = put(tmp_path / "s", {f"r/{name}": content for name, content in still.items()})
-    assert realdex_grasps.segments(read(folder)) == ((0, 24),)
+    assert realdex_grasps.segments(realdex_grasps.pose(read(folder))) == ((0, 24),)
+
+
+def _tf(folder, change):
+    """Changes the messages of both wrist edges, lists of stamp and seven numbers."""
+    for edge in ("rh_forearm-rh_wrist", "rh_wrist-rh_palm"):
+        path = folder / "r" / "TF" / f"{edge}.txt"
+        rows = [line.split() for line in path.read_text().splitlines()]
+        path.write_text("".join(f"{' '.join(row)}\n" for row in change(rows)))
+
+
+def test_a_wrist_that_was_not_recorded_at_that_time_is_not_measured(recorded, bent):
+    folder, motion = recorded
+    _tf(folder, lambda rows: rows[4:12] + rows[20:])  # it begins late and has a gap of 0.6 s
+    frames = read(folder)
+    expected = np.r_[0:3, 13:19]  # messages tell of 0.1 s about them
+    assert np.flatnonzero(~frames.wrist_known).tolist() == expected.tolist()
+    assert "9 of 36 frames, from 0, lie in a gap" in frames.notes[0]
+    known = frames.wrist_known
+    np.testing.assert_allclose(frames.wrist[4:], bent(motion)[4:], atol=1e-9)  # bent steadily
+    np.testing.assert_allclose(frames.wrist[:4], bent(motion)[[4] * 4], atol=1e-9)
+    posed = realdex_grasps.pose(frames)
+    assert np.array_equal(posed.wrist_measured, known)
+    grasps = realdex_grasps.grasps(posed, (0, 36), None, "all", 0)
+    assert np.array_equal(grasps.columns["wrist_measured"], known)
+    # Before all messages, or after, nothing is known.
+    _tf(folder, lambda rows: [[str(int(row[0]) - 10**10), *row[1:]] for row in rows])
+    frames = read(folder)
+    assert frames.wrist is None
+    assert "wrist taken as zero" in frames.notes[0]
+
+
+def test_messages_of_the_wrist_that_are_no_poses_are_left_out(recorded, bent):
+    folder, motion = recorded
+
+    def spoil(rows):
+        rows[7][4:] = ["0"] * 4
+        rows[9][4] = "nan"
+        return rows
+
+    _tf(folder, spoil)
+    frames = read(folder)
+    assert frames.wrist_known.all()  # between its neighbours, 0.13 s apart
+    np.testing.assert_allclose(frames.wrist, bent(motion), atol=1e-6)
+
+
+@pytest.mark.parametrize("text", [None, "{}", '{"0": "1700000000000000000.ply"}'])
+def test_a_wrist_without_times_is_not_said_to_be_missing(recorded, text):
+    folder, _ = recorded
+    path = folder / "r" / "scene_to_mesh.json"
+    path.unlink() if text is None else path.write_text(text)
+    frames = read(folder)
+    assert frames.wrist is None
+    (note,) = (note for note in frames.notes if "wrist" in note)
+    assert "TF has the wrist, but scene_to_mesh.json does not say" in note
+
+
+def test_empty_lists_are_lists_of_nothing(recorded):
+    folder, _ = recorded
+    for name in ("contact", "segment"):
+        (folder / "r" / f"{name}.txt").write_text("\n")
+    frames = read(folder)
+    assert not frames.contact.any()
+    assert frames.segments == ()
+    assert frames.notes == (
+        "contact.txt lists no frame in contact",
+        "segment.txt lists no grasp",
+    )
+    unit = realdex.open_source(put_name(folder)).read("box")
+    assert unit.grasps is None
+    assert unit.motions is None
+
+
+def put_name(folder):
+    """The folder with its recording named after an object."""
+    (folder / "r").rename(folder / "box_1")
+    return folder
+
+
+@pytest.mark.parametrize(("length", "note"), [(0.9, "leaves its way"), (1.1, "more than half a")])
+@pytest.mark.parametrize("what", ["hand_orient", "object_orient"])
+def test_axes_that_are_not_of_unit_length_near_half_a_turn(tmp_path, capture, length, note, what):
+    # Divided by a sine that rounding has changed: 0.3 rad off, less than what counts as a jump.
+    motion = capture()
+    turn = np.linspace(3.0, 3.13, 36)[:, None] * [0.0, 0.6, 0.8]
+    wrong = turn.copy()
+    wrong[34] *= length
+    frames = read_k(tmp_path, sequence(motion, **{what: lambda _: wrong}))
+    assert np.flatnonzero(~frames.usable).tolist() == [34]
+    assert note in frames.notes[0]
+    # Away from half a turn a quick turn is left alone, and near it a steady one.
+    for way in (np.where(np.arange(36) == 20, 1.3, 1.0), np.linspace(0.0, 12.0, 36)):
+        fast = Rotation.from_rotvec(way[:, None] * [0.0, 0.6, 0.8]).as_rotvec()
+        assert read_k(tmp_path, sequence(motion, **{what: lambda _, f=fast: f})).usable.all()
 
 
 @pytest.mark.parametrize(

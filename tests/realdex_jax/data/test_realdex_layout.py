@@ -29,6 +29,18 @@ def test_rules_of_splitting_share_no_object():
     assert {"mildew_remover", "daily_moisturizing_lotion"} <= set(test)  # misspelt in the release
     some = layout.splits(("soba", "yogurt", "own_cup"), "release")
     assert some == {"train": ("soba", "own_cup"), "val": ("yogurt",), "test": ()}
+    # An object is in the same part whatever else was downloaded; objects of one's own train.
+    everything = layout.splits(layout.OBJECTS, "paper")
+    for rng in map(np.random.default_rng, range(20)):
+        names = (*rng.permutation(layout.OBJECTS)[: rng.integers(1, 53)].tolist(), "own_cup")
+        for rule in ("release", "paper"):
+            every = layout.splits(layout.OBJECTS, rule)
+            parts = layout.splits(names, rule)
+            assert "own_cup" in parts["train"]
+            assert {part: set(members) - {"own_cup"} for part, members in parts.items()} == {
+                part: set(members) & set(names) for part, members in every.items()
+            }
+    assert splits.by_object(layout.OBJECTS, 0) == everything
     with pytest.raises(DatasetError, match="known: release, release-training, paper"):
         layout.splits(("soba",), "half")
 

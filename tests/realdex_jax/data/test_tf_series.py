@@ -112,13 +112,21 @@ def test_a_link_of_one_message_is_known_always_and_the_last_of_equal_stamps_coun
     assert edge.time_ns.tolist() == [START, START + 10]
 
 
+def test_messages_that_are_no_poses_are_left_out(tmp_path):
+    lines = ["0 0 0 nan 0 0 0 1", "5 1 0 0 0 0 0 1", "6 9 0 0 0 0 0 0", "7 9e9 0 0 0 0 0 1"]
+    (tmp_path / "world-tool.txt").write_text("\n".join([*lines, "9 2 0 0 0 0 0 1"]))
+    edge = tf_series.read_edge(tmp_path / "world-tool.txt")
+    assert edge.time_ns.tolist() == [5, 9]
+    assert edge.wxyz_xyz_parent_link[:, 4].tolist() == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", r"world-tool\.txt: no line"),
         ("5 0 0 0 0 0 0\n", "line 1: 6 numbers, expected 7"),
         ("5 0 0 0 0 0 0 1\n6 0 0 x 0 0 0 1\n", "line 2: could not convert"),
-        ("5 0 0 nan 0 0 0 1\n", "line 1: a number is not finite"),
+        ("5 0 0 nan 0 0 0 1\n", "row 1 has a number that is not finite"),
         ("-5 0 0 0 0 0 0 1\n", "time stamp '-5' is not a count of ns"),
         ("1e999999999 0 0 0 0 0 0 1\n", "time stamp"),
         ("9223372036854775808 0 0 0 0 0 0 1\n", "time stamp"),
