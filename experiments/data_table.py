@@ -3,6 +3,7 @@
     python -m experiments.data_table --into docs/dataset.md
 
 The marks are `<!-- data:begin -->` and `<!-- data:end -->`; without `--into` the table is printed.
+Takes seconds.
 """
 
 import dataclasses
