@@ -87,9 +87,9 @@ def table(found: Sequence[Job]) -> Table:
     shown = Table(
         title="python -m JOB --help explains each", title_justify="left", box=None, pad_edge=False
     )
-    shown.add_column("job", no_wrap=True, min_width=max(len(job.module) for job in found))
-    shown.add_column("what it does", no_wrap=True, overflow="ellipsis")
-    shown.add_column("takes", no_wrap=True, overflow="ellipsis")
+    shown.add_column("job", no_wrap=True)
+    shown.add_column("what it does")
+    shown.add_column("takes")
     for job in found:
         shown.add_row(job.module, escape(job.what), escape(job.takes))
     return shown
@@ -98,8 +98,7 @@ def table(found: Sequence[Job]) -> Table:
 def markdown(found: Sequence[Job]) -> str:
     """The page of commands: a table, then each docstring."""
     lines = ["| command | what it does | takes |", "|---|---|---|"]
-    for job in found:
-        lines.append(f"| [`{job.module}`](#{_anchor(job)}) | {job.what} | {job.takes} |")
+    lines += [f"| [`{j.module}`](#{_anchor(j)}) | {j.what} | {j.takes} |" for j in found]
     for job in found:
         lines += ["", f"### {job.module}", "", job.what]
         if job.body:
@@ -143,7 +142,9 @@ def _prose(body: str) -> str:
             text = "\n".join(line.removeprefix("    ") for line in part.splitlines())
             parts.append(f"```bash\n{text}\n```")
         else:
-            parts.append(re.sub(r"`?\bdocs/(\w+\.md)`?", r"[\1](\1)", part.strip()))
+            linked = re.sub(r"`?\bdocs/(\w+\.md)`?", r"[\1](\1)", part.strip())
+            # Outside of code, what Markdown would take for a tag or for emphasis.
+            parts.append(re.sub(r"(`[^`]+`)|([<*])", lambda m: m[1] or f"\\{m[2]}", linked))
     return "\n\n".join(parts)
 
 

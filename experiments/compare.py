@@ -266,7 +266,9 @@ def _pairs(left: Mapping[str, str | float], right: Mapping[str, str | float]) ->
 
 
 def _line(what: str, left: str | float | None, right: str | float | None) -> Line:
-    sides = [MISSING if v is None else v if isinstance(v, str) else f"{v:.6g}" for v in (left, right)]
+    sides = [
+        MISSING if v is None else v if isinstance(v, str) else f"{v:.6g}" for v in (left, right)
+    ]
     numbers = [v for v in (left, right) if v is not None and not isinstance(v, str)]
     differ = len(numbers) == 2 and numbers[0] != numbers[1]
     return Line(what, *sides, f"{numbers[1] - numbers[0]:+.4g}" if differ else "")
