@@ -143,7 +143,9 @@ def _escaped(text: str) -> str:
     for place, part in enumerate(parts):
         if place % 2:
             code = part.strip("`")
-            parts[place] = f"``{code}``"
+            # A letter right behind the code would join it.
+            joined = parts[place + 1][:1].isalnum()
+            parts[place] = f"``{code}``" + ("\\ " if joined else "")
         else:
             parts[place] = re.sub(r"([*|])", r"\\\1", re.sub(r"(\w)_(?!\w)", r"\1\\_", part))
     return "".join(parts)

@@ -253,9 +253,11 @@ def _metrics(a: Row | None, b: Row | None, spreads: Sequence[Spread]) -> list[Li
         change, better = "", 0
         if means[0] is not None and means[1] is not None:
             difference = means[1] - means[0]
-            change = f"{difference:+.{METRICS[name].digits}f}"
-            # What rounds to nothing is no better and no worse.
-            better = METRICS[name].better * (1 if difference > 0 else -1) if float(change) else 0
+            change = f"{difference:+z.{METRICS[name].digits}f}"
+            if not float(change):
+                change = ""  # what rounds to nothing is no better and no worse
+            else:
+                better = METRICS[name].better * (1 if difference > 0 else -1)
         lines.append(Line(METRICS[name].label, *sides, change, better))
     return lines
 
