@@ -55,8 +55,9 @@ PACKAGES = {
 def setup(app: Sphinx) -> None:
     """Connects what this file adds to Sphinx."""
     app.connect("builder-inited", _write_reference)
-    # Before napoleon, which reads the sections.
+    # Before and after napoleon, which reads the sections.
     app.connect("autodoc-process-docstring", _as_restructured, priority=400)
+    app.connect("autodoc-process-docstring", _whole_again, priority=600)
 
 
 def _write_reference(_: Sphinx) -> None:
@@ -106,7 +107,7 @@ _NAMED = re.compile(r"^\s*\*{0,2}[\w.]+(?: \([^)]*\))?:")
 
 
 def _as_restructured(
-    _app: Sphinx, _what: str, _name: str, _object: object, _options: object, lines: list[str]
+    _app: Sphinx, what: str, name: str, _object: object, _options: object, lines: list[str]
 ) -> None:
     """Docstrings are plain text with Markdown's code: here they become reStructuredText.
 
@@ -130,6 +131,20 @@ def _as_restructured(
             head = named[0] if named else ""
             found.append(head + _escaped(line[len(head) :]))
     lines[:] = found
+    if what in ("attribute", "data", "property"):
+        _ATTRIBUTES[name] = found
+
+
+_ATTRIBUTES: dict[str, list[str]] = {}
+"""Docstrings of attributes by name."""
+
+
+def _whole_again(
+    _app: Sphinx, _what: str, name: str, _object: object, _options: object, lines: list[str]
+) -> None:
+    """Undoes what napoleon makes of attributes: it takes what stands before a colon for a type."""
+    if name in _ATTRIBUTES:
+        lines[:] = _ATTRIBUTES.pop(name)
 
 
 def _in_section(before: list[str]) -> bool:

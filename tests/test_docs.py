@@ -238,7 +238,7 @@ def test_files_that_a_page_names_are_there(page: pathlib.Path) -> None:
 
 def test_every_page_is_in_the_index() -> None:
     index = (REPOSITORY / "docs" / "index.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"^(\w+)$", index, re.MULTILINE))
+    listed = set(re.findall(r"^(?:\w+ <)?(\w+)>?$", index, re.MULTILINE))
     assert {page.stem for page in PAGES[1:]} - {"index"} <= listed
 
 
