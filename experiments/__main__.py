@@ -140,6 +140,7 @@ def _prose(body: str) -> str:
     for part in re.split(r"\n\s*\n", body.strip("\n")):
         if all(line.startswith("    ") for line in part.splitlines()):
             text = "\n".join(line.removeprefix("    ") for line in part.splitlines())
+            text = re.sub(r"(?<!\\)\n( +--)", r" \\\n\1", text)  # as a shell reads it
             parts.append(f"```bash\n{text}\n```")
         else:
             linked = re.sub(r"`?\bdocs/(\w+\.md)`?", r"[\1](\1)", part.strip())
