@@ -5,12 +5,15 @@ begins; docs/api holds nothing else and is not kept in git.
 """
 
 import ast
+import inspect
 import os
 import re
 import sys
 from pathlib import Path
 
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.transforms.post_transforms import SphinxPostTransform
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
@@ -55,9 +58,26 @@ PACKAGES = {
 def setup(app: Sphinx) -> None:
     """Connects what this file adds to Sphinx."""
     app.connect("builder-inited", _write_reference)
+    app.add_post_transform(_ExactTypes)
+    app.connect("autodoc-skip-member", _is_foreign)
     # Before and after napoleon, which reads the sections.
     app.connect("autodoc-process-docstring", _as_restructured, priority=400)
     app.connect("autodoc-process-docstring", _whole_again, priority=600)
+
+
+class _ExactTypes(SphinxPostTransform):
+    """Looks types up by their full names alone.
+
+    Otherwise Sphinx takes any attribute called "bytes" for the type, and looks through all names
+    for each, which takes longer than all the rest.
+    """
+
+    default_priority = 5  # before references are resolved
+
+    def run(self, **_: object) -> None:
+        for node in self.document.findall(pending_xref):
+            if not node.get("refspecific", True):
+                del node["refspecific"]
 
 
 def _write_reference(_: Sphinx) -> None:
@@ -67,13 +87,15 @@ def _write_reference(_: Sphinx) -> None:
         modules = sorted(
             _name(path) for path in (ROOT / package).rglob("*.py") if path.name != "__main__.py"
         )
-        listed = "\n".join(f"{name} <{name}>" for name in modules)
         pages[f"{package}-index.md"] = (
-            f"# {package}\n\n{about[0].upper()}{about[1:]}.\n\n{_summaries(modules)}\n\n"
-            f"```{{toctree}}\n:hidden:\n\n{listed}\n```\n"
+            f"# {package}\n\n{about[0].upper()}{about[1:]}.\n\n{_summaries(modules)}\n"
         )
         for name in modules:
-            pages[f"{name}.md"] = f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n```\n"
+            # Not in the tree of pages, which every page carries: its package's page lists it.
+            pages[f"{name}.md"] = (
+                f"---\norphan: true\n---\n\n# {name}\n\n[All of {package}]({package}-index.md)\n\n"
+                f"```{{eval-rst}}\n.. automodule:: {name}\n```\n"
+            )
     folder = DOCS / "api"
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.md"):
@@ -100,6 +122,14 @@ def _summaries(modules: list[str]) -> str:
         first = text.partition("\n")[0].replace("|", "\\|")
         lines.append(f"| [{name}](<{name}.md>) | {first} |")
     return "\n".join(lines)
+
+
+def _is_foreign(
+    _app: Sphinx, _what: str, _name: str, member: object, _skip: bool, _options: object
+) -> bool | None:
+    """Leaves out what others' decorators pass for ours: functions whose code lies elsewhere."""
+    code = getattr(inspect.unwrap(member) if callable(member) else None, "__code__", None)
+    return True if code and not Path(code.co_filename).is_relative_to(ROOT) else None
 
 
 _NAMED = re.compile(r"^\s*\*{0,2}[\w.]+(?: \([^)]*\))?:")
