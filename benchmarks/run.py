@@ -3,7 +3,7 @@
     make bench
     python -m benchmarks.run --only kinematics distances network     # a minute
 
-Takes half an hour on 2 cores.
+Takes minutes on 2 cores for each benchmark.
 """
 
 import dataclasses

@@ -26,7 +26,7 @@ PACKAGES = ("experiments", "robot", "capture", "benchmarks")
 TIMES = {
     "robot.execute": "two minutes on 2 cores, and one for each further run",
     "robot.simulated": "until Ctrl-C",
-    "robot.trial": "15 minutes on 2 cores; with --ros ten",
+    "robot.trial": "minutes on 2 cores; with --ros half a minute a run",
 }
 """Of jobs whose docstrings do not say."""
 
