@@ -14,7 +14,7 @@ Takes seconds.
 import dataclasses
 import html
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,7 @@ def sections(left: Run, right: Run) -> list[Section]:
         found.append(Section("Results", _pairs(left.other, right.other)))
     notes = [tuple(run.table.notes) if run.table else () for run in (left, right)]
     said = [
-        Line(note, *("said" if note in side else MISSING for side in notes))
+        Line(note, *_two("said" if note in side else MISSING for side in notes))
         for note in dict.fromkeys([*notes[0], *notes[1]])
     ]
     if said:
@@ -245,10 +245,10 @@ def _metrics(a: Row | None, b: Row | None, spreads: Sequence[Spread]) -> list[Li
     lines = [_line(name, *values) for name, values in counts.items()]
     for name in names:
         stats = [None if row is None else row.metrics.get(name) for row in (a, b)]
-        sides = [
+        sides = _two(
             MISSING if s is None else " ".join(report.cell(name, s, over)).strip()
             for s, over in zip(stats, spreads, strict=True)
-        ]
+        )
         means = [None if s is None else s.mean for s in stats]
         change, better = "", 0
         if means[0] is not None and means[1] is not None:
@@ -268,12 +268,17 @@ def _pairs(left: Mapping[str, str | float], right: Mapping[str, str | float]) ->
 
 
 def _line(what: str, left: str | float | None, right: str | float | None) -> Line:
-    sides = [
+    sides = _two(
         MISSING if v is None else v if isinstance(v, str) else f"{v:.6g}" for v in (left, right)
-    ]
+    )
     numbers = [v for v in (left, right) if v is not None and not isinstance(v, str)]
     differ = len(numbers) == 2 and numbers[0] != numbers[1]
     return Line(what, *sides, f"{numbers[1] - numbers[0]:+.4g}" if differ else "")
+
+
+def _two(texts: Iterable[str]) -> tuple[str, str]:
+    left, right = texts
+    return left, right
 
 
 def _title(a: Row | None, b: Row | None) -> str:
