@@ -7,6 +7,7 @@
 A source is the file of door demonstrations (`realdex_jax/data/teleop.py`: a glove's angles and a
 tracker at 100 Hz) or an `.npz` with `keypoints` (frames 21 3) of a right hand in metres. What the
 robot did is kept with its stamps, sample by sample, and as motions in a dataset under `--out`.
+Takes as long as its source.
 """
 
 import collections
