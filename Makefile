@@ -3,6 +3,7 @@
 #   make test    the unit suite; test-slow and test-long: what takes longer
 #   make check   format, lint, types and import layers
 #   make bench   speed against peers (installs torch)
+#   make docs    the documentation as pages, into build/docs
 #   make data    rebuild the embedded dataset from its recipe
 #   make clean   remove .venv and everything that runs wrote
 
@@ -11,12 +12,13 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 BENCH_STAMP := .venv/.installed-bench
+DOCS_STAMP := .venv/.installed-docs
 # By files, so that one process makes what a file's tests share. A worker that dies is not replaced:
 # pytest-xdist 3.8 may wait forever after it did.
 SIDE_BY_SIDE = -n $(JOBS) --dist loadfile --max-worker-restart 0 --durations 30
 JOBS ?= auto
 
-.PHONY: demo test test-slow test-long check format bench data setup clean
+.PHONY: demo test test-slow test-long check format bench docs data setup clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; none found. \
@@ -29,6 +31,10 @@ $(STAMP): requirements.lock pyproject.toml
 
 $(BENCH_STAMP): $(STAMP) requirements-bench.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.lock
+	touch $@
+
+$(DOCS_STAMP): $(STAMP) requirements-docs.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.lock
 	touch $@
 
 setup: $(STAMP)
@@ -59,9 +65,13 @@ format: $(STAMP)
 bench: $(BENCH_STAMP)
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
+docs: $(DOCS_STAMP)
+	$(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees docs build/docs $(ARGS)
+	@echo build/docs/index.html
+
 data: $(STAMP)
 	$(BIN)/python -m experiments.make_dataset $(ARGS)
 
 clean:
-	rm -rf .venv runs build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv runs build dist docs/api .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

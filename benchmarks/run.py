@@ -1,7 +1,9 @@
 """Both sides of every comparison in one run on the same cores; prints ratios, writes JSON.
 
-make bench
-python -m benchmarks.run --only kinematics store
+    make bench
+    python -m benchmarks.run --only kinematics distances network     # a minute
+
+Takes minutes on 2 cores for each benchmark.
 """
 
 import dataclasses

@@ -12,6 +12,7 @@ With a robot final_data.npy, too, and models/<object>.obj beside it: `experiment
 dataset of them.
 Exit status: 0 if no frame is flagged at the end, 1 if some are, 2 if it could not be done.
 `experiments.record to-realdex` makes such recordings of ours. See docs/tracking.md.
+Takes a minute for 600 frames on 2 cores, and what is corrected by hand.
 """
 
 import dataclasses

@@ -3,20 +3,21 @@
     python -m experiments.data_table --into docs/dataset.md
 
 The marks are `<!-- data:begin -->` and `<!-- data:end -->`; without `--into` the table is printed.
+Takes seconds.
 """
 
 import dataclasses
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tyro
+from rich.console import Console
 
+from experiments import commands
 from experiments.report_table import insert
 from realdex_jax.data import store
 from realdex_jax.data.store import Dataset
-from realdex_jax.errors import RealdexError
 from realdex_jax.evaluation import results
 
 
@@ -33,15 +34,14 @@ class DataTable:
 def main() -> None:
     """Prints the table or puts it into a document."""
     config = tyro.cli(DataTable, description=__doc__)
-    try:
+    # The table goes to the output, so what went wrong must not.
+    with commands.ending(Console(stderr=True)):
         text = table(store.open_dataset(config.data))
         if config.into is None:
             print(text)
         else:
             document = insert(config.into.read_text(encoding="utf-8"), text, "data")
             results.write_whole(config.into, document)
-    except (RealdexError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
 
 
 def table(dataset: Dataset) -> str:

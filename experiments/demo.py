@@ -8,6 +8,7 @@ and the object is lifted.
     make demo ARGS=--retrain      # train the small model first instead of taking the shipped one
 
 Writes `runs/demo/report.html`, `runs/demo/results.json`, the grasps, and videos of lifts.
+Takes 5 minutes on 2 cores.
 """
 
 import dataclasses

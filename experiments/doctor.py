@@ -3,6 +3,7 @@
     python -m experiments.doctor
 
 Needs nothing, changes nothing, sends nothing, and always exits 0.
+Takes seconds.
 """
 
 import ctypes.util

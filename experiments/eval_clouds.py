@@ -5,6 +5,7 @@
 
 Each rig has lenses, places, noise and errors of calibration of its own; a hand is by the object.
 Writes `out/results.json` and `out/clouds.png`, the clouds of the first rig from the side.
+Takes 4 minutes on 2 cores.
 """
 
 import dataclasses

@@ -7,6 +7,7 @@ neighbouring cameras, and ICP of the robot's mesh to the main camera's cloud. He
 a mug and a hand over a table, from places as wrong as the board leaves them; once with depth that
 is right on average, as the virtual cameras' is, and once with that of one camera too long by a
 little, as those of time-of-flight cameras are. Writes `out/results.json`.
+Takes two minutes on 2 cores.
 """
 
 import dataclasses

@@ -6,6 +6,7 @@
 Each rig has lenses, places, clocks, lost frames, noise and errors of calibration of its own. Writes
 `out/results.json` and `out/sync.png`: the match of the first clouds over the offset, and the error
 over the recording.
+Takes 8 minutes on 2 cores.
 """
 
 import dataclasses

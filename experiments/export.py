@@ -6,6 +6,7 @@
 
 Writes `graspdata/` and `objects/` and prints how the benchmark is pointed at them. Ctrl-C ends
 after the object at hand; what is written stays and is whole.
+Takes seconds.
 """
 
 import dataclasses

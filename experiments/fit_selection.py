@@ -8,6 +8,7 @@ part that people take it by and stands the strict physics test, which no feature
 logistic regression on the scorer's weighted mean then says how much each question tells; weights
 are shares, and a prior keeps them near equal ones, as people do ask all of them. Prints the
 weights, for `realdex_jax.select.local.WEIGHTS`, and writes them to `out/weights.json`.
+Takes minutes on 2 cores.
 """
 
 import dataclasses

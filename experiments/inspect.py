@@ -5,6 +5,7 @@
     python -m experiments.inspect ~/dexgraspnet                         # a foreign one, by a sample
 
 The exit code is 1 if something is not as it must be, 2 if there is nothing to look at.
+Takes seconds.
 """
 
 import base64

@@ -8,6 +8,7 @@ Colour and depth (16 bit, millimetres), calibration, robot and object poses are 
 layout of the release (`docs/recordings.md`), so that whatever reads the one reads the other. Frames
 are the last ones of each reach, up to the grasp, at 15 Hz. Finished frames are kept: an interrupted
 run goes on where it stopped and ends with the same files, and one with other settings is refused.
+Takes one to two hours on 2 cores; with --preset small 40 seconds.
 """
 
 import dataclasses

@@ -12,6 +12,7 @@ A virtual rig renders every exposure at its own time, about a second each, and k
 true in `truth.npz`; live, it shows a few exposures over and over, as no machine renders so fast.
 Exit status: 0 if every frame is on disk, 1 if some are not or a camera was lost, 2 if it could not
 be done. `docs/capture.md` says what is written.
+Takes about a second a picture of a virtual camera; else as long as it records.
 """
 
 import contextlib

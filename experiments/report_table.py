@@ -4,15 +4,16 @@
 
 The marks are `<!-- results:begin -->` and `<!-- results:end -->`; without `--into` the table is
 printed.
+Takes seconds.
 """
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import tyro
+from rich.console import Console
 
-from realdex_jax.errors import RealdexError
+from experiments import commands
 from realdex_jax.evaluation import report, results
 
 
@@ -33,15 +34,14 @@ class ReportTable:
 def main() -> None:
     """Prints the table or puts it into a document."""
     config = tyro.cli(ReportTable, description=__doc__)
-    try:
+    # The table goes to the output, so what went wrong must not.
+    with commands.ending(Console(stderr=True)):
         table = report.markdown_table(results.load(config.json), known(config.metrics))
         if config.into is None:
             print(table)
         else:
             text = insert(config.into.read_text(encoding="utf-8"), table, config.mark)
             results.write_whole(config.into, text)
-    except (RealdexError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
 
 
 def known(metrics: tuple[str, ...]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@
 Pictures are made before, and noisy as a camera's. Files that are full are deleted as it goes: an
 hour would take a hundred gigabytes. Exit status: 0 if no frame was lost and memory grew by less
 than 1 MB a minute, else 1; 2 if it could not be done.
+Takes as long as --minutes says.
 """
 
 import dataclasses

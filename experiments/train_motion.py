@@ -9,6 +9,7 @@
 
 Ctrl-C or SIGTERM saves and stops; the next start with the same `--run` continues exactly. The run's
 folder gets `config.json`, `checkpoints/`, `scalars.jsonl`, `tensorboard/` and `model.safetensors`.
+Takes 5 to 8 minutes on 1 core.
 """
 
 import dataclasses

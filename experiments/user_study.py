@@ -10,6 +10,7 @@ methods, every method of an object the same samples. A trial shows one sample of
 method. `draw` makes such pictures of the grasps of several evaluations; `serve` writes
 `study.sqlite` and goes on with it when it is started again; `tally` writes `votes.csv`, `table.md`
 and `table.json`. See docs/user_study.md.
+Takes as long as people take.
 """
 
 import dataclasses

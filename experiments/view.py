@@ -7,6 +7,7 @@
     python -m experiments.view realdex-sim --object mug --save mug.html      # one page, no server
 
 Prints the address to open; Ctrl-C ends. See docs/view.md.
+Takes seconds to open.
 """
 
 import dataclasses

@@ -7,6 +7,7 @@
 A grasp becomes a short sequence: the hand closes from the pre-grasp, holds, and lifts the object.
 A motion becomes a sequence that ends with a lift. The folder reads like the real one: its sequences
 or recordings can be fed to tools made for the release, and `experiments.convert` brings them back.
+Takes a minute on 2 cores.
 """
 
 import dataclasses

@@ -33,7 +33,9 @@ class ControllerConfig:
     goal_s: float = 0.5
     """... after this many seconds."""
     brake_s: float = 0.08
-    """Seconds in which a hold comes to rest."""
+    """Least seconds in which a hold comes to rest ..."""
+    deceleration: float = math.inf
+    """... if that asks for no more than this, rad/s^2."""
     max_rate: tuple[float, ...] = ()
     """What joints are able to, rad/s; a trajectory that asks for more is refused. Empty: anything.
     """
@@ -183,9 +185,10 @@ def hold(config: ControllerConfig, state: ControllerState, now_s: float) -> Cont
     q, qd = wanted(state, now_s)
     if not qd.any():
         return init(q, now_s)
+    brake_s = max(config.brake_s, float(np.abs(qd).max()) / config.deceleration)
     return ControllerState(
-        t=np.array([now_s, now_s + config.brake_s]),
-        q=np.stack([q, q + 0.5 * config.brake_s * qd]),
+        t=np.array([now_s, now_s + brake_s]),
+        q=np.stack([q, q + 0.5 * brake_s * qd]),
         qd=np.stack([qd, np.zeros_like(qd)]),
     )
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from robot import executor
 from robot.executor import Command, ExecutorConfig, Inputs, Order, Phase, Send, State
-from robot.interface import Robot, RobotError
+from robot.interface import Robot, RobotError, Trajectory
 
 T = TypeVar("T")
 Write = Callable[[dict[str, Any]], None]
@@ -36,6 +36,8 @@ class Outcome:
     """From the start to the end."""
     sent: int
     """Commands to move that were sent."""
+    state: State = dataclasses.field(default_factory=State)
+    """What the executor remembers, for the next run: after a fault it starts none until `reset`."""
 
     @property
     def completed(self) -> bool:
@@ -55,6 +57,7 @@ class Outcome:
 def run(
     robot: Robot,
     order: Order,
+    state: State,
     config: ExecutorConfig | None = None,
     *,
     log: Path | None = None,
@@ -73,8 +76,11 @@ def run(
     Args:
         robot: The robot.
         order: The plan and its verdict.
+        state: `State()` at first, then that of the last outcome; what it remembers of a fault
+            refuses this run, too.
         config: When the executor sends and stops; `ExecutorConfig()` if None.
-        log: File for one JSON line per event, every command to move in full; it must not exist.
+        log: File for one JSON line per event, every command and every stop in full, and to which
+            controllers it went (`to`: their first joints); it must not exist.
         cancel: Asked at every step; who cancels, or nothing.
         on_phase: Told of every new phase.
         clock: Monotonic seconds, the clock of `JointState.received_s`.
@@ -87,7 +93,45 @@ def run(
     """
     config = config or ExecutorConfig()
     with _logging(log) as write, _small_collections():
-        return _run(robot, order, config, write, cancel, on_phase, clock, sleep, wait_s, give_up_s)
+        return _run(
+            robot, order, state, config, write, cancel, on_phase, clock, sleep, wait_s, give_up_s
+        )
+
+
+def reset(
+    robot: Robot,
+    state: State,
+    config: ExecutorConfig | None = None,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+    within_s: float = 1.0,
+) -> State:
+    """Leaves a fault, for a person who has seen to what was wrong.
+
+    Args:
+        robot: The robot.
+        state: Of the last outcome.
+        config: As of `run`.
+        clock: As of `run`.
+        sleep: As of `run`.
+        within_s: Most seconds in which fresh joint states must show that the robot stands.
+
+    Raises:
+        RobotError: They did not, or a controller reports a fault.
+    """
+    config = config or ExecutorConfig()
+    # What it was last told is long over: now it must stand.
+    state = dataclasses.replace(state, seen=None, order=None, still_s=float("inf"), still_q=None)
+    end = clock() + within_s
+    robot.faults()  # those of before: they are what is reset
+    while state.phase is Phase.FAULT:
+        inputs = Inputs(clock(), robot.state(), robot.faults(), reset=True)
+        state, _ = executor.step(dataclasses.replace(state, confirmed=True), inputs, config)
+        if clock() > end:
+            raise RobotError(f"{state.refusal or 'no reset'}; {state.reason}")
+        sleep(CYCLE_S)
+    return state
 
 
 @contextlib.contextmanager
@@ -106,6 +150,7 @@ def _small_collections() -> Generator[None, None, None]:
 def _run(
     robot: Robot,
     order: Order,
+    state: State,
     config: ExecutorConfig,
     write: Write,
     cancel: Callable[[], str],
@@ -116,9 +161,13 @@ def _run(
     give_up_s: float,
 ) -> Outcome:
     begun = clock()
-    state, sent, asked = State(), 0, False
+    # The robot may have been restarted since, and a plan that came to its end is over.
+    state = dataclasses.replace(state, seen=None, still_s=float("inf"), still_q=None)
+    if state.done:
+        state = dataclasses.replace(state, phase=Phase.IDLE, done=False, order=None)
+    sent, asked = 0, False
     pending: list[str] = []
-    cancelled = ""
+    cancelled = refused = ""
     cycle = 0
     write(
         {
@@ -142,6 +191,8 @@ def _run(
             asked = asked or start is not None
             inputs = Inputs(now, joint, tuple(faults), start, cancelled)
             before, (state, commands) = state, executor.step(state, inputs, config)
+            if start is not None and state.phase is Phase.FAULT:
+                refused = f"refused: {state.refusal}"
             for command in commands:
                 sent += _give(robot, command, now - begun, state, write, pending)
             if state.phase is not before.phase:
@@ -161,10 +212,11 @@ def _run(
     seconds = clock() - begun
     outcome = Outcome(
         state.phase,
-        state.reason,
+        refused or state.reason,
         state.confirmed or state.phase is not Phase.FAULT,
         seconds,
         sent,
+        state,
     )
     with contextlib.suppress(OSError):
         write({"event": "end", "t": seconds, **_told(state), "confirmed": outcome.confirmed})
@@ -194,21 +246,26 @@ def _give(
     write: Write,
     pending: list[str],
 ) -> int:
-    """Carries out a command and logs it; 1 if it was sent to move."""
-    moves = isinstance(command, Send)
+    """Carries out a command and logs what was really sent; 1 if it was sent to move."""
+    before = len(pending)
     if isinstance(command, Send):
-        before = len(pending)
-        _ask(functools.partial(robot.send, command.trajectory), pending, None)
-        event: dict[str, Any] = {"event": "send", "t": t, "ok": len(pending) == before}
-        for name in ("t", "q", "qd"):
-            event[f"points_{name}"] = getattr(command.trajectory, name).tolist()
-        if state.seen is not None:
-            event["q_measured"] = state.seen.q.tolist()
+        send = functools.partial(robot.send, command.trajectory)
+        published = _ask(send, pending, ())
+        event: dict[str, Any] = {"event": "send", "t": t, **_points(command.trajectory)}
+        event["to"] = [part.names[0] for part in published]
     else:
-        _ask(robot.stop, pending, None)
+        published = _ask(robot.stop, pending, ())
         event = {"event": "stop", "t": t, "reason": command.reason}
+        event["parts"] = [{"names": list(p.names), **_points(p)} for p in published]
+    event["ok"] = len(pending) == before
+    if state.seen is not None:
+        event["q_measured"] = state.seen.q.tolist()
     _put(write, pending, event)
-    return int(moves)
+    return int(isinstance(command, Send))
+
+
+def _points(trajectory: Trajectory) -> dict[str, list[Any]]:
+    return {f"points_{name}": getattr(trajectory, name).tolist() for name in ("t", "q", "qd")}
 
 
 def _put(write: Write, pending: list[str], event: dict[str, Any]) -> None:

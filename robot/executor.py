@@ -52,20 +52,23 @@ class ExecutorConfig:
     """Most seconds since the last good joint state, which comes at 100 Hz."""
     resend_s: float = 0.1
     """Seconds between two commands."""
-    ahead_s: float = 0.3
+    ahead_s: float = curve.AHEAD_S
     """Seconds of the plan in each command ..."""
-    brake_s: float = 0.5
+    brake_s: float = curve.BRAKE_S
     """... and of the stop behind it, should no other command come."""
     late_s: float = 0.15
     """Most seconds between two steps of this machine: beyond, the stop behind may have begun."""
     arm_error_rad: float = 0.05
-    """Most that a joint of the arm may be off its set point."""
+    """Most that a joint of the arm may be off its set point ..."""
+    send_error_rad: float = 0.02
+    """... and the same when a command is sent, as the preflight has it: a controller that takes any
+    start goes to where the command begins at once."""
     hand_error_rad: float = 0.35
     """The same for what the hand's motors drive, in the approach."""
     grasp_error_rad: float = 1.2
     """The same once fingers press on something."""
     frozen_s: float = 0.025
-    """States that go on coming with the same values for so long ..."""
+    """States of a part that go on coming with the same values for so long ..."""
     frozen_rad: float = 0.01
     """... while set points move by this much are no states."""
     max_age_s: float = 2.0
@@ -81,8 +84,9 @@ class ExecutorConfig:
     joint that stands counts as stopped: sensors are better than this."""
     stop_within_s: float = 0.5
     """Seconds in which a stop is confirmed, or reported as not confirmed."""
-    repeat_s: float = 0.1
-    """Seconds between two requests to stop, until it is confirmed."""
+    repeat_s: float = 0.25
+    """Seconds between two requests to stop, until it is confirmed: one that came while joints still
+    brake, as told by the first, would only make it longer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,8 +150,6 @@ class State:
     stepped_s: float = -np.inf
     cancelled: bool = False
     """Whether the stop was asked for, and nothing else went wrong."""
-    frozen: bool = False
-    """Whether states had stopped to change: those at rest then prove nothing."""
     asked_s: float = 0.0
     """When the stop was first asked for."""
     repeated_s: float = 0.0
@@ -185,6 +187,10 @@ def step(
     return _stand(state, inputs, trouble, config)
 
 
+_CUBIC = 0.002
+"""Share by which the cubics between points may be faster than the motion they follow."""
+
+
 def _fresh(state: State, now_s: float, config: ExecutorConfig) -> str:
     """Empty where the joints are known now; else what is wrong."""
     if state.seen is None:
@@ -215,7 +221,6 @@ def _idle(
         done=False,
         confirmed=False,
         cancelled=False,
-        frozen=False,
     )
     window = curve.window(order.plan.trajectory, 0.0, config.ahead_s, config.brake_s)
     return started, (Send(window),)
@@ -230,6 +235,13 @@ def _refused(
         return "the preflight did not pass: " + "; ".join(verdict.faults)
     if verdict.digest != curve.digest(plan.trajectory):
         return "the preflight's verdict is about another trajectory"
+    fast = curve.extremes(plan.trajectory).rate.max(0) / limits.STOP_RATE
+    j = int(fast.argmax())
+    if fast[j] > 1.0 + _CUBIC:
+        return (
+            f"the plan drives {limits.NAMES[j]} at {fast[j] * limits.STOP_RATE[j]:.3f} rad/s, a "
+            f"stop is confirmed in time from {limits.STOP_RATE[j]:.3f}"
+        )
     age = inputs.now_s - verdict.made_s
     if not 0.0 <= age <= config.max_age_s:
         return f"the verdict is {age:.1f} s old, allowed {config.max_age_s:.1f}"
@@ -259,9 +271,9 @@ def _move(
         state = dataclasses.replace(state, refusal="already driving a plan")
     elif inputs.reset:
         state = dataclasses.replace(state, refusal="nothing to reset")
-    frozen = _frozen(state, config)
-    wrong = "; ".join(inputs.faults) or trouble or _fresh(state, now, config) or frozen
-    wrong = wrong or _astray(state, config)
+    sends = now - state.sent_s >= config.resend_s - 1e-6
+    wrong = "; ".join(inputs.faults) or trouble or _fresh(state, now, config)
+    wrong = wrong or _frozen(state, config) or _astray(state, sends, config)
     if not wrong and not -1e-9 <= gap <= config.late_s:
         wrong = f"this program was late: {1000 * gap:.0f} ms between two steps"
     if wrong or inputs.cancel:
@@ -271,7 +283,6 @@ def _move(
             phase=Phase.STOPPING,
             reason=reason,
             cancelled=not wrong,
-            frozen=bool(frozen),
             asked_s=now,
             repeated_s=now,
             still_s=np.inf,
@@ -282,21 +293,22 @@ def _move(
     phase = Phase(order.plan.stage(t))
     end = float(order.plan.trajectory.t[-1])
     state = dataclasses.replace(state, phase=phase, done=t >= end)
-    if t >= end or now - state.sent_s < config.resend_s - 1e-6:
+    if t >= end or not sends:
         return state, ()
     window = curve.window(order.plan.trajectory, t, config.ahead_s, config.brake_s)
     return dataclasses.replace(state, sent_s=now), (Send(window),)
 
 
-def _astray(state: State, config: ExecutorConfig) -> str:
-    """What is too far from its set point; empty where nothing is."""
+def _astray(state: State, sends: bool, config: ExecutorConfig) -> str:
+    """What is too far from its set point, more so before a command; empty where nothing is."""
     assert state.order is not None
     assert state.seen is not None
     at = np.array([state.seen.came_s - state.started_s])
     q, _ = curve.sample(state.order.plan.trajectory, at)
     error = np.abs(limits.DRIVEN @ (state.seen.q - q[0]))
     near = config.hand_error_rad if state.phase is Phase.APPROACHING else config.grasp_error_rad
-    allowed = np.where(np.arange(len(error)) < limits.ARM.stop, config.arm_error_rad, near)
+    of_arm = min(config.arm_error_rad, config.send_error_rad) if sends else config.arm_error_rad
+    allowed = np.where(np.arange(len(error)) < limits.ARM.stop, of_arm, near)
     over = error - allowed
     j = int(over.argmax())
     if over[j] <= 0.0:
@@ -307,15 +319,20 @@ def _astray(state: State, config: ExecutorConfig) -> str:
 
 
 def _frozen(state: State, config: ExecutorConfig) -> str:
-    """Whether states go on coming that do not change though set points do."""
+    """Whether states of a part go on coming that do not change though its set points do."""
     assert state.order is not None
-    if state.seen is None or state.seen.came_s - state.seen.changed_s < config.frozen_s:
+    if state.seen is None:
         return ""
-    times = np.array([state.seen.changed_s, state.seen.came_s]) - state.started_s
-    q, _ = curve.sample(state.order.plan.trajectory, times)
-    if np.abs(q[1] - q[0]).max() <= config.frozen_rad:
-        return ""
-    return f"joint states frozen for {1000 * (times[1] - times[0]):.0f} ms"
+    for part, changed_s in zip(limits.PARTS, state.seen.changed_s.tolist(), strict=True):
+        lasts = state.seen.came_s - changed_s
+        if lasts < config.frozen_s:
+            continue
+        times = np.array([changed_s, state.seen.came_s]) - state.started_s
+        q, _ = curve.sample(state.order.plan.trajectory, times)
+        if np.abs(q[1] - q[0])[part].max() > config.frozen_rad:
+            names = f"{limits.NAMES[part.start]} ..."
+            return f"joint states of {names} frozen for {1000 * lasts:.0f} ms"
+    return ""
 
 
 def _stand(
@@ -356,15 +373,21 @@ def _stand(
 def _shows(state: State, now_s: float, config: ExecutorConfig) -> bool:
     """Whether standing shows a stop: a robot that still follows its last command would have moved.
 
-    At the slow beginning of a motion a robot that never heard of the stop stands, too.
+    At the slow beginning of a motion a robot that never heard of the stop stands, too. And a part
+    that by its last command should have moved since the request must have told something new since
+    then: values that only repeat themselves are no place at which it stands.
     """
     if state.order is None or state.seen is None or state.still_q is None:
         return state.order is None
     at = state.sent_s - state.started_s
     window = curve.window(state.order.plan.trajectory, at, config.ahead_s, config.brake_s)
-    times = np.array([state.still_s - state.sent_s, now_s - state.sent_s, np.inf])
+    times = np.array([state.asked_s, state.still_s, now_s, np.inf]) - state.sent_s
     q, _ = curve.sample(window, np.clip(times, 0.0, window.t[-1]))
-    expected, left = np.abs(q[1] - q[0]), np.abs(q[2] - q[0])
+    told = np.abs(q[2] - q[0]) > config.told_rad
+    for part, changed_s in zip(limits.PARTS, state.seen.changed_s.tolist(), strict=True):
+        if told[part].any() and changed_s <= state.asked_s:
+            return False
+    expected, left = np.abs(q[2] - q[1]), np.abs(q[3] - q[1])
     moved = np.abs(state.seen.q - state.still_q)
     return bool(((left <= config.still_rad) | (expected > 2.0 * moved + config.told_rad)).all())
 
@@ -374,8 +397,6 @@ def _watch(state: State, now_s: float, trouble: str, config: ExecutorConfig) -> 
     seen = state.seen
     doubt = bool(trouble or _fresh(state, now_s, config))
     if seen is None or doubt or (np.abs(seen.qd) >= config.still_rate).any():
-        return dataclasses.replace(state, still_s=np.inf, still_q=None)
-    if state.frozen and seen.changed_s <= state.asked_s:
         return dataclasses.replace(state, still_s=np.inf, still_q=None)
     if state.still_q is None:
         return dataclasses.replace(state, still_s=now_s, still_q=seen.q)

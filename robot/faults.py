@@ -10,9 +10,9 @@ from realdex_jax.errors import RealdexError
 from robot.interface import JointState
 
 KINDS: dict[str, str] = {
-    "silent": "no joint states are sent",
-    "freeze": "joint states keep their values and get new stamps",
-    "delay": "joint states and commands come `by` seconds late",
+    "silent": "no joint states are sent, of both parts or of `part`",
+    "freeze": "joint states keep their values and get new stamps, of both parts or of `part`",
+    "delay": "joint states and commands come `by` seconds late, of both parts or of `part`",
     "drop": "a share `by` of all joint states and commands is lost",
     "nan": "`joint` is NaN in joint states",
     "jump": "`joint` is `by` radians off in joint states",
@@ -35,6 +35,7 @@ _AMOUNT = {"delay": 0.1, "drop": 0.1, "jump": 0.5, "clock": -5.0, "slow": 0.1}
 _RANGE = {"delay": (0.0, 5.0), "drop": (0.0, 1.0), "slow": (0.0, 1.0)}
 _JOINT = "ra_elbow_joint"
 _PARTS = ("arm", "hand")
+_OF_ONE = ("abort", "reject", "deaf", "death")
 
 
 class FaultError(RealdexError):
@@ -55,8 +56,8 @@ class Fault:
     """How much, where the kind says so."""
     joint: str = _JOINT
     """The joint, by our name, where the kind has one."""
-    part: str = "arm"
-    """arm or hand, where the kind has one."""
+    part: str = ""
+    """arm or hand, where the kind has one; empty: both."""
 
     def active(self, now_s: float) -> bool:
         """Whether it acts at that time."""
@@ -78,7 +79,8 @@ def parse(text: str, joints: Sequence[str], now_s: float = 0.0) -> Fault:
     if not words or words[0] not in KINDS:
         raise FaultError(f"no fault {text!r}; known: {', '.join(KINDS)}")
     kind, values = words[0], {"by": _AMOUNT.get(words[0], 0.0), "at": 0.0, "for": math.inf}
-    names = {"joint": _JOINT if _JOINT in joints else joints[0], "part": "arm"}
+    names = {"joint": _JOINT if _JOINT in joints else joints[0]}
+    names["part"] = "arm" if kind in _OF_ONE else ""
     for word in words[1:]:
         key, _, value = word.partition("=")
         if key in names:
@@ -90,7 +92,7 @@ def parse(text: str, joints: Sequence[str], now_s: float = 0.0) -> Fault:
             raise FaultError(f"fault {text!r} has {word!r}; known: {known}, each as key=value")
     if names["joint"] not in joints:
         raise FaultError(f"fault {text!r}: no joint {names['joint']!r}; {', '.join(joints)}")
-    if names["part"] not in _PARTS:
+    if names["part"] not in _PARTS and (names["part"] or kind in _OF_ONE):
         raise FaultError(f"fault {text!r}: no part {names['part']!r}; {', '.join(_PARTS)}")
     low, high = _RANGE.get(kind, (-math.inf, math.inf))
     if not low <= values["by"] <= high or values["at"] < 0.0 or values["for"] <= 0.0:
@@ -99,9 +101,10 @@ def parse(text: str, joints: Sequence[str], now_s: float = 0.0) -> Fault:
 
 
 def find(faults: Sequence[Fault], kind: str, now_s: float, part: str = "") -> Fault | None:
-    """The fault of a kind that acts now, of that part if one is given."""
+    """The fault of a kind that acts now, of that part if one is given, or of both."""
     for fault in faults:
-        if fault.kind == kind and fault.active(now_s) and part in ("", fault.part):
+        of_it = not part or fault.part in ("", part)
+        if fault.kind == kind and fault.active(now_s) and of_it:
             return fault
     return None
 

@@ -58,16 +58,24 @@ class Robot(Protocol):
         """What controllers have reported since the last call, in words: aborted, rejected, dead."""
         ...
 
-    def send(self, trajectory: Trajectory) -> None:
+    def send(self, trajectory: Trajectory) -> tuple[Trajectory, ...]:
         """Replaces what the controllers follow.
 
+        Returns:
+            What was really published, one for each controller.
+
         Raises:
-            RobotError: A joint that no controller has, or a value that is not finite.
+            RobotError: A joint that no controller has, a value that is not finite, or a controller
+                that it could not be published to; the others have theirs all the same.
         """
         ...
 
-    def stop(self) -> None:
-        """Asks the controllers to hold where the joints are. Whether they do, states tell."""
+    def stop(self) -> tuple[Trajectory, ...]:
+        """Asks the controllers to come to rest. Whether they do, states tell.
+
+        Returns:
+            What was really published, one for each controller; why one lacks, `faults` tell.
+        """
         ...
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Whether a run under a fault was safe: by what was sent, by where the joints were, by its end."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -16,6 +16,12 @@ _STEP_RAD = 0.01
 """Most that a command may begin from where the one before it is by then."""
 _ROUGH_RAD = 1e-4
 """Radians that the cubics of a command may leave the plan's, whose points lie elsewhere."""
+_EXACT = 1.1
+"""Share of an acceleration or a jerk that may be seen: a simulated robot follows from the beginning
+of its cycle on, up to 10 ms before it is told, and may brake by itself since it was measured."""
+_STEPS_RAD = 0.025
+"""Most that a controller that takes any start may be moved at once: the executor sends to none that
+is further than 0.02 from its set points, and it moves on meanwhile."""
 _TICK_S = 0.01
 _STANDS = 0.01
 """rad/s below which a joint stands."""
@@ -30,6 +36,16 @@ class Sent:
     trajectory: Trajectory
     age_s: float
     """Of the last joint state then."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stopped:
+    """A request to stop."""
+
+    at_s: float
+    """When."""
+    parts: tuple[Trajectory, ...]
+    """What was published, one for each controller."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -104,6 +120,56 @@ def of_sent(sent: Sequence[Sent]) -> list[str]:
     return wrong
 
 
+def of_stops(stops: Sequence[Stopped], course: Course, *, follows: bool = True) -> list[str]:
+    """What is wrong with stops as they were published.
+
+    Args:
+        stops: What was published.
+        course: The joints' true course.
+        follows: Whether the robot follows them from there: then rates, accelerations and jerks are
+            judged, too, as if each were followed at once and a cycle later.
+    """
+    wrong: list[str] = []
+    for stop in stops:
+        i = max(int(np.searchsorted(course.t, stop.at_s + 1e-9)) - 1, 0)
+        for one in stop.parts:
+            at = f"stop of {one.names[0]} ... at {stop.at_s - course.t[0]:.2f} s"
+            if not all(np.isfinite(x).all() for x in (one.t, one.q, one.qd)):
+                wrong.append(f"{at}: numbers")
+                continue
+            if len(one.t) != 1 or np.any(one.qd):
+                wrong.append(f"{at}: not one point at rest")
+                continue
+            rows = [limits.NAMES.index(name) for name in one.names]
+            beyond = np.maximum(limits.LOWER[rows] - one.q[0], one.q[0] - limits.UPPER[rows]).max()
+            if beyond > _ROUGH_RAD:
+                wrong.append(f"{at}: a limit passed by {beyond:.3g}")
+            if follows:
+                wrong += [f"{at}: {told}" for told in _of_stop(one, rows, stop.at_s, course, i)]
+    return wrong
+
+
+def _of_stop(
+    stop: Trajectory, rows: list[int], at_s: float, course: Course, i: int
+) -> Iterator[str]:
+    q, qd = course.q[i, rows], course.qd[i, rows]
+    found = []
+    for later in (0.0, _TICK_S):
+        begins = q + (at_s - course.t[i] + later) * qd
+        ends = np.array([0.0, stop.t[0]]), np.stack([begins, stop.q[0]])
+        way = Trajectory(stop.names, *ends, np.stack([qd, np.zeros_like(qd)]))
+        found.append(curve.extremes(way, from_rest=False))
+    for what, most in (
+        ("rate", 1.001 * limits.MAX_RATE),
+        ("acceleration", _EXACT * limits.MAX_ACCELERATION),
+        ("jerk", _EXACT * limits.MAX_JERK),
+    ):
+        share = np.max([getattr(one, what)[0] for one in found], axis=0) / most[rows]
+        if share.max() > 1.0:
+            name = stop.names[int(share.argmax())]
+            yield f"{what} of {name} {share.max():.2f} times what is allowed"
+
+
 def arm_share(sent: Sequence[Sent]) -> float:
     """Greatest share of the arm's allowed speeds in what was sent."""
     rates = [curve.extremes(one.trajectory, from_rest=False).rate.max(0) for one in sent]
@@ -111,15 +177,31 @@ def arm_share(sent: Sequence[Sent]) -> float:
     return float(share[:, limits.ARM].max(initial=0.0))
 
 
-def of_course(course: Course) -> list[str]:
-    """What is wrong with where the joints really went, and that they stand in the end."""
+def of_course(course: Course, *, steps: bool = False, own: bool = True) -> list[str]:
+    """What is wrong with where the joints really went, and that they stand in the end.
+
+    Args:
+        course: Where they went.
+        steps: Whether controllers take trajectories that begin elsewhere: then steps of
+            what the executor allows are no fault of it.
+        own: Whether nothing but the client moves the robot: then its accelerations are judged.
+    """
     wrong = []
     beyond = np.maximum(limits.LOWER - course.q, course.q - limits.UPPER).max()
     if beyond > 1e-3:
         wrong.append(f"a joint was {beyond:.3f} rad beyond its limit")
     fast = (np.abs(course.qd) / limits.MAX_RATE)[:, limits.ARM].max()
-    if fast > 1.001:
+    if steps:
+        moved = np.abs(np.diff(course.q, axis=0))[:, limits.ARM].max(initial=0.0)
+        if moved > _STEPS_RAD:
+            wrong.append(f"a joint of the arm moved by {moved:.3f} rad in one cycle")
+    elif fast > 1.001:
         wrong.append(f"a joint of the arm moved at {fast:.2f} of its allowed speed")
+    if own and not steps:
+        share = np.abs(np.diff(course.qd, axis=0)) / np.diff(course.t)[:, None]
+        most = (share / limits.MAX_ACCELERATION)[:, limits.ARM].max(initial=0.0)
+        if most > _EXACT:
+            wrong.append(f"a joint of the arm had {most:.2f} times its allowed acceleration")
     if np.abs(course.qd[-1]).max() >= _STANDS:
         wrong.append("the robot did not stand in the end")
     return wrong

@@ -14,6 +14,8 @@ NAMES: tuple[str, ...] = (*arm.JOINTS, *arm.WRIST_JOINTS, *(f"rh_{n}" for n in j
 """Joint names as in ROS: arm, wrist, hand; the order of every trajectory."""
 ARM = slice(0, 6)
 """The arm's joints among them."""
+PARTS = (slice(0, 6), slice(6, 30))
+"""Joints whose states come together: those of the arm's driver, those of the hand's."""
 WRIST = slice(6, 8)
 """The hand's wrist, which plans keep at zero."""
 HAND = slice(8, 30)
@@ -31,6 +33,17 @@ MAX_ACCELERATION: Float[np.ndarray, " 30"] = np.where(_IS_ARM, 2.5, 10.0)
 """Greatest accelerations, rad/s^2; UR's own planner is set to 5 for the arm."""
 MAX_JERK: Float[np.ndarray, " 30"] = np.where(_IS_ARM, 25.0, 150.0)
 """Greatest jerks, rad/s^3: the greatest acceleration is reached in no less than 0.07 s."""
+REACTION_S = 0.01
+"""Seconds from a request to stop until it is followed, as a stop is reckoned, give or take as much:
+up to two cycles of 100 Hz."""
+BRAKE_S = 0.18
+"""Most seconds that a stop brakes. With those until it is followed and seen, and 0.2 s of standing,
+it is confirmed within half a second, though the arm's brake shakes the fingers."""
+STOP_RATE: Float[np.ndarray, " 30"] = np.minimum(
+    MAX_RATE, MAX_ACCELERATION * BRAKE_S**2 / (BRAKE_S + 6.0 * REACTION_S)
+)
+"""Speeds (rad/s) from which a stop takes `BRAKE_S` at the greatest accelerations, by `brake.py`: no
+plan that is driven is faster."""
 GUARDED_SPEED = 0.25
 """Most that any part may move in guarded mode, m/s: the reduced speed of ISO 10218-1."""
 HOME: Float[np.ndarray, " 30"] = np.array(

@@ -20,6 +20,9 @@ from robot.presets import Part, Preset
 
 TICK_S = 0.01
 """Seconds between joint states."""
+FLICKER_RAD = 1e-6
+"""Standard deviation of what encoders add: a joint that is measured never repeats itself for long.
+"""
 _ARM_PATH_RAD, _ARM_GOAL_RAD = 0.2, 0.1
 """Tolerances of UR's driver. The hand has none: fingers that squeeze never get where they go."""
 
@@ -58,7 +61,13 @@ class Machine:
     """The robot; used by one thread."""
 
     def __init__(
-        self, preset: Preset, plant: Plant, given: Sequence[Fault] = (), seed: int = 0
+        self,
+        preset: Preset,
+        plant: Plant,
+        given: Sequence[Fault] = (),
+        seed: int = 0,
+        *,
+        any_start: bool = False,
     ) -> None:
         """Begins at rest at time 0.
 
@@ -66,12 +75,14 @@ class Machine:
             preset: Its parts.
             plant: What is moved.
             given: Faults to come.
-            seed: Of what is lost by the fault `drop`.
+            seed: Of what is lost by the fault `drop`, and of what encoders add.
+            any_start: Controllers take trajectories that begin elsewhere, as ROS 2's do.
         """
         self.preset, self.plant = preset, plant
         self.time_s = 0.0
         self._given = list(given)
         self._random = np.random.default_rng(seed)
+        self._encoders = np.random.default_rng([seed, 1])
         self._steps = round(TICK_S / plant.step_s)
         q, _ = plant.joint_state()
         self._servos = {}
@@ -82,7 +93,9 @@ class Machine:
                 names=part.ours,
                 path_rad=_ARM_PATH_RAD if of_arm else math.inf,
                 goal_rad=_ARM_GOAL_RAD if of_arm else math.inf,
+                start_rad=math.inf if any_start else ControllerConfig.start_rad,
                 brake_s=preset.brake_s,
+                deceleration=part.deceleration,
                 max_rate=tuple(MAX_RATE[columns].tolist()),
                 pairs=_pairs(part.ours),
             )
@@ -115,7 +128,10 @@ class Machine:
             trajectory: Joints by our names.
             start_s: When its time is 0, by the robot's clock.
         """
-        self._receive(lambda: self._follow(self._servos[part], trajectory, start_s))
+        delay = self._acts("delay", part)
+        # One that begins later than at 0 has no stamp: it begins when it comes.
+        start_s += delay.by if delay and trajectory.t[0] > 0.0 else 0.0
+        self._receive(part, lambda: self._follow(self._servos[part], trajectory, start_s))
 
     def order(self, text: str) -> None:
         """An order came: a fault in the words of `faults.parse`, or `reset`; never disturbed."""
@@ -188,9 +204,9 @@ class Machine:
     def _acts(self, kind: str, part: str = "") -> Fault | None:
         return faults.find(self._given, kind, self.time_s, part)
 
-    def _receive(self, task: Callable[[], None]) -> None:
+    def _receive(self, part: str, task: Callable[[], None]) -> None:
         """Lets something in as the faults of the network allow."""
-        drop, delay = self._acts("drop"), self._acts("delay")
+        drop, delay = self._acts("drop"), self._acts("delay", part)
         if self._acts("partition") or (drop and self._random.random() < drop.by):
             return
         self._coming.append((self.time_s + (delay.by if delay else 0.0), task))
@@ -249,18 +265,20 @@ class Machine:
 
     def _states(self, q: np.ndarray, qd: np.ndarray) -> tuple[JointState, ...]:
         """The messages that leave now: one for each part, but for what faults do to them."""
-        drop, delay = self._acts("drop"), self._acts("delay")
+        drop = self._acts("drop")
         for i, servo in enumerate(self._servos.values()):
-            now = JointState(
-                self.time_s, self.time_s, servo.part.ours, q[servo.columns], qd[servo.columns]
+            name, delay = servo.part.name, self._acts("delay", servo.part.name)
+            measured = q[servo.columns] + FLICKER_RAD * self._encoders.normal(
+                size=len(servo.columns)
             )
-            if self._acts("freeze"):
+            now = JointState(self.time_s, self.time_s, servo.part.ours, measured, qd[servo.columns])
+            if self._acts("freeze", name):
                 old = self._frozen.setdefault(i, now)
                 now = dataclasses.replace(old, stamp_s=now.stamp_s)
             else:
                 self._frozen.pop(i, None)
             now = faults.altered(now, self._given, self.time_s)
-            if self._acts("silent") or self._acts("partition"):
+            if self._acts("silent", name) or self._acts("partition"):
                 continue
             if drop and self._random.random() < drop.by:
                 continue

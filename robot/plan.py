@@ -33,7 +33,8 @@ class PlanConfig:
     """How a motion is driven."""
 
     share: float = 0.75
-    """Of the limits of `limits.py`; the rest is for what a stop on the path needs."""
+    """Of the limits of `limits.py`; the rest is for what a stop on the path needs. No joint is
+    faster than `limits.STOP_RATE`, from which a stop is confirmed in half a second."""
     speed: float = 1.0
     """Share of the planned speed: 0.5 takes twice as long."""
     guarded: bool = False
@@ -400,13 +401,12 @@ def _stretched(hand: HandModel, part: _Part, least_s: float, *, config: PlanConf
     u = np.linspace(0.0, 1.0, max(pieces * _FINE, 200) + 1)
     first, second, third = (np.abs(part.spline(u, nu=k)).max(0) for k in (1, 2, 3))
     needed = max(
-        (first / (config.share * limits.MAX_RATE)).max(),
+        (first / np.minimum(config.share * limits.MAX_RATE, limits.STOP_RATE)).max(),
         np.sqrt((second / (config.share * limits.MAX_ACCELERATION)).max()),
         np.cbrt((third / (config.share * limits.MAX_JERK)).max()),
     )
     if config.guarded:
-        p = clearance.parts(hand, part.spline(u))
-        fastest = float(np.linalg.norm(np.diff(p, axis=0), axis=-1).max()) * (len(u) - 1)
+        fastest = float(clearance.speeds(hand, part.spline(u), part.spline(u, nu=1)).max())
         needed = max(needed, fastest / (config.share * limits.GUARDED_SPEED))
     seconds = max(least_s, float(needed)) / config.speed
     steps = max(int(np.ceil(seconds / curve.STEP)), 2)

@@ -37,7 +37,7 @@ from robot.cases import Case
 from robot.drive import Outcome
 from robot.executor import Order, Phase, State
 from robot.interface import JointState, RobotError, Trajectory
-from robot.judging import Course, Judged, Sent
+from robot.judging import Course, Judged, Sent, Stopped
 from robot.machine import Machine
 from robot.plan import Plan
 from robot.plant import Kinematic
@@ -65,6 +65,11 @@ class Trial:
     """Folder of `results.json`."""
 
 
+_STRIKES = (0.01, 0.8)
+"""Between which shares of the plan's time a fault strikes."""
+_CANCELLED = ("cancel", "stop raises", "arm stop raises")
+
+
 class Killed(BaseException):
     """The client is gone as by kill -9: nothing of it runs any more."""
 
@@ -82,15 +87,18 @@ class Client:
     ) -> None:
         """Strikes at a time drawn from the first four fifths of the plan."""
         self.robot, self.case, self._clock = robot, case, clock
-        self.at_s = float(rng.uniform(0.05, 0.8 * plan.trajectory.t[-1]))
+        self.at_s = float(rng.uniform(*_STRIKES) * plan.trajectory.t[-1])
         self._joint = limits.NAMES[int(rng.integers(len(limits.NAMES)))]
         self.sent: list[Sent] = []
+        self.stops: list[Stopped] = []
         self.struck: float | None = None
         """When it struck."""
         self.asked: float | None = None
         """When a stop was first asked for."""
         self.stood: tuple[float, bool] | None = None
         """When the stop was over, and whether it was confirmed by then."""
+        self.on_strike: Callable[[], None] | None = None
+        """What else happens then."""
         self._raised = 0
         self._given: JointState | None = None
 
@@ -104,6 +112,8 @@ class Client:
             self.struck = now
             for order in self.case.orders:
                 self.robot.order(order.format(joint=self._joint))
+            if self.on_strike is not None:
+                self.on_strike()
         if self._client("killed"):
             raise Killed
         if self._client("raises"):
@@ -118,19 +128,22 @@ class Client:
         """As `Robot` says."""
         return self.robot.faults()
 
-    def send(self, trajectory: Trajectory) -> None:
+    def send(self, trajectory: Trajectory) -> tuple[Trajectory, ...]:
         """As `Robot` says."""
         now = self._clock()
         age_s = now - self._given.received_s if self._given else math.inf
         self.sent.append(Sent(now, trajectory, age_s))
-        self.robot.send(trajectory)
+        return self.robot.send(trajectory)
 
-    def stop(self) -> None:
+    def stop(self) -> tuple[Trajectory, ...]:
         """As `Robot` says."""
-        self.asked = self._clock() if self.asked is None else self.asked
+        now = self._clock()
+        self.asked = now if self.asked is None else self.asked
         if self._client("stop raises"):
             raise RobotError("the stop cannot be sent")
-        self.robot.stop()
+        published = self.robot.stop()
+        self.stops.append(Stopped(now, published))
+        return published
 
     def close(self) -> None:
         """As `Robot` says."""
@@ -138,7 +151,7 @@ class Client:
 
     def cancel(self) -> str:
         """Who cancels, for `drive.run`."""
-        return "the operator" if self._client("cancel", "stop raises") else ""
+        return "the operator" if self._client(*_CANCELLED) else ""
 
     def on_phase(self, state: State) -> None:
         """Takes down when a stop is over, for `drive.run`."""
@@ -154,11 +167,15 @@ class Client:
 
 
 def motion() -> Plan:
-    """A short reach, squeeze and lift from `limits.HOME`, at an arm's usual speeds, at 50 Hz."""
+    """A short reach, squeeze and lift from `limits.HOME`, at 50 Hz.
+
+    In the reach and in the lift all joints of the arm are at the greatest speed of a plan.
+    """
+    top = limits.STOP_RATE[limits.ARM] / 1.875  # of minimum jerk, whose peak is 1.875 of the mean
     goals = np.stack([limits.HOME] * 5)
-    goals[1:, limits.ARM] += [0.4, 0.2, -0.3, 0.2, 0.3, -0.4]
+    goals[1:, limits.ARM] += 2.2 * top * [1, 1, -1, 1, 1, -1]
     goals[2:, limits.HAND] = 0.3 * limits.UPPER[limits.HAND].clip(0.0, 1.0)
-    goals[3:, limits.ARM] += [0.0, -0.15, 0.1, 0.0, 0.0, 0.1]
+    goals[3:, limits.ARM] += 1.0 * top * [-1, -1, 1, 1, -1, 1]
     ends = np.cumsum([2.2, 0.8, 1.0, 0.4])
     t = np.linspace(0.0, ends[-1], round(50 * ends[-1]) + 1)
     begins = np.append(0.0, ends[:-1])
@@ -178,13 +195,30 @@ def order(plan: Plan, case: Case, now_s: float) -> Order:
 
 
 def judge(
-    client: Client, seed: int, outcome: Outcome | None, course: Course | None, end_s: float
+    client: Client,
+    seed: int,
+    outcome: Outcome | None,
+    course: Course,
+    end_s: float,
+    *,
+    exact: bool,
 ) -> Judged:
-    """One run; the outcome is None where the client was killed."""
+    """One run.
+
+    Args:
+        client: The client, with what it sent.
+        seed: Of the run.
+        outcome: What it says; None where it was killed.
+        course: The joints' true course.
+        end_s: When the run ended.
+        exact: Whether the course has the times of the client, so that accelerations and stops can
+            be judged.
+    """
     case, struck, asked, stood = client.case, client.struck, client.asked, client.stood
     wrong = judging.of_sent(client.sent)
-    if course is not None:
-        wrong += judging.of_course(course)
+    wrong += judging.of_course(course, steps=case.any_start, own=exact and case.own)
+    if exact:
+        wrong += judging.of_stops(client.stops, course, follows=case.follows)
     if outcome is not None:
         wrong += judging.of_end(case, outcome, course, end_s)
     if asked is not None and client.sent and client.sent[-1].at_s > asked + 1e-9:
@@ -207,7 +241,7 @@ def judge(
         tuple(wrong),
         client.at_s,
         asked - struck if asked is not None and struck is not None and asked >= struck else None,
-        None if course is None or since is None else judging.stood_after(course, since),
+        None if since is None else judging.stood_after(course, since),
         confirmed_s,
         judging.arm_share(client.sent),
     )
@@ -216,18 +250,32 @@ def judge(
 def in_virtual_time(case: Case, seed: int, plan: Plan) -> Judged:
     """One run with a network and a time of its own."""
     rng = np.random.default_rng([seed, *case.name.encode()])
-    preset = presets.read("simulated")
-    machine = Machine(preset, Kinematic(limits.HOME), (), seed)
+    # As of a robot elsewhere: whose clock is this machine's is not asked.
+    preset = dataclasses.replace(presets.read("simulated"), local=False)
+    plant = Kinematic(limits.HOME)
+    machine = Machine(preset, plant, (), seed, any_start=case.any_start)
     network = VirtualNetwork(machine, latency_s=float(rng.uniform(0.0005, 0.006)))
     theirs = presets.read("plain_ur").parts if case.client == "names" else preset.parts
     robot = Ros2Robot(dataclasses.replace(preset, parts=theirs), network=network)
     client = Client(robot, case, rng, plan, network)
+    fast_s = -0.3 if seed % 2 else 0.3
+
+    def strike() -> None:
+        if case.client == "clock jumps":
+            network.clock_off_s = fast_s
+        elif case.client == "arm stop raises":
+            network.failing = frozenset({preset.part("arm").topic})
+
+    client.on_strike = strike
     network.sleep(0.3)
+    if case.client == "clock":
+        network.clock_off_s = fast_s
     outcome = None
     with contextlib.suppress(Killed):
         outcome = drive.run(
             client,
             order(plan, case, network()),
+            State(),
             cancel=client.cancel,
             on_phase=client.on_phase,
             clock=network,
@@ -237,7 +285,8 @@ def in_virtual_time(case: Case, seed: int, plan: Plan) -> Judged:
     end_s = network()
     network.sleep(_AFTER_S)
     t, q, qd = zip(*network.course, strict=True)
-    return judge(client, seed, outcome, Course(np.array(t), np.array(q), np.array(qd)), end_s)
+    course = Course(np.array(t), np.array(q), np.array(qd))
+    return judge(client, seed, outcome, course, end_s, exact=True)
 
 
 def over_ros(
@@ -266,6 +315,7 @@ def over_ros(
                 outcome = drive.run(
                     client,
                     order(plan, case, time.monotonic()),
+                    State(),
                     cancel=client.cancel,
                     on_phase=client.on_phase,
                 )
@@ -280,7 +330,7 @@ def over_ros(
     for client, seed, outcome, began, end_s in ended:
         rows = (t > began) & (t < end_s + 0.9 * _AFTER_S)
         course = Course(t[rows], q[rows], qd[rows])
-        judged.append(judge(client, seed, outcome, course, end_s))
+        judged.append(judge(client, seed, outcome, course, end_s, exact=False))
     return judged
 
 
@@ -293,7 +343,7 @@ def _at_home(robot: Ros2Robot) -> float:
         state = robot.state()
         if state is None or time.monotonic() - state.received_s > 0.05:
             continue
-        there = np.abs(state.q - limits.HOME).max() < 1e-6 and not state.qd.any()
+        there = np.abs(state.q - limits.HOME).max() < 1e-5 and not state.qd.any()
         if there and not robot.faults():
             return time.monotonic()
     raise RobotError("the simulated robot does not go back to its start")

@@ -18,6 +18,8 @@ HEARTBEAT_S = 0.06
 """Seconds without the client's sign of life after which the robot holds, as the simulated one."""
 _EPOCH_S = 1.7e9
 """What the clock of stamps shows when the monotonic one shows 0."""
+_BEGIN_S = 1000.0
+"""What the monotonic one shows when the robot's time is 0."""
 
 
 class VirtualNetwork:
@@ -35,11 +37,15 @@ class VirtualNetwork:
         """
         self.machine = machine
         self.broken = ""
+        self.clock_off_s = 0.0
+        """How fast the client's clock of stamps is."""
+        self.failing = frozenset[str]()
+        """Topics to which nothing can be published."""
         self.mute = False
         """Whether the client is gone: nothing of it is heard or called any more."""
         self.course: list[tuple[float, np.ndarray, np.ndarray]] = []
         """Time, true positions (rad) and velocities (rad/s) at every tick."""
-        self._now = self._ticked = 1000.0
+        self._now = self._ticked = _BEGIN_S
         self._latency_s = latency_s
         self._closed = False
         self._coming: list[tuple[float, Callable[[], None]]] = []
@@ -100,7 +106,7 @@ class VirtualNetwork:
             self._later(self.machine.preset.reports, lambda text=text: (text, self.now_s()))
 
     def _deliver(self, topic: str, state: JointState, theirs: tuple[str, ...]) -> None:
-        stamp_s = _EPOCH_S + state.stamp_s
+        stamp_s = _EPOCH_S + _BEGIN_S + state.stamp_s
 
         def made() -> tuple[JointState, float]:
             return JointState(stamp_s, self._now, theirs, state.q.copy(), state.qd.copy()), stamp_s
@@ -122,7 +128,7 @@ class VirtualNetwork:
 
     def now_s(self) -> float:
         """As `Network` says."""
-        return _EPOCH_S + self._now
+        return _EPOCH_S + self._now + self.clock_off_s
 
     def monotonic_s(self) -> float:
         """As `Network` says."""
@@ -137,6 +143,8 @@ class VirtualNetwork:
         def send(record: Any, stamp_s: float) -> None:
             if self.mute or self._closed:
                 return
+            if topic in self.failing:
+                raise OSError(f"{topic} is gone")
             if kind == "trajectory":
                 self._follow(topic, record, stamp_s)
             elif kind == "beat" and not self.machine.cut_off():
@@ -151,9 +159,9 @@ class VirtualNetwork:
             return
         names = tuple(self._ours.get(name, name) for name in trajectory.names)
         ours = Trajectory(names, trajectory.t, trajectory.q, trajectory.qd)
-        age_s = max(self.now_s() - stamp_s, 0.0) if stamp_s else 0.0
-        # As the simulated robot has it: the coming tick is the one that ends now.
-        start_s = self.machine.time_s + TICK_S - age_s
+        # A stamp in the future begins then; none, now, in the midst of the robot's cycle.
+        age_s = _EPOCH_S + self._now - stamp_s if stamp_s else 0.0
+        start_s = self.machine.time_s + (self._now - self._ticked) - age_s
         self.machine.take(self._parts[topic].name, ours, start_s)
 
     def listen(
@@ -172,6 +180,10 @@ class VirtualNetwork:
     def every(self, seconds: float, callback: Callable[[], None]) -> None:
         """As `Network` says."""
         self._timers.append([self._now + seconds, seconds, callback])
+
+    def publishers(self, topic: str) -> int:
+        """As `Network` says."""
+        return int(topic in self._parts or topic in self.machine.preset.joint_states)
 
     def subscribers(self, topic: str) -> int:
         """As `Network` says."""

@@ -39,8 +39,9 @@ class Seen:
     that is late is old."""
     delay_s: float
     """Least of arrival less stamp so far: the clocks' difference and the link's usual delay."""
-    changed_s: float
-    """`came_s` of the last state whose values differed from those before."""
+    changed_s: Float[np.ndarray, " 2"]
+    """`came_s` of the last state in which a value of each of `limits.PARTS` differed from before: a
+    driver that repeats itself tells nothing, and the other's values say nothing about it."""
 
 
 def look(
@@ -90,17 +91,18 @@ def look(
         return seen, f"{limits.NAMES[j]} at {qd[j]:.3f} rad/s, its greatest {greatest:.3f}"
     delay = joint.received_s - joint.stamp_s
     if seen is None:
-        return Seen(q, qd, joint.stamp_s, joint.received_s, delay, joint.received_s), ""
+        changed = np.full(len(limits.PARTS), joint.received_s)
+        return Seen(q, qd, joint.stamp_s, joint.received_s, delay, changed), ""
     passed = joint.stamp_s - seen.stamp_s
     jump = np.abs(q - seen.q) - _greatest(config) * min(passed, 1.0)
     if jump.max() > config.jump_rad:
         j = int(jump.argmax())
         moved = q[j] - seen.q[j]
         return seen, f"{limits.NAMES[j]} jumped by {moved:.3f} rad in {1000 * passed:.0f} ms"
-    same = bool((q == seen.q).all() and (qd == seen.qd).all())
+    differs = (q != seen.q) | (qd != seen.qd)
     least = min(delay, seen.delay_s)
     came = joint.received_s - (delay - least)
-    changed = seen.changed_s if same else came
+    changed = np.where([differs[part].any() for part in limits.PARTS], came, seen.changed_s)
     return Seen(q, qd, joint.stamp_s, came, least, changed), ""
 
 

@@ -18,9 +18,15 @@ def test_a_missing_python_is_named(repository: pathlib.Path, tmp_path: pathlib.P
 
 
 def test_every_target_installs_first(repository: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    for name in ("Makefile", "requirements.lock", "requirements-bench.lock", "pyproject.toml"):
+    for name in (
+        "Makefile",
+        "requirements.lock",
+        "requirements-bench.lock",
+        "requirements-docs.lock",
+        "pyproject.toml",
+    ):
         shutil.copy(repository / name, tmp_path)
-    for target in ("demo", "test", "check", "bench", "data"):
+    for target in ("demo", "test", "check", "bench", "docs", "data"):
         plan = subprocess.run(
             ["make", "--no-print-directory", "-n", target],
             cwd=tmp_path,
@@ -30,7 +36,9 @@ def test_every_target_installs_first(repository: pathlib.Path, tmp_path: pathlib
             check=True,
         ).stdout
         assert plan.index("-r requirements.lock") < plan.index(
-            {"check": "ruff", "test": "-m pytest"}.get(target, "python -m " + module(target))
+            {"check": "ruff", "test": "-m pytest", "docs": "-m sphinx"}.get(
+                target, "python -m " + module(target)
+            )
         )
 
 

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from robot import curve, limits
-from robot.interface import JointState, RobotError
+from robot import brake, curve, limits
+from robot.interface import JointState, RobotError, Trajectory
 from sim import workcell
 
 TICK = 0.01
@@ -173,11 +173,12 @@ class FakeRobot:
         if self.on("rejected"):
             raise RobotError("goal rejected")
         if self.on("network cut", "controller dead", "emergency stop"):
-            return
+            return (trajectory,)
         if self.on("commands drop 10 %") and self.rng.random() < 0.1:
-            return
+            return (trajectory,)
         self.followed = self.clock.now, trajectory
         self.scaled_s = 0.0
+        return (trajectory,)
 
     def stop(self):
         self.advance()
@@ -185,11 +186,18 @@ class FakeRobot:
         if self.on("stop raises"):
             raise RobotError("stop service is gone")
         if self.on("network cut", "cancel ignored"):
-            return
+            return ()
         if self.on("stop slow") and self.clock.now - self.stops[0] < 0.15:
-            return
-        if self.followed is not None:
-            self.held, self.followed = self.q.copy(), None
+            return ()
+        if self.followed is None:
+            return ()
+        # As a real arm: no faster than accelerations allow.
+        least = float(brake.seconds(self.qd, limits.MAX_ACCELERATION, limits.MAX_JERK).max())
+        ends = np.stack([self.q, self.q + 0.5 * least * self.qd])
+        rates = np.stack([self.qd, np.zeros(30)])
+        stop = Trajectory(limits.NAMES, np.array([0.0, least]), ends, rates)
+        self.followed, self.scaled_s = (self.clock.now, stop), 0.0
+        return (stop,)
 
     def close(self):
         self.stop()
@@ -232,10 +240,12 @@ class PhysicsRobot:
         self.advance()
         self.sent.append(trajectory)
         self.followed = self.clock.now, trajectory
+        return (trajectory,)
 
     def stop(self):
         self.advance()
         self.held, self.followed = workcell.joint_state(self.cell, self.data)[0], None
+        return ()
 
     def close(self):
         self.stop()

@@ -3,6 +3,7 @@
 import itertools
 from types import SimpleNamespace
 
+import jaxtyping
 import numpy as np
 import pytest
 from small_motion import SHORT, small_motion
@@ -17,6 +18,14 @@ from sim import demonstrate, objects, workcell
 
 GRASP = 1
 """One whose forearm is level, so that the arm reaches it."""
+
+
+@pytest.fixture
+def unchecked():
+    """Without checks of shapes a robot in virtual time takes a tenth of the time."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fake_robot import NEVER, TICK, Clock, FakeRobot, Fault
 
-from robot import curve, drive, executor, limits
+from robot import brake, curve, drive, executor, limits, trial
 from robot.executor import ExecutorConfig, Inputs, Order, Phase, Send, State, Stop
 from robot.interface import JointState, RobotError
 
@@ -55,7 +55,8 @@ FAULTS = {
     "cancel": (NEVER, (Phase.IDLE,), "cancelled by the test"),
     # In the parts in which nothing moves it stands, whether it listens or not.
     "cancel ignored": (NEVER, (*STOPS, Phase.IDLE), f"{executor.NOT_CONFIRMED}|stop confirmed"),
-    "stop slow": (NEVER, (Phase.IDLE,), "confirmed"),
+    # Asked again after a quarter of a second: too late for half a second, if it was fast.
+    "stop slow": (NEVER, (Phase.IDLE, *STOPS), "stop confirmed|it stands after"),
     "stop raises": (NEVER, STOPS, "stop service is gone"),
 }
 CANCELLED = ("cancel", "cancel ignored", "stop slow", "stop raises")
@@ -84,7 +85,7 @@ def drive_with(name, seed, plan, leave, **kwargs):
 
     clock.sleep(0.05)
     order = Order(plan, leave(plan, clock.now))
-    outcome = drive.run(robot, order, cancel=cancel, clock=clock, sleep=sleep, **kwargs)
+    outcome = drive.run(robot, order, State(), cancel=cancel, clock=clock, sleep=sleep, **kwargs)
     return outcome, robot, fault
 
 
@@ -148,6 +149,7 @@ def test_a_cancel_that_is_ignored_is_reported(short_plan, leave):
     outcome = drive.run(
         robot,
         Order(short_plan, leave(short_plan, clock.now)),
+        State(),
         cancel=lambda: "the test" if robot.on("cancel ignored") else "",
         clock=clock,
         sleep=clock.sleep,
@@ -155,7 +157,7 @@ def test_a_cancel_that_is_ignored_is_reported(short_plan, leave):
     assert outcome.phase is Phase.FAULT
     assert executor.NOT_CONFIRMED in outcome.text()
     assert "it stands after" in outcome.reason  # for what was sent ends at rest
-    assert len(robot.stops) > 4
+    assert len(robot.stops) > 3
 
 
 def test_motion_stops_soon_after_a_fault(short_plan, leave):
@@ -165,8 +167,8 @@ def test_motion_stops_soon_after_a_fault(short_plan, leave):
             outcome, robot, fault = drive_with(name, seed, short_plan, leave)
             began = robot.first_sent + fault.at
             assert robot.stops[0] - began <= 0.1 + 1e-9, (name, outcome)
-            after = [v for t, v in robot.speeds if t > robot.stops[0] + 0.1]
-            assert not after or max(after) < 0.05
+            after = [v for t, v in robot.speeds if t > robot.stops[0] + limits.BRAKE_S + 0.06]
+            assert not after or max(after) < 0.01
 
 
 def test_a_plan_is_driven_to_its_end_and_logged(short_plan, leave, tmp_path):
@@ -183,6 +185,7 @@ def test_a_plan_is_driven_to_its_end_and_logged(short_plan, leave, tmp_path):
     phases = [e["phase"] for e in events if e["event"] == "phase"]
     assert phases == ["approaching", "grasping", "lifting", "holding"]
     sent = [e for e in events if e["event"] == "send"]
+    assert all(e["to"] == [limits.NAMES[0]] and e["ok"] for e in sent)
     assert len(sent) == len(robot.sent) == outcome.sent
     for event, (_, window, _) in zip(sent, robot.sent, strict=True):
         for field in ("t", "q", "qd"):
@@ -232,8 +235,63 @@ def test_a_killed_client_leaves_a_robot_at_rest(short_plan, leave):
     assert np.abs(way - robot.q).max(1).min() < 0.002
 
 
+NOISE = np.random.default_rng(5)
+
+
 def joint_at(q, now, qd=None):
+    """As encoders give it: never twice the same."""
+    q = q + 1e-7 * NOISE.normal(size=30)
     return JointState(now - 500.0, now, limits.NAMES, q, np.zeros(30) if qd is None else qd)
+
+
+def test_after_a_fault_no_run_starts_until_it_is_reset(short_plan, leave, tmp_path, monkeypatch):
+    clock = Clock()
+    fault = Fault("aborted", 0.3)
+    robot = FakeRobot(clock, limits.HOME, fault, np.random.default_rng(0))
+    clock.sleep(0.05)
+
+    def run(state, **kwargs):
+        order = Order(short_plan, leave(short_plan, clock.now))
+        return drive.run(robot, order, state, clock=clock, sleep=clock.sleep, **kwargs)
+
+    log = tmp_path / "log.jsonl"
+    first = run(State(), log=log)
+    assert first.phase is Phase.FAULT
+    # The log tells why, and what was sent to stop.
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert "controller: aborted" in events[-1]["reason"]
+    stop = next(e for e in events if e["event"] == "stop")
+    assert stop["reason"] == "controller: aborted"
+    assert stop["ok"]
+    sent = len(robot.sent)
+    again = run(first.state)
+    assert again.phase is Phase.FAULT
+    assert again.reason.startswith("refused: fault: reset first; controller: aborted")
+    assert again.sent == 0
+    assert len(robot.sent) == sent
+    # A fault that is still there, or no news of the robot, is no reset.
+    with monkeypatch.context() as patched:
+        patched.setattr(robot, "faults", lambda: ("still aborted",))
+        with pytest.raises(RobotError, match="still aborted"):
+            drive.reset(robot, again.state, clock=clock, sleep=clock.sleep)
+    robot.fault = dataclasses.replace(fault, name="silent", at=0.0)
+    with pytest.raises(RobotError, match=r"stale|no joint state|does not stand"):
+        drive.reset(robot, again.state, clock=clock, sleep=clock.sleep)
+    robot.fault = Fault("none")
+    clock.sleep(0.1)
+    ready = drive.reset(robot, again.state, clock=clock, sleep=clock.sleep)
+    assert ready.phase is Phase.IDLE
+    assert run(ready).completed
+    assert len(robot.sent) > sent
+
+
+def test_a_second_run_after_a_good_one_starts(short_plan, leave):
+    outcome, robot, _ = drive_with("none", 0, short_plan, leave)
+    clock = robot.clock
+    order = Order(short_plan, leave(short_plan, clock.now))
+    again = drive.run(robot, order, outcome.state, clock=clock, sleep=clock.sleep)
+    assert again.phase is Phase.IDLE
+    assert "the plan starts at" in again.reason
 
 
 def test_what_must_not_start_does_not(short_plan, leave):
@@ -303,6 +361,87 @@ def test_after_a_fault_nothing_resumes_until_reset(short_plan, leave):
     assert [type(c) for c in go(start=order)] == [Send]
     assert not [c for c in go(start=order) if isinstance(c, Stop)]
     assert "already driving" in state.refusal
+
+
+@pytest.mark.parametrize("later_s", [0.0, 0.02])
+def test_a_stop_from_the_greatest_speed_is_confirmed_in_half_a_second(leave, later_s):
+    """An arm that hears of it so much later, and brakes no faster than it may."""
+    plan = trial.motion()
+    way, at_s = plan.trajectory, 1.1
+    _, qd = (x[0] for x in curve.sample(way, np.array([at_s])))
+    assert np.abs(qd)[limits.ARM] == pytest.approx(limits.STOP_RATE[limits.ARM], rel=1e-3)
+    brake_s = float(brake.seconds(qd, limits.MAX_ACCELERATION, limits.MAX_JERK).max())
+    state, now, took = State(), 100.0, None
+    order = Order(plan, leave(plan, now))
+    for i in range(300):
+        t = i * TICK
+        passed = np.clip(t - 0.005 - at_s - later_s, 0.0, brake_s)  # states are 5 ms old
+        driven = min(t - 0.005, at_s + later_s)
+        q, rate = (x[0] for x in curve.sample(way, np.array([driven])))
+        if passed > 0.0:
+            q = q + qd * passed * (1.0 - 0.5 * passed / brake_s)
+            rate = qd * (1.0 - passed / brake_s)
+        cancel = "the operator" if t >= at_s - 1e-9 else ""
+        joint = dataclasses.replace(joint_at(q, now + t, rate), stamp_s=t)
+        start = order if i == 0 else None
+        state, _ = executor.step(state, Inputs(now + t, joint, start=start, cancel=cancel))
+        if state.phase is Phase.IDLE:
+            took = t - at_s
+            break
+    assert took is not None, state.reason
+    assert took <= 0.5
+    assert state.confirmed
+
+
+def test_a_plan_from_whose_speed_no_stop_is_confirmed_in_time_is_not_started(leave):
+    plan = trial.motion()
+    plan = dataclasses.replace(plan, trajectory=curve.scaled(plan.trajectory, 1.02))
+    inputs = Inputs(100.0, joint_at(limits.HOME, 100.0), start=Order(plan, leave(plan, 100.0)))
+    state, commands = executor.step(State(), inputs)
+    assert not commands
+    assert "rad/s, a stop is confirmed in time from 0.33" in state.refusal
+
+
+@pytest.mark.parametrize("when", ["at rest", "in motion"])
+def test_frozen_states_of_the_arm_alone_prove_nothing(leave, when):
+    """The hand's go on coming, the arm ignores the stop: what repeats itself is not believed."""
+    plan = trial.motion()
+    frozen_at = 0.0 if when == "at rest" else 1.0
+    state, now = State(), 100.0
+    order = Order(plan, leave(plan, now))
+    held, still = curve.sample(plan.trajectory, np.array([frozen_at]))
+    for i in range(300):
+        t = i * TICK
+        q, qd = (x[0] for x in curve.sample(plan.trajectory, np.array([t])))
+        joint = joint_at(q, now + t, qd)
+        if t >= frozen_at:
+            joint.q[limits.ARM], joint.qd[limits.ARM] = held[0, limits.ARM], still[0, limits.ARM]
+        start = order if i == 0 else None
+        state, _ = executor.step(state, Inputs(now + t, joint, start=start))
+        if state.phase is Phase.FAULT:
+            break
+    assert state.phase is Phase.FAULT
+    assert "ra_shoulder_pan_joint ... frozen" in state.reason
+    assert not state.confirmed
+    assert executor.NOT_CONFIRMED in state.reason
+
+
+def test_a_stop_just_before_a_part_sets_out_needs_news_of_it(leave):
+    """A hand that stands still is no proof where its driver repeats itself."""
+    plan = trial.motion()
+    for flickers in (True, False):
+        state, now, begins = State(), 100.0, 2.15  # the fingers close from 2.2 s on
+        order = Order(plan, leave(plan, now))
+        for i in range(280):
+            t = i * TICK
+            q, qd = (x[0] for x in curve.sample(plan.trajectory, np.array([min(t, begins)])))
+            joint = joint_at(q, now + t, qd if t < begins else None)
+            if not flickers and t > begins - 0.2:
+                joint.q[limits.PARTS[1]] = q[limits.PARTS[1]]
+            cancel = "the operator" if t >= begins else ""
+            start = order if i == 0 else None
+            state, _ = executor.step(state, Inputs(now + t, joint, start=start, cancel=cancel))
+        assert state.confirmed is flickers, state.reason
 
 
 def test_a_stop_is_believed_only_if_places_agree_with_speeds(short_plan, leave):

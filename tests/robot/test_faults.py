@@ -15,6 +15,12 @@ def test_words():
     assert faults.parse("freeze at=2 for=0.5", JOINTS) == Fault("freeze", 2.0, 0.5)
     assert faults.parse("stuck joint=rh_FFJ3", JOINTS, 7.0) == Fault("stuck", 7.0, joint="rh_FFJ3")
     assert faults.parse("death part=hand", JOINTS).part == "hand"
+    assert faults.parse("death", JOINTS).part == "arm"
+    both, one = (faults.parse(text, JOINTS) for text in ("freeze", "freeze part=hand"))
+    for part in ("arm", "hand"):
+        assert faults.find([both], "freeze", 1.0, part) is both
+    assert faults.find([one], "freeze", 1.0, "hand") is one
+    assert faults.find([one], "freeze", 1.0, "arm") is None
     assert faults.parse("jump", JOINTS).by == 0.5
     assert set(faults.KINDS) >= {"delay", "drop", "freeze", "stuck", "abort", "death", "partition"}
 
@@ -31,6 +37,8 @@ def test_words():
         ("drop by=1.5", r"by 0\.0 to 1\.0"),
         ("stuck joint=knee", "no joint 'knee'; ra_elbow_joint"),
         ("death part=foot", "no part 'foot'; arm, hand"),
+        ("death part=", "no part ''; arm, hand"),
+        ("freeze part=foot", "no part 'foot'; arm, hand"),
     ],
 )
 def test_what_makes_no_sense_is_refused(text, told):

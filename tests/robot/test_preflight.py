@@ -116,7 +116,7 @@ def test_driving_does_what_the_preflight_said(verdict, job):
     robot = PhysicsRobot(clock, job.cell, limits.HOME)
     clock.sleep(0.05)
     leave = dataclasses.replace(verdict, made_s=clock.now)
-    outcome = drive.run(robot, Order(job.plan, leave), clock=clock, sleep=clock.sleep)
+    outcome = drive.run(robot, Order(job.plan, leave), State(), clock=clock, sleep=clock.sleep)
     assert outcome.completed, outcome.text()
     rise = workcell.object_pose(job.cell, robot.data)[6] - job.placed[6]
     assert rise == pytest.approx(verdict.replay.risen_m, abs=0.01)
@@ -135,6 +135,7 @@ def test_a_cancel_stops_the_robot_in_physics(verdict, job, at):
     outcome = drive.run(
         robot,
         Order(job.plan, leave),
+        State(),
         clock=clock,
         sleep=clock.sleep,
         cancel=lambda: "the operator" if clock.now - begun > at else "",

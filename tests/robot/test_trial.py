@@ -13,10 +13,11 @@ import pytest
 from rich.console import Console
 
 from realdex_jax.errors import ConfigError
-from robot import cases, curve, judging, limits, trial
+from robot import brake, cases, curve, judging, limits, trial
 from robot.drive import Outcome
 from robot.executor import Phase
-from robot.judging import Course, Sent
+from robot.interface import Trajectory
+from robot.judging import Course, Sent, Stopped
 
 PLAN = trial.motion()
 
@@ -39,7 +40,7 @@ def test_no_fault_is_unsafe(tmp_path, repository):
     assert "NOT CONFIRMED" in by_name["network partition"]["reason"]
 
 
-def test_the_same_seed_is_the_same_run():
+def test_the_same_seed_is_the_same_run(unchecked):
     case = cases.named(("messages drop 10 %",))[0]
     assert trial.in_virtual_time(case, 3, PLAN) == trial.in_virtual_time(case, 3, PLAN)
 
@@ -83,6 +84,13 @@ def test_a_course_and_an_end_are_judged():
     fast, late, far = qd.copy(), qd.copy(), q.copy()
     fast[50, 0], late[-1, 3], far[10, 4] = 1.2, 0.02, limits.UPPER[4] + 0.1
     assert "of its allowed speed" in judging.of_course(Course(t, q, fast))[0]
+    jerky, stepped = np.zeros_like(qd), q.copy()
+    jerky[50:60, 1], stepped[50:, 2] = 0.03, q[50:, 2] + 0.03
+    jolt = "a joint of the arm had 1.20 times its allowed acceleration"
+    assert judging.of_course(Course(t, q, jerky)) == [jolt]
+    assert judging.of_course(Course(t, q, jerky), own=False) == []
+    assert judging.of_course(Course(t, q, fast), steps=True) == []
+    assert "0.030 rad in one cycle" in judging.of_course(Course(t, stepped, qd), steps=True)[0]
     assert "did not stand" in judging.of_course(Course(t, q, late))[0]
     assert "beyond its limit" in judging.of_course(Course(t, far, qd))[0]
     assert judging.stood_after(Course(t, q, fast), 0.2) == pytest.approx(0.3)
@@ -98,6 +106,55 @@ def test_a_course_and_an_end_are_judged():
         "ended in stopping",
         "ended without a reason",
     ]
+
+
+def test_stops_are_judged_as_they_were_published():
+    """From where the joints truly were; the arm's and the hand's each by its own."""
+    t = np.arange(0.0, 0.5, 0.01)
+    speed = np.where(np.arange(30) < 6, limits.STOP_RATE, 0.0)
+    course = Course(t, limits.HOME + t[:, None] * speed, np.tile(speed, (len(t), 1)))
+    at_s, arm = 0.203, limits.NAMES[:6]
+    place = (limits.HOME + at_s * speed)[:6]
+
+    def stop(brake_s=limits.BRAKE_S, off=0.0, names=arm, speed_after=0.0):
+        rest = brake.rest(place, speed[:6], limits.BRAKE_S, limits.LOWER[:6], limits.UPPER[:6])
+        rate = np.full((1, 6), speed_after)
+        return Stopped(at_s, (Trajectory(names, np.array([brake_s]), rest[None] + off, rate),))
+
+    assert judging.of_stops([stop()], course) == []
+    for wrong, told in (
+        (stop(brake_s=0.08), "acceleration of"),
+        (stop(off=-0.05), "acceleration of"),
+        (stop(off=0.05), "acceleration of"),
+        (stop(off=0.5), "rate of"),
+        (stop(off=10.0), "a limit passed"),
+        (stop(off=np.nan), "numbers"),
+        (stop(speed_after=0.1), "not one point at rest"),
+    ):
+        found = judging.of_stops([stop(), wrong], course)
+        assert any(told in one and "at 0.20 s" in one for one in found), told
+    # A robot that does as it likes is not judged by where it is, but what is sent is.
+    assert judging.of_stops([stop(off=-0.05)], course, follows=False) == []
+    assert judging.of_stops([stop(off=10.0)], course, follows=False)
+
+
+@pytest.mark.parametrize(
+    "name", ["operator cancels", "arm's states frozen", "arm's states frozen, arm ignores stops"]
+)
+def test_at_the_greatest_speed(name, monkeypatch, unchecked):
+    """In mid-reach, where all joints of the arm are as fast as in any plan."""
+    monkeypatch.setattr(trial, "_STRIKES", (0.24, 0.25))  # shares of the plan's duration
+    case = cases.named((name,))[0]
+    top = curve.extremes(PLAN.trajectory).rate.max(0)[limits.ARM]
+    assert top == pytest.approx(limits.STOP_RATE[limits.ARM], rel=2e-3)
+    found = trial.in_virtual_time(case, 0, PLAN)
+    assert found.unsafe == ()
+    if case.seen:
+        assert found.confirmed_s <= 0.5
+        assert 0.13 < found.stood_s < 0.3  # no brake that keeps to its limits is shorter
+    else:
+        assert not found.confirmed
+        assert "NOT CONFIRMED" in found.reason
 
 
 def test_mistakes_are_told(tmp_path):

@@ -1,0 +1,257 @@
+"""What README and docs say: every command can be typed as it stands, every link leads somewhere."""
+
+import dataclasses
+import importlib.util
+import pathlib
+import re
+import runpy
+import shlex
+import sys
+import tomllib
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import tyro
+
+from experiments import __main__ as listing
+from experiments.report_table import insert
+from realdex_jax.evaluation import results
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+PAGES = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
+CHANGELOG = REPOSITORY / "CHANGELOG.md"
+PACKAGES = ("realdex_jax", "sim", "study", "capture", "robot", "experiments", "benchmarks")
+CHILDREN = {"sim.decomposition", "benchmarks.store"}
+"""Modules that others start as processes; people do not."""
+JOBS = listing.jobs()
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command as a page or a docstring shows it."""
+
+    where: str
+    module: str
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.where}: {shlex.join((self.module, *self.words))}"
+
+
+def commands_of(where: str, text: str) -> Iterator[Command]:
+    """Every `python -m` of a text: in blocks of code, and in inline code."""
+    text = re.sub(r"\\\n\s*", " ", text)
+    text = re.sub(r"\n {8,}(?=--)", " ", text)  # examples of docstrings go on further in
+    in_block = [
+        line
+        for line in text.splitlines()
+        if re.match(r"(?: {4})?(?:\w+=\S+ |srun )*python -m ", line)
+    ]
+    inline = re.findall(r"`(python -m [^`]+)`", text)
+    for line in (*in_block, *inline):
+        _, _, rest = line.partition("python -m ")
+        module, *words = shlex.split(rest, comments=True)
+        yield Command(where, module, tuple(words))
+
+
+def shown() -> list[Command]:
+    texts = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
+    for job in JOBS:
+        texts[job.module] = job.body
+    found = (c for where, text in texts.items() for c in commands_of(where, text))
+    return list({(c.module, c.words): c for c in found}.values())
+
+
+SHOWN = shown()
+
+
+def filled(words: tuple[str, ...]) -> list[str]:
+    """Places that a reader fills in get a value that is a path and a number; dots go."""
+    return ["1" if re.fullmatch(r"[A-Z][A-Z_]*", word) else word for word in words if word != "..."]
+
+
+class Parsed(BaseException):
+    """Stops a program after its command line was read."""
+
+
+def read_by_its_program(
+    module: str, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> str:
+    """Has a program read its command line and stop there; what it complained of, or nothing."""
+    cli = tyro.cli
+
+    def stop(*args: object, **settings: object) -> None:
+        cli(*args, **settings)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        raise Parsed
+
+    monkeypatch.setattr(tyro, "cli", stop)
+    monkeypatch.setattr(sys, "argv", [module, *words])
+    with warnings.catch_warnings():
+        # The module may have been imported before; here it is run anew.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        try:
+            runpy.run_module(module, run_name="__main__")
+        except Parsed:
+            return ""
+        except SystemExit as ended:
+            # --help ends well, too.
+            said = capsys.readouterr()
+            return "" if ended.code in (0, None) else said.out + said.err
+    return "it never read its command line"
+
+
+def test_commands_are_found_as_they_are_written() -> None:
+    text = (
+        "Run `python -m a.b --x 1`.\n\n    python -m c.d P  # why\n"
+        "```bash\nX=1 python -m e.f 'g h' \\\n    --i\n```\n"
+    )
+    assert [(c.module, c.words) for c in commands_of("page", text)] == [
+        ("c.d", ("P",)),
+        ("e.f", ("g h", "--i")),
+        ("a.b", ("--x", "1")),
+    ]
+    assert len(SHOWN) > 100
+
+
+@pytest.mark.parametrize("module", sorted({c.module for c in SHOWN}))
+def test_every_command_of_the_documentation_is_one(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assert importlib.util.find_spec(module) is not None, f"no module {module}"
+    if module.partition(".")[0] not in PACKAGES:
+        return  # pytest and the like
+    wrong = {}
+    for command in SHOWN:
+        if command.module == module:
+            complaint = read_by_its_program(module, filled(command.words), monkeypatch, capsys)
+            monkeypatch.undo()
+            if complaint:
+                wrong[str(command)] = complaint
+    assert not wrong, "\n".join(f"{name}\n{text}" for name, text in wrong.items())
+
+
+def test_an_option_that_does_not_exist_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    complaint = read_by_its_program(
+        "experiments.compare", ["1", "1", "--colour"], monkeypatch, capsys
+    )
+    assert "--colour" in complaint
+
+
+def test_the_list_of_jobs_has_every_program_with_a_command_line() -> None:
+    found = set()
+    for package in PACKAGES:
+        for path in (REPOSITORY / package).rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            if re.search(r"^if __name__ == .__main__.:", text, re.MULTILINE):
+                name = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+                found.add(name.removesuffix(".__main__"))
+    assert {job.module for job in JOBS} == found - CHILDREN
+    assert found >= CHILDREN
+
+
+def test_every_job_says_what_it_does_and_how_long_it_takes() -> None:
+    for job in JOBS:
+        assert job.what.endswith((".", "?")), job
+        assert job.takes, f"{job.module}: no sentence 'Takes ...' in its docstring"
+        assert not re.search(r"^Takes ", job.body, re.MULTILINE), job
+    assert set(listing.TIMES) <= {job.module for job in JOBS}
+
+
+def test_the_page_of_commands_is_what_the_docstrings_say() -> None:
+    page = (REPOSITORY / "docs" / "commands.md").read_text(encoding="utf-8")
+    made = insert(page, listing.markdown(JOBS), "jobs")
+    assert page == made, "run python -m experiments --into docs/commands.md"
+
+
+def test_the_page_of_metrics_has_each_as_tables_show_it() -> None:
+    page = (REPOSITORY / "docs" / "metrics.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| (more|less) \|", page, re.MULTILINE)
+    sides = {1: "more", -1: "less"}
+    assert {name: (label, side) for name, label, side in rows} == {
+        name: (metric.label, sides[metric.better]) for name, metric in results.METRICS.items()
+    }
+
+
+def anchors(text: str) -> set[str]:
+    """Anchors of a page's headings, as code hosts and MyST make them."""
+    found: dict[str, int] = {}
+    inside = False
+    for line in text.splitlines():
+        inside ^= line.startswith("```")
+        heading = re.match(r"#{1,6} (.+)", line)
+        if heading and not inside:
+            name = re.sub(r"[^\w\- ]", "", heading[1].strip().lower()).replace(" ", "-")
+            found[name] = found.get(name, -1) + 1
+    return {f"{name}-{k}" if k else name for name, last in found.items() for k in range(last + 1)}
+
+
+def links(text: str) -> list[str]:
+    """Targets of links, outside of code."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    prose = re.sub(r"`[^`\n]*`", "", re.sub(r"\[`[^`\n]*`\]", "[]", prose))
+    return re.findall(r"\]\(<?([^)>\s]+)>?\)", prose)
+
+
+def content(page: pathlib.Path) -> str:
+    """A page with what it includes."""
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"^```\{include\} (\S+)", text, re.MULTILINE):
+        text += (page.parent / name).read_text(encoding="utf-8")
+    return text
+
+
+@pytest.mark.parametrize("page", [*PAGES, CHANGELOG], ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: pathlib.Path) -> None:
+    broken = []
+    for link in links(page.read_text(encoding="utf-8")):
+        if re.match(r"[a-z]+:", link):
+            continue
+        place, _, anchor = link.partition("#")
+        target = page.parent / place if place else page
+        if place.startswith("api/"):
+            continue  # made when the site is built, which checks them
+        if not target.is_file():
+            broken.append(f"{link}: no such file")
+        elif anchor and anchor not in anchors(content(target)):
+            broken.append(f"{link}: no such heading")
+    assert not broken
+
+
+def test_a_broken_link_is_noticed() -> None:
+    text = "# A `b.py` c\n\n## A\n\n## A\n\n```\n# no\n```\n[`x`](y.md#z) and `[a](b)`\n"
+    assert anchors(text) == {"a-bpy-c", "a", "a-1"}
+    assert links(text) == ["y.md#z"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_are_there(page: pathlib.Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(
+        rf"`((?:{'|'.join(PACKAGES)}|tests|docs)/[\w./]+\.(?:py|toml|json|xml|md|safetensors))`",
+        text,
+    )
+    assert not [name for name in named if not (REPOSITORY / name).is_file()]
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (REPOSITORY / "docs" / "index.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^(?:\w+ <)?(\w+)>?$", index, re.MULTILINE))
+    assert {page.stem for page in PAGES[1:]} - {"index"} <= listed
+
+
+def test_the_lock_of_the_documentation_names_what_is_declared() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    declared = {
+        re.split(r"[\[<>=~! ]", line)[0] for line in project["optional-dependencies"]["docs"]
+    }
+    locked = (REPOSITORY / "requirements-docs.lock").read_text().split()
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!_-]+", line) for line in locked)
+    assert {name.lower() for name in declared} <= {line.split("==")[0].lower() for line in locked}
+    both = (REPOSITORY / "requirements.lock").read_text().split()
+    versions = dict(line.lower().split("==") for line in both)
+    for line in locked:
+        name, _, version = line.lower().partition("==")
+        assert versions.get(name, version) == version
