@@ -127,9 +127,15 @@ def _summaries(modules: list[str]) -> str:
 def _is_foreign(
     _app: Sphinx, _what: str, _name: str, member: object, _skip: bool, _options: object
 ) -> bool | None:
-    """Leaves out what others' decorators pass for ours: functions whose code lies elsewhere."""
+    """Leaves out what others' decorators pass for ours: functions whose code lies elsewhere.
+
+    The packages' folders decide, not the root: the environment may lie beneath it.
+    """
     code = getattr(inspect.unwrap(member) if callable(member) else None, "__code__", None)
-    return True if code and not Path(code.co_filename).is_relative_to(ROOT) else None
+    ours = [ROOT / package for package in PACKAGES]
+    if code and not any(Path(code.co_filename).is_relative_to(folder) for folder in ours):
+        return True
+    return None
 
 
 _NAMED = re.compile(r"^\s*\*{0,2}[\w.]+(?: \([^)]*\))?:")

@@ -27,6 +27,7 @@ Ending = Literal[
     "nothing held",
     "no grasp holds",
     "no plan passes",
+    "not started",
     "refused",
     "cancelled",
     "fault",

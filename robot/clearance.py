@@ -5,6 +5,7 @@ By capsules of the arm and primitives of the hand, over many configurations at o
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,8 @@ PEDESTAL_RADIUS = 0.09
 _FINGER = 0.012
 """Half the thickness of a finger, metres: joints and tips with it stand for the hand where it meets
 what is thick."""
+_CORNER = 0.005
+"""Metres that edges of the palm stand out of the spheres that cover it."""
 _MOVING = np.flatnonzero(arm.CAPSULE_LINK > 0)
 _OFF_PEDESTAL = np.flatnonzero(arm.CAPSULE_LINK > 2)
 _OF_UPPER_ARM = np.flatnonzero(arm.CAPSULE_LINK == 2)[2:]  # the first turn about the shoulder
@@ -72,31 +75,66 @@ def clearance(hand: HandModel, q: Float[np.ndarray, "b 30"]) -> Clearance:
         hand: The hand.
         q: Joint angles in the order of `limits.NAMES`, radians.
     """
-    found = _in_chunks(hand, q)
+    found = _in_chunks(functools.partial(_look, hand), q)
     return Clearance(**{f.name: found[f.name] for f in dataclasses.fields(Clearance)})
 
 
-def parts(hand: HandModel, q: Float[np.ndarray, "b 30"]) -> Float[np.ndarray, "b n 3"]:
-    """Points whose speeds bound those of all parts: capsule ends, knuckles, tips; base frame, m.
+def speeds(
+    hand: HandModel, q: Float[np.ndarray, "b 30"], qd: Float[np.ndarray, "b 30"]
+) -> Float[np.ndarray, " b"]:
+    """What no point on the surface of any part is faster than, m/s.
+
+    Of each capsule and sphere: how fast the ends of its axis are, and how fast its link turns times
+    its radius. That is a bound for all it contains.
 
     Args:
         hand: The hand.
         q: Joint angles, radians.
+        qd: Their velocities, rad/s.
     """
-    return _in_chunks(hand, q)["parts"]
+    return _in_chunks(functools.partial(_fastest, hand), q, qd)["fastest"]
 
 
-def _in_chunks(hand: HandModel, q: Float[np.ndarray, "b 30"]) -> dict[str, np.ndarray]:
-    """`_look` at any number of configurations."""
-    count = len(q)
-    padded = np.concatenate([q, np.repeat(q[-1:], -count % _CHUNK, axis=0)]).astype(np.float32)
-    found = [_look(hand, jnp.asarray(chunk)) for chunk in padded.reshape(-1, _CHUNK, q.shape[1])]
+def _in_chunks(
+    look: Callable[..., dict[str, Array]], *columns: Float[np.ndarray, "b 30"]
+) -> dict[str, np.ndarray]:
+    """Something that takes `_CHUNK` configurations, of any number of them."""
+    count = len(columns[0])
+    padded = [np.concatenate([x, np.repeat(x[-1:], -count % _CHUNK, axis=0)]) for x in columns]
+    chunks = [x.astype(np.float32).reshape(-1, _CHUNK, x.shape[1]) for x in padded]
+    found = [look(*map(jnp.asarray, chunk)) for chunk in zip(*chunks, strict=True)]
     return {name: np.concatenate([np.asarray(x[name]) for x in found])[:count] for name in found[0]}
 
 
 @functools.partial(jax.jit, static_argnums=0)
+def _fastest(
+    hand: HandModel, q: Float[Array, "b 30"], qd: Float[Array, "b 30"]
+) -> dict[str, Array]:
+    _, (v, R_rate) = jax.jvp(functools.partial(_carried, hand), (q,), (qd,))
+    turn = jnp.sqrt(0.5 * (R_rate**2).sum((-1, -2)))  # R_rate is a cross product times R
+    cover, (_, _, radius) = spheres(hand), arm.capsules(arm.forward(q[:1, :6]))
+    link = np.concatenate([arm.CAPSULE_LINK, arm.CAPSULE_LINK, len(arm.LINKS) + cover.link])
+    out = jnp.concatenate([radius, radius, cover.radius + _CORNER])
+    return {"fastest": (jnp.linalg.norm(v, axis=-1) + turn[:, link] * out).max(-1)}
+
+
+def _carried(hand: HandModel, q: Float[Array, "b 30"]) -> tuple[Array, Array]:
+    """Ends of the arm's capsules and centres of the hand's spheres, and all links' orientations."""
+    links_of_arm = arm.forward(q[:, :6])
+    p_a, p_b, _ = arm.capsules(links_of_arm)
+    R_palm, p_palm = palm(q)
+    links = kinematics.forward(hand, q[:, 8:])
+    R = jnp.einsum("bij,bljk->blik", R_palm, links.R)
+    p = jnp.einsum("bij,blj->bli", R_palm, links.p) + p_palm[:, None]
+    cover = spheres(hand)
+    centre = p[:, cover.link] + jnp.einsum("bsij,sj->bsi", R[:, cover.link], cover.p_link)
+    points = jnp.concatenate([p_a, p_b, centre], axis=1)
+    return points, jnp.concatenate([links_of_arm.R, R], axis=1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def _look(hand: HandModel, q: Float[Array, "b 30"]) -> dict[str, Array]:
-    """The fields of `Clearance`, and `parts`: one program, for it takes seconds to compile."""
+    """The fields of `Clearance`: one program, for it takes seconds to compile."""
     of_self, of_table = arm_clearance(q[:, :6])
     R_palm, p_palm = palm(q)
     links = kinematics.forward(hand, q[:, 8:])
@@ -122,7 +160,6 @@ def _look(hand: HandModel, q: Float[Array, "b 30"]) -> dict[str, Array]:
         "hand_table": (centre[..., 2] + P_BASE[2] - cover.radius).min(-1),
         "hand_self": -collision.self_penetration(hand, links).max(-1),
         "hand_arm": jnp.minimum(to_arm, to_pedestal).min(-1) - _FINGER,
-        "parts": jnp.concatenate([p_a, p_b, joints_of_hand], axis=1),
     }
 
 

@@ -10,6 +10,8 @@ from robot.interface import RobotError, Trajectory
 
 STEP = 0.02
 """Seconds between the points of trajectories made here."""
+AHEAD_S, BRAKE_S = 0.3, 0.5
+"""Seconds of a trajectory in each command, and of the stop behind it."""
 _BRAKE_STEP = 0.05
 
 

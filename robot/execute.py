@@ -13,8 +13,9 @@ plan -> preflight in physics -> execution. The first grasp whose plan passes is 
 `out/results.json` and `out/report.html` over all runs. Ctrl-C stops the robot and waits until its
 joint states show that it stands. Where nobody tells the object's pose, as on a real robot, a run
 ends "held, lift not observed" or "nothing held", by whether thumb and fingers fall short of their
-set points. The exit code is 0 if every run lifted its object, 1 if not, 2 after a mistake, 3 if a
-stop was not confirmed, 4 if all that is missing is that somebody saw the lift.
+set points. A run that cannot be started ends "not started", with its reason, and the next begins.
+The exit code is 0 if every run lifted its object, 1 if not, 2 after a mistake, 3 if a stop was not
+confirmed, 4 if all that is missing is that somebody saw the lift.
 
 This program is no safety function: keep the emergency stop in reach.
 """
@@ -170,7 +171,15 @@ def _check(config: Execute) -> None:
     if config.robot == "simulated":
         if config.object_pose or config.preset != "simulated":
             raise ConfigError("--object-pose and --preset are for --robot ros2")
+        # It moves without anybody's leave: nothing here may reach a real robot.
+        presets.read_simulated(config.preset, config.presets)
+        if config.domain_id == simulated.usual_domain():
+            raise ConfigError(
+                f"--domain-id {config.domain_id} is where other programs of ROS 2 are; leave it "
+                "out for a free one, or give another"
+            )
         return
+    presets.read(config.preset, config.presets)
     if config.faults:
         raise ConfigError("--faults are the simulated robot's")
     pose = np.array(config.object_pose)
@@ -187,6 +196,18 @@ def _check(config: Execute) -> None:
         raise ConfigError("--robot ros2 drives one run of one object at a time")
 
 
+@dataclasses.dataclass(eq=False)
+class _Course:
+    """What there is of a run, filled in as it goes: what was driven is told, whatever is raised."""
+
+    tried: int = 0
+    clips: list[report.Clip] = dataclasses.field(default_factory=list)
+    chosen: Chosen | None = None
+    seen: Film | None = None
+    outcome: Outcome | None = None
+    """None until it was driven."""
+
+
 def _one(
     config: Execute,
     hand: HandModel,
@@ -196,11 +217,46 @@ def _one(
     seed: int,
     console: Console,
 ) -> tuple[Run, list[report.Clip]]:
-    """One run, whatever comes of it."""
+    """One run, whatever comes of it: no error of it keeps the others from theirs."""
     folder = config.out / f"{shape.name}_{seed}"
     if (folder / "log.jsonl").exists():
         raise ConfigError(f"{folder} holds the log of a run; name another folder with --out")
-    told = Told(shape.name, seed, console)
+    told, course = Told(shape.name, seed, console), _Course()
+    try:
+        before = _drive(config, hand, model, mover, shape, seed, folder, told, course)
+        if before is not None:
+            return before, course.clips
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        if course.outcome is None:
+            if isinstance(error, ConfigError) or not isinstance(error, RealdexError):
+                raise
+            console.print(why, style="yellow", highlight=False, markup=False)
+            return told.ended("not started", why, tried=course.tried), course.clips
+        console.print(f"after the drive: {why}", style="yellow", highlight=False, markup=False)
+    assert course.outcome is not None
+    assert course.chosen is not None
+    assert course.seen is not None
+    console.print(course.outcome.text(), highlight=False, markup=False)
+    course.clips += _seen_clip(config, hand, shape, seed, course.seen, folder, console)
+    ending, reason = _ending(course.outcome, course.seen, course.chosen.plan)
+    risen_m, confirmed = course.seen.risen_m(), course.outcome.confirmed
+    return told.ended(ending, reason, risen_m, confirmed, course.tried), course.clips
+
+
+def _drive(
+    config: Execute,
+    hand: HandModel,
+    model: GraspModel,
+    mover: MotionModel,
+    shape: ObjectShape,
+    seed: int,
+    folder: Path,
+    told: Told,
+    course: _Course,
+) -> Run | None:
+    """All up to the end of the drive, into `course`; or how the run ended before that."""
+    console = told.console
     cloud = chain.seen(hand, shape, config.cloud, seed)
     told.spent("cloud")
     on_table = GenerateConfig(table=True)
@@ -211,13 +267,13 @@ def _one(
     told.spent("selection")
     if not best.best:
         reason = f"none of {config.count} holds the object in physics"
-        return told.ended("no grasp holds", reason), []
+        return told.ended("no grasp holds", reason)
     grasps = schema.take(pool.grasps, np.array(best.best))
     given = np.array(config.object_pose) if config.object_pose else None
     try:
         what, phi = motion_chain.reach(hand, mover, shape, grasps, seed, given)
     except RealdexError as error:
-        return told.ended("no plan passes", f"motions: {error}"), []
+        return told.ended("no plan passes", f"motions: {error}")
     told.spent("motions")
     with contextlib.ExitStack() as stack:
         real = stack.enter_context(_connected(config)) if config.robot == "ros2" else None
@@ -226,14 +282,14 @@ def _one(
         for reason in reasons:
             console.print(f"  {reason}", style="yellow", highlight=False, markup=False)
         if chosen is None:
-            return told.ended("no plan passes", "; ".join(reasons), tried=len(reasons)), []
-        tried = len(reasons) + 1
+            return told.ended("no plan passes", "; ".join(reasons), tried=len(reasons))
+        tried = course.tried = len(reasons) + 1
         subject = best.scores[best.best[tried - 1]]
         console.print(chosen.verdict.text(), highlight=False, markup=False)
         console.print(f"  grasp {tried}: {subject.explanation}", highlight=False, markup=False)
-        clips = _clips(config, hand, chosen, folder / "predicted.mp4", "predicted")
+        course.clips += _clips(config, hand, chosen, folder / "predicted.mp4", "predicted")
         if real is not None and not allowed(config, float(chosen.plan.trajectory.t[-1]), console):
-            return told.ended("refused", "not told to move", tried=tried), clips
+            return told.ended("refused", "not told to move", tried=tried)
         robot = real or stack.enter_context(_simulated(config, chosen))
         if real is None:
             told.spent("robot")
@@ -244,9 +300,10 @@ def _one(
         order = Order(chosen.plan, verdict)
         if not order.verdict.passed:
             reason = "; ".join(order.verdict.faults)
-            return told.ended("refused", reason, tried=tried), clips
-        with film.filming(robot.state, robot.object_pose) as seen:
-            outcome = drive.run(
+            return told.ended("refused", reason, tried=tried)
+        course.chosen = chosen
+        with film.filming(robot.state, robot.object_pose) as course.seen:
+            course.outcome = drive.run(
                 robot,
                 order,
                 State(),
@@ -254,13 +311,28 @@ def _one(
                 on_phase=lambda state: console.print(f"  {state.phase} {state.reason}"),
             )
         told.spent("execution")
-    console.print(outcome.text(), highlight=False, markup=False)
+    return None
+
+
+def _seen_clip(
+    config: Execute,
+    hand: HandModel,
+    shape: ObjectShape,
+    seed: int,
+    seen: Film,
+    folder: Path,
+    console: Console,
+) -> list[report.Clip]:
+    """The film of what was seen; without it a run is no less a run."""
     motion = seen.motion()
-    if motion is not None and config.video:
+    if motion is None or not config.video:
+        return []
+    try:
         path = video.write_mp4(folder / "seen.mp4", video.draw(hand, shape, motion, every=2), 7.5)
-        clips.append(report.Clip(shape.name, f"seed {seed}, seen", video.as_html(path)))
-    ending, reason = _ending(outcome, seen, chosen.plan)
-    return told.ended(ending, reason, seen.risen_m(), outcome.confirmed, tried), clips
+        return [report.Clip(shape.name, f"seed {seed}, seen", video.as_html(path))]
+    except RealdexError as error:
+        console.print(f"no film of what was seen: {error}", style="yellow", markup=False)
+        return []
 
 
 def _ending(outcome: Outcome, seen: Film, driven: Plan) -> tuple[Ending, str]:
@@ -333,7 +405,8 @@ def _verdict(
 
 @contextlib.contextmanager
 def _connected(config: Execute, domain_id: int | None = None) -> Iterator[Ros2Robot]:
-    preset = presets.read(config.preset, config.presets)
+    read = presets.read_simulated if config.robot == "simulated" else presets.read
+    preset = read(config.preset, config.presets)
     robot = Ros2Robot(preset, config.domain_id if domain_id is None else domain_id)
     try:
         robot.wait()
@@ -346,7 +419,7 @@ def _connected(config: Execute, domain_id: int | None = None) -> Iterator[Ros2Ro
 def _simulated(config: Execute, chosen: Chosen) -> Iterator[Ros2Robot]:
     """A simulated robot with the object where the plan wants it, and the connection to it."""
     domain_id = simulated.free_domain() if config.domain_id is None else config.domain_id
-    words = ["--object", chosen.shape.name, "--object-pose"]
+    words = ["--presets", str(config.presets), "--object", chosen.shape.name, "--object-pose"]
     words += [f"{x:.9f}" for x in chosen.wxyz_xyz_world_object]
     if config.faults:
         words += ["--faults", *config.faults]

@@ -52,9 +52,9 @@ class ExecutorConfig:
     """Most seconds since the last good joint state, which comes at 100 Hz."""
     resend_s: float = 0.1
     """Seconds between two commands."""
-    ahead_s: float = 0.3
+    ahead_s: float = curve.AHEAD_S
     """Seconds of the plan in each command ..."""
-    brake_s: float = 0.5
+    brake_s: float = curve.BRAKE_S
     """... and of the stop behind it, should no other command come."""
     late_s: float = 0.15
     """Most seconds between two steps of this machine: beyond, the stop behind may have begun."""

@@ -161,11 +161,23 @@ def _times(trajectory: Trajectory, config: GateConfig) -> Iterator[Refusal]:
 
 def _course(trajectory: Trajectory) -> Iterator[Refusal]:
     """Limits, rates, accelerations, jerks, between the points too; rest at both ends."""
-    t, slack = np.asarray(trajectory.t, np.float64), 1e-6
-    found: Extremes = curve.extremes(trajectory)
+    t = np.asarray(trajectory.t, np.float64)
+    for rule, over, value, limit in _broken(curve.extremes(trajectory), 0.0):
+        k, j = np.unravel_index(int(over.argmax()), over.shape)
+        yield _at(rule, int(j), float(t[k]), float(value[k, j]), float(limit[j]))
+    for k, when in ((0, "start at rest"), (-1, "end at rest")):
+        j = int(np.abs(trajectory.qd[k]).argmax())
+        if abs(trajectory.qd[k, j]) > 1e-6:
+            yield _at(when, j, float(t[k]), float(trajectory.qd[k, j]), 0.0)
+
+
+def _broken(
+    found: Extremes, rough_rad: float
+) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+    """Of each limit that is passed: its name, by how much, what was found, and the limit."""
     for rule, over, value, limit in (
-        ("lower limit", limits.LOWER - found.low, found.low, limits.LOWER),
-        ("upper limit", found.high - limits.UPPER, found.high, limits.UPPER),
+        ("lower limit", limits.LOWER - rough_rad - found.low, found.low, limits.LOWER),
+        ("upper limit", found.high - limits.UPPER - rough_rad, found.high, limits.UPPER),
         ("rate", found.rate - limits.MAX_RATE, found.rate, limits.MAX_RATE),
         (
             "acceleration",
@@ -175,13 +187,8 @@ def _course(trajectory: Trajectory) -> Iterator[Refusal]:
         ),
         ("jerk", found.jerk - limits.MAX_JERK, found.jerk, limits.MAX_JERK),
     ):
-        if over.max() > slack:
-            k, j = np.unravel_index(int(over.argmax()), over.shape)
-            yield _at(rule, int(j), float(t[k]), float(value[k, j]), float(limit[j]))
-    for k, when in ((0, "start at rest"), (-1, "end at rest")):
-        j = int(np.abs(trajectory.qd[k]).argmax())
-        if abs(trajectory.qd[k, j]) > 1e-6:
-            yield _at(when, j, float(t[k]), float(trajectory.qd[k, j]), 0.0)
+        if over.max() > _SLACK:
+            yield rule, over, value, limit
 
 
 def _start(
@@ -209,9 +216,14 @@ def _start(
 def _space(hand: HandModel, trajectory: Trajectory, config: GateConfig) -> Iterator[Refusal]:
     """Collisions wherever the robot has moved on by some millimetres; speeds of all parts."""
     t = np.asarray(trajectory.t, np.float64)
-    looks = _looks(trajectory)
-    q, _ = curve.sample(trajectory, looks)
-    found = clearance.clearance(hand, q)
+    fine = np.union1d(t, np.arange(0.0, t[-1], _FINE_S))
+    q, qd = curve.sample(trajectory, fine)
+    looks = _looks(fine, q)
+    if len(looks) > _MOST_LOOKS:
+        yield Refusal("looks for collisions", "robot", np.nan, len(looks), _MOST_LOOKS)
+        return
+    q_looks, _ = curve.sample(trajectory, looks)
+    found = clearance.clearance(hand, q_looks)
     for name, least in (
         ("arm_self", config.clear_m),
         ("arm_table", config.clear_m),
@@ -225,29 +237,56 @@ def _space(hand: HandModel, trajectory: Trajectory, config: GateConfig) -> Itera
             part = name.replace("_", " to ")
             yield Refusal("collision", part, float(looks[k]), float(value[k]), least)
     if config.guarded:
-        p = clearance.parts(hand, trajectory.q)
-        speed = np.linalg.norm(np.diff(p, axis=0), axis=-1).max(1) / np.diff(t)
+        speed = clearance.speeds(hand, q, qd)
         k = int(speed.argmax())
-        if speed[k] > limits.GUARDED_SPEED:
+        if not speed[k] <= limits.GUARDED_SPEED:
             fast = float(speed[k])
-            yield Refusal("guarded speed", "robot", float(t[k]), fast, limits.GUARDED_SPEED)
+            yield Refusal("guarded speed", "robot", float(fine[k]), fast, limits.GUARDED_SPEED)
 
 
-def _looks(trajectory: Trajectory) -> Float[np.ndarray, " n"]:
+def _looks(fine: Float[np.ndarray, " m"], q: Float[np.ndarray, "m 30"]) -> Float[np.ndarray, " n"]:
     """Times between which no joint turns far: none while it rests, many where it is fast."""
-    turned = np.abs(np.diff(np.asarray(trajectory.q, np.float64), axis=0))
+    turned = np.abs(np.diff(q, axis=0))
     of_arm = turned[:, limits.ARM].sum(1) / _ARM_TURN
     of_hand = turned[:, limits.WRIST.start :].max(1) / _HAND_TURN
     way = np.concatenate([[0.0], np.cumsum(np.maximum(of_arm, of_hand))])
-    t = np.asarray(trajectory.t, np.float64)
-    count = min(int(np.ceil(way[-1])), _MOST_LOOKS)
-    return np.append(np.interp(np.linspace(0.0, way[-1], count + 1), way, t), t[-1])
+    count = int(np.ceil(way[-1]))
+    return np.append(np.interp(np.linspace(0.0, way[-1], count + 1), way, fine), fine[-1])
 
 
+def windows(trajectory: Trajectory, ahead_s: float, brake_s: float) -> tuple[Refusal, ...]:
+    """Reasons against what would be sent of a trajectory that passes `check`, at any time of it.
+
+    A command is a part of the trajectory with a brake behind it (`curve.window`), which needs more
+    of the limits than the trajectory itself. One of each rule is told, the worst.
+
+    Args:
+        trajectory: The whole.
+        ahead_s: Seconds of it in each command.
+        brake_s: Seconds of the brake.
+    """
+    worst: dict[str, tuple[float, Refusal]] = {}
+    for at in np.arange(0.0, float(trajectory.t[-1]), _FINE_S):
+        window = curve.window(trajectory, float(at), ahead_s, brake_s)
+        found = curve.extremes(window, from_rest=False)
+        for rule, over, value, limit in _broken(found, _ROUGH_RAD):
+            k, j = np.unravel_index(int(over.argmax()), over.shape)
+            if over[k, j] > worst.get(rule, (_SLACK, None))[0]:
+                when = float(at + window.t[k])
+                told = _at(f"command's {rule}", int(j), when, float(value[k, j]), float(limit[j]))
+                worst[rule] = float(over[k, j]), told
+    return tuple(told for _, told in worst.values())
+
+
+_FINE_S = 0.01
+"""Seconds in which a cubic within the limits is as good as straight: speeds of parts within a
+thousandth of a metre per second."""
 _ARM_TURN, _HAND_TURN = 0.015, 0.1
 """Radians, summed over the arm's joints and of any of the hand's, between two looks: a centimetre
 and a half of the fingertips at most."""
 _MOST_LOOKS = 8192
+_SLACK, _ROUGH_RAD = 1e-6, 1e-4
+"""What rounding may pass a limit by; radians that cubics through other points may leave a path."""
 
 
 def _at(rule: str, joint: int, t: float, value: float, limit: float | str) -> Refusal:

@@ -52,8 +52,12 @@ class Network(Protocol):
         """Calls back again and again."""
         ...
 
+    def publishers(self, topic: str) -> int:
+        """How many publish there, this node with them."""
+        ...
+
     def subscribers(self, topic: str) -> int:
-        """How many nodes listen there."""
+        """How many listen there."""
         ...
 
     def close(self) -> None:

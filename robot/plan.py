@@ -406,8 +406,7 @@ def _stretched(hand: HandModel, part: _Part, least_s: float, *, config: PlanConf
         np.cbrt((third / (config.share * limits.MAX_JERK)).max()),
     )
     if config.guarded:
-        p = clearance.parts(hand, part.spline(u))
-        fastest = float(np.linalg.norm(np.diff(p, axis=0), axis=-1).max()) * (len(u) - 1)
+        fastest = float(clearance.speeds(hand, part.spline(u), part.spline(u, nu=1)).max())
         needed = max(needed, fastest / (config.share * limits.GUARDED_SPEED))
     seconds = max(least_s, float(needed)) / config.speed
     steps = max(int(np.ceil(seconds / curve.STEP)), 2)

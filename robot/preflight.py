@@ -75,7 +75,7 @@ def preflight(
     physics: LiftPhysics | None = None,
     cell: Workcell | None = None,
 ) -> Verdict:
-    """Asks the gate, then replays the exact trajectory.
+    """Asks the gate, of the trajectory and of every command it is sent in; then replays it exactly.
 
     Args:
         hand: The hand.
@@ -92,6 +92,7 @@ def preflight(
     refused = gate.check(
         hand, plan.trajectory, state, time.monotonic(), gate_config or GateConfig()
     )
+    refused = refused or gate.windows(plan.trajectory, curve.AHEAD_S, curve.BRAKE_S)
     if refused:
         return Verdict(digest, tuple(map(str, refused)), None, time.monotonic())
     cell = cell or workcell.build(hand, shape, wxyz_xyz_world_object, physics)

@@ -19,6 +19,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     "hand": (*arm.WRIST_JOINTS, *(f"rh_{name}" for name in joints.NAMES)),
 }
 """Joints of each part by our names; the hand's two wrist joints are the hand controller's."""
+SIMULATED = "/realdex_sim/"
+"""How every topic of a simulated robot begins, and none of a real one."""
 Hold = Literal["measured", "commanded"]
 Reliability = Literal["reliable", "best_effort"]
 
@@ -66,6 +68,8 @@ class Preset:
     """Arm, hand, or both."""
     joint_states: tuple[str, ...]
     """Topics with sensor_msgs/JointState; every part of a state may come in its own message."""
+    sources: int = 1
+    """Publishers of each of them: with one more, states of two robots would be mixed."""
     local: bool = False
     """Look for the robot on this machine alone."""
     stamped: bool = True
@@ -107,6 +111,16 @@ class Preset:
         """All joints by our names: arm, wrist, hand."""
         return tuple(name for part in self.parts for name in part.ours)
 
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """All topics that are spoken or heard."""
+        more = (self.heartbeat, self.reports, self.orders, self.object_pose)
+        return (
+            *self.joint_states,
+            *(part.topic for part in self.parts),
+            *(topic for topic in more if topic),
+        )
+
     def our_names(self) -> dict[str, str]:
         """Our name of each joint by the driver's."""
         return {b: a for part in self.parts for a, b in zip(part.ours, part.theirs, strict=True)}
@@ -136,6 +150,23 @@ def read(name: str, path: str | Path = FILE) -> Preset:
     if not isinstance(tables[name], dict):
         raise PresetError(f"{path}: {name} is {tables[name]!r}; a preset is a table")
     return preset(name, tables[name], str(path))
+
+
+def read_simulated(name: str, path: str | Path = FILE) -> Preset:
+    """As `read`, for what may move without anybody's leave: no real robot can be meant.
+
+    Raises:
+        PresetError: As `read`; or it is looked for beyond this machine, or has a topic that does
+            not begin with `SIMULATED`.
+    """
+    found = read(name, path)
+    real = [topic for topic in found.topics if not topic.startswith(SIMULATED)]
+    if real or not found.local:
+        raise PresetError(
+            f"{path}: {name} is no simulated robot: local is {str(found.local).lower()} (must be "
+            f"true), topics that do not begin with {SIMULATED}: {', '.join(real) or 'none'}"
+        )
+    return found
 
 
 def preset(name: str, table: Mapping[str, Any], where: str = "preset") -> Preset:
@@ -172,8 +203,9 @@ def preset(name: str, table: Mapping[str, Any], where: str = "preset") -> Preset
     for key in ("states_qos", "commands_qos"):
         if key in table:
             given[key] = _choice(table[key], get_args(Reliability), f"{where}.{key}")
-    if "depth" in table:
-        given["depth"] = int(_number(table["depth"], 1, 1000, f"{where}.depth", whole=True))
+    for key, most in (("depth", 1000), ("sources", 10)):
+        if key in table:
+            given[key] = int(_number(table[key], 1, most, f"{where}.{key}", whole=True))
     for key, low, high in (("lost_s", 0.02, 10.0), ("brake_s", 0.02, 2.0)):
         if key in table:
             given[key] = _number(table[key], low, high, f"{where}.{key}")

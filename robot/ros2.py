@@ -546,6 +546,7 @@ class Ros2Robot:
             for part in self.preset.parts:
                 if not self._link.subscribers(part.topic):
                     lost[part.name] = f"{part.controller} is dead: nobody takes its trajectories"
+        lost |= {told: told for told, more in self._miscounted() if more}
         for key in lost.keys() - self._lost:
             self._fault(lost[key])
         self._lost = set(lost)
@@ -553,9 +554,27 @@ class Ros2Robot:
     def _missing(self) -> list[str]:
         unheard = merging.unheard(self._merged)
         found = [f"no state of {len(unheard)} joints, {unheard[0]} ..."] if unheard else []
-        topics = [part.topic for part in self.preset.parts]
-        found += [f"nobody listens on {t}" for t in topics if not self._link.subscribers(t)]
+        found += [told for told, _ in self._miscounted()]
         return [*found, *filter(None, [self._clocks()])]
+
+    def _miscounted(self) -> list[tuple[str, bool]]:
+        """Topics with another number of ends than one robot and one client have; if it is more.
+
+        States of two robots would be mixed, a command would move both, and of two clients neither
+        would know what moves.
+        """
+        link, commands = self._link, [part.topic for part in self.preset.parts]
+        wanted = [
+            ("publish", link.publishers, t, self.preset.sources) for t in self.preset.joint_states
+        ]
+        wanted += [("listen", link.subscribers, t, 1) for t in commands]
+        wanted += [("publish", link.publishers, t, 1) for t in commands]
+        counted = [(what, count(topic), topic, right) for what, count, topic, right in wanted]
+        return [
+            (f"{count} {what} on {topic}, it must be {right}", count > right)
+            for what, count, topic, right in counted
+            if count != right
+        ]
 
     def _fault(self, text: str) -> None:
         with self._lock:

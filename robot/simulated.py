@@ -16,6 +16,7 @@ import math
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -106,7 +107,7 @@ def serve(config: Simulated, stopping: threading.Event, say: Callable[[str], Non
     """
     if not 0.01 <= config.speed <= 100.0:
         raise RobotError(f"speed {config.speed}; it must be 0.01 to 100")
-    preset = presets.read(config.preset, config.presets)
+    preset = presets.read_simulated(config.preset, config.presets)
     given = [faults.parse(text, preset.joints) for text in config.faults]
     moved = _plant(config)
     machine = Machine(preset, moved, given, config.seed)
@@ -142,9 +143,10 @@ class _Serving:
         self._began = 0.0
         topics, qos = preset.joint_states, preset.states_qos
         names = {part.ours: part for part in preset.parts}
+        # One publisher a topic, whatever it speaks for: a client counts them.
+        senders = {topic: link.sender(topic, "states", qos, preset.depth) for topic in topics}
         self._send_state = {
-            part.name: link.sender(topics[i % len(topics)], "states", qos, preset.depth)
-            for i, part in enumerate(preset.parts)
+            part.name: senders[topics[i % len(topics)]] for i, part in enumerate(preset.parts)
         }
         self._theirs = {o: t for p in names.values() for o, t in zip(p.ours, p.theirs, strict=True)}
         self._part = {ours: part.name for part in names.values() for ours in part.ours}
@@ -365,13 +367,49 @@ def _end(process: "subprocess.Popen[str]", patience_s: float = 5.0) -> None:
 
 
 def free_domain(others: Sequence[int] = ()) -> int:
-    """A number of a ROS 2 domain, 1 to 101, that this process most likely has for itself.
+    """A number of a ROS 2 domain, 1 to 101, that nobody on this machine uses.
 
     Args:
-        others: Numbers that are taken.
+        others: Numbers that are taken, besides that of ROS_DOMAIN_ID.
+
+    Raises:
+        RobotError: All are in use.
     """
+    taken = {*others, usual_domain()}
     # Processes that are started together have numbers in a row: they are spread.
-    return next(d for d in (1 + (7 * os.getpid() + k) % 101 for k in range(101)) if d not in others)
+    for k in range(_DOMAINS):
+        domain = 1 + (7 * os.getpid() + k) % _DOMAINS
+        if domain not in taken and not in_use(domain):
+            return domain
+    raise RobotError(f"all {_DOMAINS} domains of ROS 2 are in use on this machine")
+
+
+def usual_domain() -> int:
+    """The domain that programs use which are told nothing: ROS_DOMAIN_ID, or 0."""
+    try:
+        return int(os.environ.get("ROS_DOMAIN_ID") or 0)
+    except ValueError:
+        return 0
+
+
+def in_use(domain: int) -> bool:
+    """Whether a node on this machine is in a domain: whether ports are taken that are its own.
+
+    By the rules of DDS a domain has 250 UDP ports from 7400 on: two for all, two for each node.
+    """
+    first = 7400 + 250 * domain
+    for port in range(first, first + 2 * _PROBED + 10):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                return True
+    return False
+
+
+_DOMAINS = 101
+_PROBED = 16
+"""Nodes of a domain that are looked for: the first have the lowest ports."""
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ acceleration limits, so that a lost or wild tracker is followed no faster than t
 import dataclasses
 import functools
 import itertools
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +22,7 @@ from realdex_jax.data.motion import Motion
 from realdex_jax.hand import human, joints, torque
 from realdex_jax.hand.load import HandModel
 from realdex_jax.hand.retarget import RetargetConfig, retarget_sequence
+from robot import curve, limits
 from robot.interface import RobotError, Trajectory
 from robot.presets import PARTS
 
@@ -30,8 +30,6 @@ NAMES: tuple[str, ...] = (*PARTS["arm"], *PARTS["hand"])
 """Joints: arm, wrist, hand; the order of every `q` of 30."""
 STEP_S = 0.01
 """Seconds between samples."""
-SETTLE_S = 0.4
-"""Seconds in which set points are put where joints are, before a stopped robot goes on."""
 
 _FIRST_STEPS = 12
 _ARM, _HAND = slice(0, 6), slice(8, 30)
@@ -61,7 +59,7 @@ class TeleopConfig:
     high: tuple[float, float, float] = (1.05, 0.60, 0.50)
     """The other corner."""
     share: float = 0.5
-    """Of the URDF's speeds."""
+    """Of the URDF's speeds; no joint is faster than `limits.STOP_RATE`, as in a plan."""
     arm_acceleration: float = 2.5
     """Greatest acceleration of arm joints, rad/s^2."""
     hand_acceleration: float = 10.0
@@ -119,38 +117,6 @@ class Followed:
     """Radians from set points to goals: what speed limits left over."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Watch:
-    """Whether the robot is driven at all."""
-
-    phase: Literal["going", "stopped", "settling"] = "going"
-    until_s: float = 0.0
-    """When it goes on, after settling."""
-
-
-def watch(
-    before: Watch, now_s: float, *, faulty: bool, still: bool
-) -> tuple[Watch, Literal["", "stop", "settle", "resume"]]:
-    """What is to be done about a robot that reports faults or is not heard of.
-
-    It is stopped at once; when all is well and its joints rest, its set points are put where they
-    are, in `SETTLE_S`; then it is driven again.
-
-    Args:
-        before: Of the sample before.
-        now_s: The time.
-        faulty: A fault was reported, or the last state is old.
-        still: All joints rest.
-    """
-    if faulty:
-        return Watch("stopped"), "" if before.phase == "stopped" else "stop"
-    if before.phase == "stopped" and still:
-        return Watch("settling", now_s + SETTLE_S), "settle"
-    if before.phase == "settling" and now_s >= before.until_s:
-        return Watch(), "resume"
-    return before, ""
-
-
 def init(
     hand: HandModel, config: TeleopConfig, q: Float[np.ndarray, " 30"], first: Sample
 ) -> TeleopState:
@@ -184,8 +150,8 @@ def init(
     return dataclasses.replace(begin, phi=jax.block_until_ready(state.phi))
 
 
-def resume(state: TeleopState, q: Float[np.ndarray, " 30"]) -> TeleopState:
-    """Goes on at rest from where the joints are (rad), after the robot held on its own.
+def begin(state: TeleopState, q: Float[np.ndarray, " 30"]) -> TeleopState:
+    """Begins anew at rest from where the joints are (rad), as after the robot held on its own.
 
     The next sample's tracker belongs to where the palm then is: the arm does not run after what was
     missed.
@@ -193,6 +159,27 @@ def resume(state: TeleopState, q: Float[np.ndarray, " 30"]) -> TeleopState:
     now = jnp.asarray(q, jnp.float32)
     rest, nowhere = jnp.zeros(len(NAMES)), jnp.full(7, jnp.nan)
     return dataclasses.replace(state, q=now, qd=rest, q_goal=now[_ARM], T_tracker=nowhere)
+
+
+def late(config: TeleopConfig, state: TeleopState, seconds: float) -> TeleopState:
+    """Set points as the last command left them, where the next one comes later than `STEP_S`.
+
+    By then the robot is in the brake behind that command. From the old set point it would be torn
+    back.
+
+    Args:
+        config: Of the run.
+        state: The state.
+        seconds: Since the last command.
+    """
+    more = seconds - STEP_S
+    if more <= 0.0:
+        return state
+    last = command(config, state)
+    q, qd = curve.sample(last, np.array([min(last.t[0] + more, last.t[-1])]))
+    return dataclasses.replace(
+        state, q=jnp.asarray(q[0], jnp.float32), qd=jnp.asarray(qd[0], jnp.float32)
+    )
 
 
 def step(
@@ -292,7 +279,8 @@ def _toward(
 
     On its way a pair of joints on one tendon may pass J1 <= J2: only their sum is driven.
     """
-    most, fastest = _acceleration(config), config.share * _MAX_RATE
+    most = _acceleration(config)
+    fastest = np.minimum(config.share * _MAX_RATE, limits.STOP_RATE)
     # A brake in whole steps ends between two: that step brakes up to an eighth harder.
     brake = most * 8.0 / 9.0
     half = 0.5 * brake * STEP_S

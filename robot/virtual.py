@@ -181,6 +181,10 @@ class VirtualNetwork:
         """As `Network` says."""
         self._timers.append([self._now + seconds, seconds, callback])
 
+    def publishers(self, topic: str) -> int:
+        """As `Network` says."""
+        return int(topic in self._parts or topic in self.machine.preset.joint_states)
+
     def subscribers(self, topic: str) -> int:
         """As `Network` says."""
         part = self._parts.get(topic)

@@ -2,8 +2,10 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -16,16 +18,52 @@ QUIET = Console(quiet=True)
 QUICK = ("--count", "32", "--top", "3")
 
 
+STAGES = ["cloud", "grasps", "selection", "motions", "plan and preflight", "robot", "execution"]
+PHASES = ["approaching", "grasping", "lifting", "holding"]
+OF_A_LOADED_MACHINE = (
+    "joint states stale",
+    "this program was late",
+    "no joint states for",
+    "no heartbeat for",
+    "rejected a trajectory: it ended",
+    "off its set point",
+    "state age",
+    "the verdict is",
+)
+"""Why the watchdog of 50 ms, or the simulated robot, is right to stop or not to begin where both
+processes have to wait for a core."""
+
+
+def may_be_tried_again(one: dict[str, Any]) -> bool:
+    """Whether another seed may mend it: of few grasps none had a plan, or the machine was loaded.
+
+    An object that is left lying after a whole drive is no such thing.
+    """
+    if one["ending"] in ("fault", "refused"):
+        return any(why in one["reason"] for why in OF_A_LOADED_MACHINE)
+    return one["ending"] in ("no grasp holds", "no plan passes") and bool(one["reason"])
+
+
+def printed_of(said: str, name: str, seed: int) -> str:
+    """What was printed of one run: from its rule to the next, or to the end."""
+    rule = r"^\W+ {} \W+$"
+    begin, end = rule.format(f"{name}, seed {seed}"), rule.format(r"\w+, seed \d+")
+    found = re.search(rf"{begin}(.*?)(?:{end}|\Z)", said, re.MULTILINE | re.DOTALL)
+    assert found, said
+    return found[1]
+
+
 @pytest.mark.slow
 @pytest.mark.alone
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_a_mug_a_bottle_and_a_box_are_lifted(
     tmp_path: pathlib.Path, repository: pathlib.Path
 ) -> None:
     """As a user starts it. The tests' own process may hold too much for what is compiled here."""
     pytest.importorskip("rclpy", reason="ROS 2 is not installed")
-    names, lifted = ("mug", "body_lotion", "cracker_box"), {}
-    for seed in range(3):
+    names = ("mug", "body_lotion", "cracker_box")
+    lifted: dict[str, tuple[pathlib.Path, dict[str, Any], str]] = {}
+    for seed in range(4):
         todo = [name for name in names if name not in lifted]
         if not todo:
             break
@@ -40,26 +78,58 @@ def test_a_mug_a_bottle_and_a_box_are_lifted(
             timeout=600,
         )
         assert done.returncode in (0, 1), done.stdout[-3000:] + done.stderr[-3000:]
-        for one in json.loads((out / "results.json").read_text())["runs"]:
+        runs = json.loads((out / "results.json").read_text())["runs"]
+        assert [one["object"] for one in runs] == todo
+        for one in runs:
             assert one["confirmed"]
             if one["ending"] == "lifted":
-                assert one["risen_cm"] > 5.0
-                lifted[one["object"]] = out / f"{one['object']}_{seed}"
+                lifted[one["object"]] = out / f"{one['object']}_{seed}", one, done.stdout
             else:
-                # The watchdog of 50 ms is right to stop where this machine has other work to do,
-                # and a robot whose time stood still meanwhile may let go. Of few grasps none may
-                # have a plan. Then it is tried again, by another seed.
-                assert one["ending"] in ("fault", "not lifted", "no plan passes"), one
-                assert bool(one["reason"]) == (one["ending"] != "not lifted")
+                assert may_be_tried_again(one), one
     assert lifted.keys() == set(names)
-    for folder in lifted.values():
+    for name, (folder, one, said) in lifted.items():
+        assert one["reason"] == ""
+        assert one["risen_cm"] > 5.0
+        assert [stage for stage, _ in one["timeline"]] == STAGES
+        assert all(seconds >= 0.0 for _, seconds in one["timeline"])
+        assert 10.0 < dict(one["timeline"])["execution"] < 60.0
+        # The same is printed, stage by stage with its seconds, and the phases of the drive.
+        of_run = printed_of(said, name, one["seed"])
+        printed = re.findall(r"^([a-z ]+?) +(\d+\.\d) s$", of_run, re.MULTILINE)
+        assert [stage for stage, _ in printed] == STAGES
+        for (_, text), (_, seconds) in zip(printed, one["timeline"], strict=True):
+            assert float(text) == pytest.approx(seconds, abs=0.051)
+        assert re.findall(r"^  ([a-z]+) *$", of_run, re.MULTILINE) == PHASES
+        assert re.search(r"^lifted$", of_run, re.MULTILINE)
         events = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         assert [e["event"] for e in (events[0], events[-1])] == ["begin", "end"]
         assert sum(e["event"] == "send" for e in events) > 50
-    folder = lifted["mug"]
+        phases = [(e["phase"], e["t"]) for e in events if e["event"] == "phase"]
+        assert [phase for phase, _ in phases] == PHASES
+        assert sorted(t for _, t in phases) == [t for _, t in phases]
+    folder = lifted["mug"][0]
     assert (folder / "predicted.mp4").stat().st_size > 1000
     assert (folder / "seen.mp4").stat().st_size > 1000
     assert "<video" in (folder.parent / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("ending", "reason", "again"),
+    [
+        ("not lifted", "", False),
+        ("nothing held", "nobody sees the object", False),
+        ("not started", "RobotError: no robot", False),
+        ("cancelled", "cancelled by the operator", False),
+        ("fault", "ra_elbow_joint jumped by 0.500 rad in 10 ms; stop confirmed", False),
+        ("fault", "/realdex_sim/rh_trajectory_controller aborted: told to", False),
+        ("fault", "joint states stale: the last is 61 ms old; stop confirmed after 0.41 s", True),
+        ("refused", "refused: the verdict is 2.4 s old, allowed 2.0", True),
+        ("refused", "collision: arm to self is -0.01, allowed 0", False),
+        ("no plan passes", "grasp 1: preflight: object left on the table", True),
+    ],
+)
+def test_what_another_seed_may_mend(ending: str, reason: str, again: bool) -> None:
+    assert may_be_tried_again({"ending": ending, "reason": reason}) is again
 
 
 REAL = ("--robot", "ros2", "--preset", "shadow_ur10e")

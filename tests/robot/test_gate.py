@@ -1,17 +1,20 @@
 """The gate: every kind of bad trajectory is refused and named, no good one is."""
 
 import dataclasses
+import itertools
+import time
 
+import mujoco
 import numpy as np
 import pytest
 from mutation import MANY
 from small_motion import SHORT, small_motion
 
 from realdex_jax.hand import joints
-from robot import clearance, curve, gate, limits
+from robot import clearance, curve, gate, limits, preflight
 from robot.gate import GateConfig
-from robot.interface import JointState, RobotError
-from robot.plan import PlanConfig, plan
+from robot.interface import JointState, RobotError, Trajectory
+from robot.plan import Plan, PlanConfig, plan
 from sim import safety, workcell
 from sim.safety import Part
 
@@ -251,8 +254,7 @@ def cross(rng, made):
 
 
 def unguarded(hand, made, state, rng, witness):
-    p = clearance.parts(hand, made.q)
-    fastest = (np.linalg.norm(np.diff(p, axis=0), axis=-1).max(1) / np.diff(made.t)).max()
+    fastest = clearance.speeds(hand, made.q, made.qd).max()
     speed = limits.GUARDED_SPEED * rng.uniform(1.01, 2.0) / fastest
     return curve.scaled(made, speed), state, GUARDED, "guarded speed"
 
@@ -375,3 +377,109 @@ def test_a_fast_arm_cannot_jump_over_what_is_in_its_way(hand, short_plan, witnes
     assert witness(over[None])["arm"] > 0.05
     rules = [(r.rule, r.joint) for r in check(hand, made)]
     assert ("collision", "hand to table") in rules
+
+
+def swing_between_points(peak, hold=12):
+    """A swing of the whole arm about the vertical that its points, a quarter second apart, do not
+    show: from the second on all are the same, and what moves are the cubics between them."""
+    h = 0.25
+    qd = np.zeros((hold + 1, 30))
+    qd[1:-1, 0] = peak * (-1.0) ** np.arange(hold - 1)
+    q = np.repeat(limits.HOME[None], hold + 1, axis=0)
+    q[1:, 0] += 0.5 * peak * h
+    q[-1, 0] += 0.5 * qd[-2, 0] * h
+    return Trajectory(limits.NAMES, h * np.arange(hold + 1), q, qd)
+
+
+def test_speed_between_points_and_on_surfaces_counts_in_guarded_mode(hand):
+    fast, slow = (swing_between_points(peak) for peak in (0.31, 0.15))
+    assert (np.abs(np.diff(fast.q[1:-1], axis=0)) == 0.0).all()
+    assert check(hand, fast) == ()
+    (found,) = check(hand, fast, config=GUARDED)
+    assert found.rule == "guarded speed"
+    # The fingertips are 0.8 m from the axis.
+    assert 0.25 < found.value < 0.30
+    assert check(hand, slow, config=GUARDED) == ()
+
+
+def test_no_point_on_a_surface_is_faster_than_is_said(hand, cell, rng):
+    """The witness is MuJoCo: points on the surfaces of all its geoms, by finite differences."""
+    model, step = cell.model, 1e-4
+    part = safety.parts(cell)
+    mine = np.flatnonzero((part == Part.ARM) | (part == Part.HAND))
+    boxes = model.geom_type[mine] == mujoco.mjtGeom.mjGEOM_BOX
+    size = model.geom_size[mine]
+    corners = np.array(list(itertools.product((-1.0, 1.0), repeat=3)))
+    turns = rng.normal(size=(len(mine), 64, 3))
+    turns /= np.linalg.norm(turns, axis=-1, keepdims=True)
+    round_ = size[:, None, :1] * turns
+    round_[..., 2] += np.where(turns[..., 2] > 0, 1.0, -1.0) * size[:, None, 1]
+    flat = size[:, None] * np.resize(corners, (64, 3))
+    local = np.where(boxes[:, None, None], flat, round_)
+
+    def points(q):
+        data = workcell.start(cell, q)
+        R = data.geom_xmat[mine].reshape(-1, 3, 3)
+        return data.geom_xpos[mine][:, None] + np.einsum("gij,gpj->gpi", R, local)
+
+    q = rng.uniform(0.7 * limits.LOWER, 0.7 * limits.UPPER, (20, 30))
+    qd = rng.uniform(-1.0, 1.0, (20, 30)) * limits.MAX_RATE * rng.integers(0, 2, (20, 1))
+    qd[::2, 6:] = 0.0
+    qd[:, :6] += 0.05
+    said = clearance.speeds(hand, q, qd)
+    for one, rate, most in zip(q, qd, said, strict=True):
+        true = (points(one + step * rate) - points(one - step * rate)) / (2.0 * step)
+        fastest = np.linalg.norm(true, axis=-1).max()
+        # Single precision; and no bound is so loose that it forbids what is slow.
+        assert fastest <= most * 1.001 + 1e-4
+        assert most <= 1.25 * fastest
+
+
+def test_looks_that_would_be_too_many_are_a_refusal(hand):
+    """Two minutes of a trembling arm: it must not be looked at more coarsely instead."""
+    t = np.arange(0.0, 110.0, 0.05)
+    q = limits.HOME + 0.05 * np.sin(7.0 * t[:, None]) * (np.arange(30) < 6)
+    qd = 0.35 * np.cos(7.0 * t[:, None]) * (np.arange(30) < 6)
+    found = check(hand, Trajectory(limits.NAMES, t, q, qd))
+    (told,) = [r for r in found if r.rule == "looks for collisions"]
+    assert told.value > told.limit == 8192
+
+
+def test_turns_between_points_are_looked_at(hand):
+    """The swing above turns by 0.02 rad between points that are the same: looks are no further."""
+    fast = swing_between_points(0.31)
+    fine = np.arange(0.0, 3.0, 0.01)
+    q, _ = curve.sample(fast, fine)
+    looks = gate._looks(fine, q)
+    between, _ = curve.sample(fast, looks)
+    assert np.abs(np.diff(between[:, :6], axis=0)).sum(1).max() <= 0.0151
+    assert len(looks) > 24
+
+
+def test_what_its_commands_would_need_counts_before_the_first(hand, job):
+    """A trajectory may be within the limits, and a stop on its path beyond them: here a turn about
+    the vertical at 1 rad/s, of which the brake of half a second makes 3 rad/s^2."""
+    t = np.linspace(0.0, 3.0, 151)
+    u = (t / 3.0)[:, None] * (np.arange(30) == 0)
+    share, rate = u**3 * (10.0 - 15.0 * u + 6.0 * u**2), 10.0 * u**2 * (1.0 - u) ** 2
+    turn = Trajectory(limits.NAMES, t, limits.HOME + 1.6 * share, 1.6 * rate)
+    assert check(hand, turn) == ()
+    found = gate.windows(turn, curve.AHEAD_S, curve.BRAKE_S)
+    (told,) = [r for r in found if r.rule == "command's acceleration"]
+    assert told.joint == "ra_shoulder_pan_joint"
+    assert 2.5 == told.limit < told.value < 4.0
+    assert 1.0 < told.t < 2.5
+    made = Plan(turn, (1.0, 1.5, 2.0, 3.0), 0)
+    now = dataclasses.replace(at_home(), received_s=time.monotonic())
+    patient = GateConfig(max_age_s=60.0)
+    verdict = preflight.preflight(
+        hand, job.shape, job.placed, made, now, gate_config=patient, cell=job.cell
+    )
+    assert not verdict.passed
+    assert any("command's" in fault for fault in verdict.faults)
+    assert verdict.replay is None
+
+
+def test_commands_of_usual_plans_are_within_the_limits(hand):
+    for made, _, _ in good_plans(hand, 3, seed=7):
+        assert gate.windows(made, curve.AHEAD_S, curve.BRAKE_S) == ()

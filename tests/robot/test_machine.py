@@ -71,7 +71,9 @@ def test_a_heartbeat_that_ends_stops_everything_once():
     robot.orphaned(0.11, 0.1)
     robot.orphaned(0.12, 0.1)
     told = reports(run(robot, 0.5))
-    assert told == ["/scaled_joint_trajectory_controller aborted: no heartbeat for 0.11 s"]
+    assert told == [
+        "/realdex_sim/scaled_joint_trajectory_controller aborted: no heartbeat for 0.11 s"
+    ]
     last = run(robot, 0.05)
     assert not arm_state(last[-1]).qd.any()
     assert (arm_state(last[-1]).q - plant.home()[:6] < 0.25).all()
@@ -181,7 +183,7 @@ def test_refusals_deafness_and_a_slow_slider():
     robot.take("hand", move(HAND), 0.0)
     told = reports(run(robot, 0.2))
     assert told == [
-        "/scaled_joint_trajectory_controller rejected a trajectory: not accepting goals"
+        "/realdex_sim/scaled_joint_trajectory_controller rejected a trajectory: not accepting goals"
     ]
     robot.take("arm", move(ARM, 0.2), robot.time_s)
     run(robot, 1.0)

@@ -14,12 +14,44 @@ def test_the_presets_that_come_with_it(name):
     preset = presets.read(name)
     assert preset.joints == (*presets.PARTS["arm"], *presets.PARTS["hand"])
     assert len(set(preset.our_names())) == 30
-    assert preset.part("hand").topic == "/rh_trajectory_controller/joint_trajectory"
+    simulated = name == "simulated"
+    before = presets.SIMULATED if simulated else "/"
+    assert preset.part("hand").topic == f"{before}rh_trajectory_controller/joint_trajectory"
+    assert all(topic.startswith(before) for topic in preset.topics)
     assert preset.part("hand").hold == "commanded"
     theirs = "shoulder_pan_joint" if name == "plain_ur" else "ra_shoulder_pan_joint"
     assert preset.our_names()[theirs] == "ra_shoulder_pan_joint"
     # What a real robot cannot know, only the simulated one is told.
-    assert bool(preset.orders) == preset.local == (name == "simulated")
+    assert bool(preset.orders) == preset.local == simulated
+    if simulated:
+        assert presets.read_simulated(name) == preset
+    else:
+        with pytest.raises(PresetError, match=f"{name} is no simulated robot: local is false"):
+            presets.read_simulated(name)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("local = true", "local = false"),
+        ('"/realdex_sim/joint_states"', '"/realdex_sim/joint_states", "/joint_states"'),
+        ("/realdex_sim/heartbeat", "/realdex/heartbeat"),
+        ("/realdex_sim/reports", "/reports"),
+        ("/realdex_sim/orders", "/realdex_simulated/orders"),
+        ("/realdex_sim/object_pose", "/object_pose"),
+        ("/realdex_sim/scaled_joint", "/scaled_joint"),
+        ("/realdex_sim/rh_trajectory", "/rh_trajectory"),
+    ],
+)
+def test_a_simulated_robot_has_no_topic_of_a_real_one(tmp_path, ours, theirs):
+    text = presets.FILE.read_text()
+    assert text.count(ours) == 1
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace(ours, theirs))
+    assert presets.read("simulated", path)
+    with pytest.raises(PresetError, match="simulated is no simulated robot") as refused:
+        presets.read_simulated("simulated", path)
+    assert theirs.split('"')[-2 if '"' in theirs else 0].replace(" =", " is") in str(refused.value)
 
 
 def test_an_arm_alone_and_other_names():
@@ -54,7 +86,8 @@ BAD = [
     ("arm.rename", {"elbow": "e"}, "unknown elbow; known: ra_shoulder_pan_joint"),
     ("arm.rename", {"ra_elbow_joint": "a b"}, "'a b'; that is no joint's name"),
     ("arm.rename", {"ra_elbow_joint": "rh_FFJ3"}, "named twice: rh_FFJ3"),
-    ("arm.controller", "/rh_trajectory_controller", "arm and hand have one controller"),
+    ("sources", 0, "sources is 0; it must be 1 to 10"),
+    ("arm.controller", "/realdex_sim/rh_trajectory_controller", "arm and hand have one controller"),
 ]
 
 

@@ -11,7 +11,7 @@ from realdex_jax import arm
 from realdex_jax.data import teleop as door
 from realdex_jax.hand import human, joints
 from realdex_jax.hand.load import load
-from robot import plant, teleop
+from robot import curve, limits, plant, teleop
 from robot.interface import RobotError
 from robot.teleop import STEP_S, Sample, TeleopConfig
 
@@ -101,6 +101,8 @@ def limits_kept(qs, qds, config=CONFIG):
     assert (qs >= teleop._LOWER - 1e-6).all()
     assert (qs <= teleop._UPPER + 1e-6).all()
     assert (np.abs(qds) <= config.share * teleop._MAX_RATE * (1 + 1e-4)).all()
+    # From these a stop is confirmed in half a second.
+    assert (np.abs(qds) <= limits.STOP_RATE * (1 + 1e-4)).all()
     # Positions of single precision: 2e-7 rad over two steps of 0.01 s are 4e-3 rad/s^2.
     limit = np.where(np.arange(30) < 6, config.arm_acceleration, config.hand_acceleration)
     steps = np.diff(np.concatenate([np.zeros((1, 30)), qds]), axis=0) / STEP_S
@@ -141,12 +143,12 @@ def test_a_lost_tracker_leaves_the_arm_where_it_was_going():
     assert not qds[-1, :6].any()
 
 
-def test_resuming_begins_at_rest_where_the_robot_is():
+def test_it_begins_at_rest_where_the_robot_is():
     samples = tracked([0.2, 0.0, 0.1], [0.0, 0.0, 0.0], 300)
     state = teleop.init(HAND, CONFIG, HOME, samples[0])
     for sample in samples[:100]:
         state, _ = teleop.step(HAND, CONFIG, state, sample)
-    state = teleop.resume(state, HOME)
+    state = teleop.begin(state, HOME)
     np.testing.assert_allclose(state.q, HOME, atol=1e-6)
     # The same sample again and again: the arm does not run after what it missed.
     for _ in range(50):
@@ -171,25 +173,24 @@ def test_a_command_ends_at_rest_by_itself():
     )
 
 
-def test_watch():
-    w = teleop.Watch()
-    w, act = teleop.watch(w, 0.0, faulty=False, still=False)
-    assert (w.phase, act) == ("going", "")
-    w, act = teleop.watch(w, 0.1, faulty=True, still=False)
-    assert (w.phase, act) == ("stopped", "stop")
-    for still in (False, True):
-        w, act = teleop.watch(w, 0.2, faulty=True, still=still)
-        assert (w.phase, act) == ("stopped", "")
-    w, act = teleop.watch(w, 0.3, faulty=False, still=False)
-    assert (w.phase, act) == ("stopped", "")
-    w, act = teleop.watch(w, 0.4, faulty=False, still=True)
-    assert (w.phase, act) == ("settling", "settle")
-    w, act = teleop.watch(w, 0.5, faulty=False, still=True)
-    assert (w.phase, act) == ("settling", "")
-    again, act = teleop.watch(w, 0.6, faulty=True, still=True)
-    assert (again.phase, act) == ("stopped", "stop")
-    w, act = teleop.watch(w, 0.4 + teleop.SETTLE_S, faulty=False, still=True)
-    assert (w.phase, act) == ("going", "resume")
+@pytest.mark.parametrize("gap", [0.011, 0.05, 0.12, 1.0])
+def test_after_a_gap_set_points_go_on_from_where_the_last_command_led(gap):
+    """The next set point is where the brake behind the last has brought the joints, within a step.
+
+    The law is that of the limits: what a step may change of the velocities.
+    """
+    samples = tracked([0.2, 0.0, 0.1], [0.0, 0.0, 0.0], 300)
+    state = teleop.init(HAND, CONFIG, HOME, samples[0])
+    for sample in samples[:90]:
+        state, _ = teleop.step(HAND, CONFIG, state, sample)
+    assert teleop.late(CONFIG, state, STEP_S) is state
+    last = teleop.command(CONFIG, state)
+    after, _ = teleop.step(HAND, CONFIG, teleop.late(CONFIG, state, gap), samples[95])
+    times = np.clip([CONFIG.lead_s + gap - STEP_S], 0.0, last.t[-1])
+    q, qd = (x[0] for x in curve.sample(last, times))
+    most = np.where(np.arange(30) < 6, CONFIG.arm_acceleration, CONFIG.hand_acceleration) * STEP_S
+    np.testing.assert_array_less(np.abs(np.asarray(after.qd) - qd), most + 1e-3)
+    np.testing.assert_allclose(np.asarray(after.q), q + STEP_S * np.asarray(after.qd), atol=1e-5)
 
 
 @pytest.mark.parametrize(
