@@ -127,7 +127,7 @@ def make(root: Path, objects: int, grasps: int, seed: int = 0) -> None:
 def rates(source: Stored, processes: int, seconds: float) -> tuple[float, float]:
     """Samples a second of the first and of the last third of the time."""
     data = pipeline.batches(source, Sampling(), seed=0)
-    iterator = iter(pipeline.in_processes(data, processes))
+    iterator = iter(pipeline.in_processes(data, processes, source))
     next(iterator)  # the processes have started
     found = []
     for _ in range(3):

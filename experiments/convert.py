@@ -5,8 +5,9 @@
     python -m experiments.convert ~/realdex runs/realdex --format realdex --jobs 8
 
 One process per core, each with one object at a time. An interrupted run goes on where it stopped
-when the same command is given again, and ends with the same bytes. What cannot be read is refused
-by name and the rest converts; the exit code is 1 then, and 2 if nothing was converted.
+when the same command is given again, and ends with the same bytes; units whose files have changed
+since are converted again. What cannot be read is refused by name and the rest converts; the exit
+code is 1 then, and 2 if nothing was converted.
 `docs/data.md` says what each layout maps to.
 Takes about a minute for a million grasps on 2 cores.
 """
@@ -32,7 +33,7 @@ import tyro
 from rich.console import Console
 
 from experiments import commands, workers
-from realdex_jax.data import conversion, folder, formats, splits, store, writer
+from realdex_jax.data import conversion, folder, formats, source_files, splits, store, writer
 from realdex_jax.data.conversion import Record
 from realdex_jax.data.source import Source
 from realdex_jax.data.store import Dataset
@@ -94,16 +95,17 @@ def main() -> None:
     console = Console()
     with commands.ending(console, "stopped; the same command goes on where this one was"):
         report = run(config, console)
-    _print(report, config.dest, console)
+    print_report(report, config.dest, console)
     sys.exit(1 if report.refused or report.left_out else 0)
 
 
-def run(config: Convert, console: Console) -> Report:
+def run(config: Convert, console: Console, *, own: bool = False) -> Report:
     """Converts a dataset.
 
     Args:
         config: The command line.
         console: Where progress goes.
+        own: Work that is left of other settings is nobody's: it is thrown away, not refused.
 
     Raises:
         RealdexError: Settings that make no sense, a source of no known layout, one of which
@@ -127,7 +129,8 @@ def run(config: Convert, console: Console) -> Report:
     if len(set(units)) != len(units):
         raise DatasetError(f"{config.source} names a unit twice")
     work = dest.parent / f".{dest.name}.work"
-    with _claimed(work, _claim(config, source, units), config.fresh):
+    files = source_files.state(_paths(config, options), units, without=(dest, work))
+    with _claimed(work, _claim(config, source, units, files), config.fresh, own):
         records = _convert_all(config, source, options, units, work, console)
         report = _finish(config, source, records, work, dest)
         shutil.rmtree(work)
@@ -152,7 +155,9 @@ def parse_options(words: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _claim(config: Convert, source: Source, units: Sequence[str]) -> dict[str, Any]:
+def _claim(
+    config: Convert, source: Source, units: Sequence[str], files: Mapping[str, str]
+) -> dict[str, Any]:
     """What decides the result; JSON."""
     return {
         "source": str(config.source.resolve()),
@@ -161,11 +166,20 @@ def _claim(config: Convert, source: Source, units: Sequence[str]) -> dict[str, A
         "units": hashlib.sha256("\n".join(units).encode("utf-8", "surrogateescape")).hexdigest(),
         "points": config.points,
         "commit": commit_now(),
+        "files": dict(files),
     }
 
 
+def _paths(config: Convert, options: Mapping[str, Any]) -> list[Path]:
+    """What the reader may open: the source, and what its options name."""
+    named = [Path(value) for value in options.values() if isinstance(value, str)]
+    return [config.source, *(path for path in named if path.exists())]
+
+
 @contextlib.contextmanager
-def _claimed(work: Path, claim: Mapping[str, Any], fresh: bool) -> Iterator[None]:
+def _claimed(
+    work: Path, claim: Mapping[str, Any], fresh: bool, own: bool = False
+) -> Iterator[None]:
     """Holds the work folder, unless another run does, or left it with other settings."""
     work.mkdir(parents=True, exist_ok=True)
     with (work / "lock").open("w") as lock:
@@ -174,17 +188,24 @@ def _claimed(work: Path, claim: Mapping[str, Any], fresh: bool) -> Iterator[None
         except OSError as error:
             raise DatasetError(f"another conversion is at work in {work}; wait for it") from error
         place = work / "claim.json"
-        if fresh or not place.is_file():
+        before = _json(place)
+        other = _settings(before) != _settings(claim)
+        if fresh or not place.is_file() or (own and other):
             for entry in work.iterdir():
                 if entry.is_dir():
                     shutil.rmtree(entry)
-        elif (before := _json(place)) != claim:
-            what = ", ".join(k for k, v in claim.items() if before.get(k) != v) or "its form"
+        elif other:
+            what = ", ".join(k for k in claim if k != "files" and before.get(k) != claim[k])
+            what = what or "its form"
             count = len(list((work / "records").glob("*.json")))
             raise DatasetError(
                 f"{work} is left from a conversion with other settings ({what}); give --fresh to "
                 f"throw it away, with the {count} units that it had finished, or the old settings"
             )
+        else:
+            then, now = before["files"], claim["files"]
+            if then != now:
+                conversion.forget(work, lambda unit: source_files.changed(unit, then, now))
         shutil.rmtree(work / "fresh", ignore_errors=True)  # half-written files of a killed run
         for name in conversion.FOLDERS:
             (work / name).mkdir(exist_ok=True)
@@ -196,6 +217,12 @@ def _claimed(work: Path, claim: Mapping[str, Any], fresh: bool) -> Iterator[None
         finally:
             if work.is_dir() and not any((work / "records").iterdir()):
                 shutil.rmtree(work)  # nothing was finished: nothing to go on with
+
+
+def _settings(claim: Mapping[str, Any]) -> dict[str, Any]:
+    """A claim less the state of the source's files."""
+    form = type(claim.get("files")).__name__
+    return {k: v for k, v in claim.items() if k != "files"} | {"form": form}
 
 
 def _json(place: Path) -> dict[str, Any]:
@@ -384,7 +411,8 @@ def _sweep(data: Path, digests: Mapping[str, str]) -> None:
             path.unlink()
 
 
-def _print(report: Report, dest: Path, console: Console) -> None:
+def print_report(report: Report, dest: Path, console: Console) -> None:
+    """Says what was converted, and what was not."""
     counts = ", ".join(f"{v} {k}" for k, v in report.counts.items())
     console.print(f"{dest}: {counts}", highlight=False, markup=False)
     left_out = {unit: "; ".join(notes) for unit, notes in report.left_out.items()}

@@ -66,7 +66,7 @@ class EvalMotion:
     models: tuple[Path, ...] = ()
     """Trained models (`model.safetensors`); none evaluates the demonstrations alone."""
     data: str = "realdex-sim"
-    """realdex-sim, realdex-sim-small, or a file of door demonstrations."""
+    """realdex-sim, realdex-sim-small, a file of door demonstrations, or a dataset with motions."""
     split: str = "test"
     """Part of the motions."""
     mend: tuple[str, ...] = ("motion_net", "aware")
@@ -103,15 +103,13 @@ def run(config: EvalMotion, command: str, console: Console) -> results.Results:
     loaded = [_opened(hand, path) for path in config.models]
     _check_alike(loaded)
     data = motion_data.open_motions(config.data, tell=console.print)
-    if config.split not in data.parts:
-        raise ConfigError(f"no part {config.split!r}; known: {', '.join(data.parts)}")
-    what = motion_protocol.asked(_first(data.parts[config.split], config.each))
+    what = motion_protocol.asked(_first(data.part(config.split), config.each))
     world = motion_protocol.world_of(data, config.split)
     motion_protocol.check(hand, what, world)
     needed = any(motion_model.needs_grids(one.model.config) for one in loaded)
     grids = data.grids(config.split) if needed else None
     seconds: dict[str, float] = {}
-    judged = _references(hand, what, world)
+    judged = _references(hand, what, world, habit=data.tally is not None)
     stages = [(one, stage) for one in loaded for stage in ("raw", "refined")]
     with loop.stop_on_signals(console.print) as stop:
         kept: dict[int, np.ndarray] = {}
@@ -146,11 +144,17 @@ def run(config: EvalMotion, command: str, console: Console) -> results.Results:
         done = sum(j.stage != "dataset" for j in judged)
         notes.append(f"stopped by {stop.signal}: {done} rows of single models were done")
     if world.shapes:
-        notes.append(
-            "Demonstrations were kept because they lift, so their row says nothing about lifting; "
-            "every lift follows the last 2 s of a motion and squeezes as the goal's grasp does."
+        lifts = (
+            "Demonstrations were kept because they lift, so their row says nothing about lifting"
         )
-        notes.append(_habit_note(judged))
+        if not data.tally:
+            lifts = "These are recordings: what a grasp presses with is not in them"
+        notes.append(
+            f"{lifts}; every lift follows the last 2 s of a motion and squeezes as the goal's "
+            "grasp does."
+        )
+        if data.tally:
+            notes.append(_habit_note(judged))
         notes += _lift_notes(what, judged)
     if config.grasps is not None and not stop.signal:
         best = max(loaded, key=lambda one: (ORDER.index(one.method), -one.seed))
@@ -248,10 +252,10 @@ def _first(motions: MotionSet, each: int | None) -> MotionSet:
     return motion_set.take(motions, np.concatenate(chosen))
 
 
-def _references(hand: HandModel, what: Asked, world: World) -> list[Judged]:
+def _references(hand: HandModel, what: Asked, world: World, habit: bool) -> list[Judged]:
     """What was demonstrated, and the demonstrator's usual way where there is one."""
     shown = {"demonstration": what.true}
-    if world.shapes:
+    if habit:
         first, last = what.true[:, 0], what.true[:, -1]
         shown["habit"] = demonstrate.habitual(first, last, what.lengths, what.frames)
     return [

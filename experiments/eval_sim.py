@@ -364,7 +364,8 @@ def draw(hand: HandModel, measured: Sequence[Measured], each: int) -> list[Pictu
             continue
         for index in range(min(each, len(m.taken.grasps))):
             shape = m.taken.entry.shape
-            image = render.render_grasp(hand, shape, np.asarray(m.taken.grasps.phi[index]))
+            mine = protocol.hand_of(m.taken, hand)
+            image = render.render_grasp(mine, shape, np.asarray(m.taken.grasps.phi[index]))
             pictures.append(Picture(shape.name, protocol.caption(m, index), image))
     return pictures
 

@@ -3,6 +3,7 @@
     python -m experiments.export_lerobot                               # RealDex-Sim's motions
     python -m experiments.export_lerobot --data realdex-sim-small --videos
     python -m experiments.export_lerobot --data MOTIONS.npz --out runs/mine
+    python -m experiments.export_lerobot --data runs/realdex               # a converted dataset's
 
 Without pictures it takes seconds once the motions are there; motions of RealDex-Sim are made on
 demand (`experiments.motion_data`). Ctrl-C leaves an earlier export as it was. See docs/view.md.
@@ -17,10 +18,11 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from experiments import commands, motion_data
+from experiments import commands, inspect, motion_data
 from realdex_jax.data import lerobot, motion_set, npz
 from realdex_jax.data.footage import Camera, Pictures
 from realdex_jax.data.motion_set import MotionSet
+from realdex_jax.data.store import Dataset
 from realdex_jax.errors import ConfigError
 from realdex_jax.hand.load import load
 from sim import objects, render, video
@@ -38,7 +40,8 @@ class ExportLerobot:
     """Command line of this script."""
 
     data: str = "realdex-sim"
-    """realdex-sim, realdex-sim-small, the file of the door demonstrations, or a file of motions."""
+    """realdex-sim, realdex-sim-small, the file of the door demonstrations, a file of motions, or a
+    dataset with motions."""
     part: str = "all"
     """train, val, test, or all, which become parts of the export; a file of motions has none."""
     limit: int | None = None
@@ -71,12 +74,13 @@ def export(config: ExportLerobot, console: Console) -> Path:
     if config.width < 8 or config.width % 8:
         raise ConfigError(f"--width {config.width}; widths are multiples of 8")
     lerobot.check_target(config.out)  # before the motions, not after
+    whole, dataset = _parts(config, console)
     parts = {
         name: motion_set.take(found, np.arange(min(len(found), config.limit or len(found))))
-        for name, found in _parts(config, console).items()
+        for name, found in whole.items()
     }
     motions = motion_set.join(list(parts.values()))
-    cameras = [_camera(motions, config.width)] if config.videos else []
+    cameras = [_camera(motions, config.width, dataset)] if config.videos else []
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=len(motions))
@@ -97,20 +101,18 @@ def export(config: ExportLerobot, console: Console) -> Path:
     return path
 
 
-def _parts(config: ExportLerobot, console: Console) -> dict[str, MotionSet]:
-    """The motions, by part."""
+def _parts(config: ExportLerobot, console: Console) -> tuple[dict[str, MotionSet], Dataset | None]:
+    """The motions, by part; and the dataset that they are of, if it is one."""
     path = Path(config.data)
     if path.is_file() and "format" in npz.read(path):
         if config.part != "all":
             raise ConfigError(f"--part {config.part}: a file of motions has no parts")
-        return {"train": motion_set.load(path)}
+        return {"train": motion_set.load(path)}, None
     found = motion_data.open_motions(config.data, tell=console.print)
     if config.part == "all":
-        return found.parts if found.shapes else _distinct(found.parts)
-    if config.part not in found.parts:
-        known = ", ".join(found.parts)
-        raise ConfigError(f"no part {config.part!r} in {found.name}; known: all, {known}")
-    return {config.part: found.parts[config.part]}
+        once = found.shapes or found.dataset is not None
+        return (found.parts if once else _distinct(found.parts)), found.dataset
+    return {config.part: found.part(config.part)}, found.dataset
 
 
 def _distinct(parts: dict[str, MotionSet]) -> dict[str, MotionSet]:
@@ -118,20 +120,21 @@ def _distinct(parts: dict[str, MotionSet]) -> dict[str, MotionSet]:
     return {name: found for name, found in parts.items() if name != "val"}
 
 
-def _camera(motions: MotionSet, width: int) -> Camera:
+def _camera(motions: MotionSet, width: int, dataset: Dataset | None = None) -> Camera:
     """A still camera that sees all motions.
 
     Raises:
         ConfigError: An object whose shape is not known.
     """
     unknown = [name for name in motions.names if name.partition("@")[0] not in objects.names()]
-    if unknown:
+    if unknown and dataset is None:
         raise ConfigError(f"--videos: the shape of {unknown[0]!r} is not known")
     size = (width, 3 * width // 4)
     hand, seen = load(), _viewpoint(motions, size[0] / size[1])
 
     def draw(i: int) -> Pictures:
-        shape = objects.make(motions.name(i))
+        name = motions.name(i)
+        shape = objects.make(name) if dataset is None else inspect.shape_of(dataset, name)
         return video.draw(hand, shape, motions.motion(i), size, camera=seen)
 
     return Camera(CAMERA, draw)

@@ -37,7 +37,7 @@ from realdex_jax.data.store import Dataset
 from realdex_jax.errors import ConfigError, RealdexError
 from realdex_jax.evaluation import report, results
 from realdex_jax.geometry.shape import ObjectShape
-from realdex_jax.hand.load import load
+from realdex_jax.hand.load import HandModel, load
 from sim import objects, render
 
 _SHOWN = 40
@@ -129,8 +129,9 @@ def _of_dataset(config: Inspect, dataset: Dataset, console: Console) -> Seen:
         some = [n for n in dataset.objects if f"grasps/{n}.npz" not in damaged]
         for name in track(_evenly(some, config.objects), "drawing", console=console):
             try:
-                shape = _shape(dataset, name)
-                sheets |= _sheet(shape, np.asarray(dataset.grasps(name).phi), config.grasps)
+                shape = shape_of(dataset, name)
+                phi = np.asarray(dataset.grasps(name).phi)
+                sheets |= _sheet(load(dataset.replay_hand), shape, phi, config.grasps)
             except RealdexError as error:
                 console.print(f"no picture of {name}: {error}", highlight=False, markup=False)
     total = sum(counts.values(), Counts())
@@ -148,13 +149,13 @@ def _of_source(config: Inspect, console: Console) -> Seen:
         if isinstance(found, RealdexError)
     ]
     good = [(unit, found) for unit, found in read if isinstance(found, Unit)]
-    sheets = {}
+    hand, sheets = str(source.recipe.get("replay_hand", store.HAND)), {}
     for unit, found in good[: config.objects] if config.out is not None else []:
         if found.grasps is None:
             continue
         try:
             shape = pieces.for_pictures(unit, found.mesh, found.points)
-            sheets |= _sheet(shape, np.asarray(found.grasps.phi), config.grasps)
+            sheets |= _sheet(load(hand), shape, np.asarray(found.grasps.phi), config.grasps)
         except RealdexError as error:
             console.print(f"no picture of {unit}: {error}", highlight=False, markup=False)
     about = (
@@ -167,8 +168,12 @@ def _of_source(config: Inspect, console: Console) -> Seen:
     return Seen(about, table, tuple(findings), sheets)
 
 
-def _shape(dataset: Dataset, name: str) -> ObjectShape:
-    """An object to look at."""
+def shape_of(dataset: Dataset, name: str) -> ObjectShape:
+    """An object to look at.
+
+    Raises:
+        RealdexError: Its mesh, or its points, cannot be read.
+    """
     mesh = dataset.path / "objects" / name / "mesh.obj"
     if mesh.is_file():
         return pieces.for_pictures(name, mesh.read_bytes(), None)
@@ -179,12 +184,12 @@ def _shape(dataset: Dataset, name: str) -> ObjectShape:
 
 
 def _sheet(
-    shape: ObjectShape, phi: Float[np.ndarray, "n 28"], count: int
+    hand: HandModel, shape: ObjectShape, phi: Float[np.ndarray, "n 28"], count: int
 ) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
     if not len(phi):
         return {}
     chosen = phi[_evenly(range(len(phi)), count)]
-    images = render.render_grasps(load("shadow"), shape, chosen)
+    images = render.render_grasps(hand, shape, chosen)
     return {shape.name: render.contact_sheet(images, columns=3)}
 
 

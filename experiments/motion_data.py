@@ -1,8 +1,9 @@
-"""Motions to train and judge on: RealDex-Sim's demonstrations, made on demand, or recordings.
+"""Motions to train and judge on: RealDex-Sim's demonstrations, made on demand, or recorded ones.
 
     python -m experiments.motion_data                        # the full set, minutes on 2 cores
     python -m experiments.motion_data --data realdex-sim-small
     python -m experiments.motion_data --data PATH/door.npz   # glove demonstrations (Adroit)
+    python -m experiments.motion_data --data runs/realdex    # a dataset with motions
 
 Demonstrations are made from the grasps of the embedded dataset and kept in the cache folder, object
 by object, so an interrupted run goes on where it stopped.
@@ -24,11 +25,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
+from experiments import converted, protocol
 from realdex_jax.data import motion as single
 from realdex_jax.data import motion_set, store, teleop
 from realdex_jax.data.motion import Motion
 from realdex_jax.data.motion_set import MotionSet
-from realdex_jax.errors import DatasetError, RealdexError
+from realdex_jax.data.store import Dataset
+from realdex_jax.errors import ConfigError, DatasetError, RealdexError
 from realdex_jax.geometry import sdf
 from realdex_jax.geometry.sdf import SdfGrids
 from realdex_jax.geometry.shape import ObjectShape
@@ -65,12 +68,35 @@ class MotionData:
     """What became of the attempts; None for recordings."""
     shapes: bool = True
     """Whether the objects' shapes are known."""
+    dataset: Dataset | None = None
+    """Where the objects' meshes are, unless they are those of the catalogue."""
+
+    def part(self, name: str) -> MotionSet:
+        """The motions of one part.
+
+        Raises:
+            ConfigError: There are none.
+        """
+        if name not in self.parts:
+            known = ", ".join(self.parts)
+            raise ConfigError(f"no part {name!r} with motions in {self.name}; known: {known}")
+        return self.parts[name]
+
+    def shape(self, name: str) -> ObjectShape:
+        """An object, in convex pieces.
+
+        Raises:
+            RealdexError: Its mesh cannot be used.
+        """
+        if self.dataset is None:
+            return objects.make(name)
+        return protocol.shape_of(self.dataset, name)[0]
 
     def grids(self, part: str) -> SdfGrids | None:
         """Coarse distance grids of a part's objects, in the order of its names."""
         if not self.shapes:
             return None
-        return sdf.stack([coarse(objects.make(n)) for n in self.parts[part].names])
+        return sdf.stack([coarse(self.shape(n)) for n in self.parts[part].names])
 
 
 def coarse(shape: ObjectShape) -> sdf.SdfGrid:
@@ -84,18 +110,23 @@ def open_motions(
     """Opens, and if need be makes, a source of motions.
 
     Args:
-        data: "realdex-sim", "realdex-sim-small", or the file of the door demonstrations.
+        data: "realdex-sim", "realdex-sim-small", the file of the door demonstrations, or the folder
+            of a dataset with motions, or of one that is converted first.
         cache: Folder of finished demonstrations; None is the user's cache folder.
         tell: Told how far it has come.
 
     Raises:
-        DatasetError: No such source.
+        DatasetError: No such source, or a dataset without motions.
     """
     if data in SIZES:
         return _simulated(data, cache, tell)
-    if not Path(data).is_file():
-        raise DatasetError(f"no motions {data!r}; known: {', '.join(SIZES)}, or a file")
-    return _recorded(Path(data))
+    place = Path(converted.place(data, tell))
+    if place.is_dir():
+        return _stored(store.open_dataset(place))
+    if not place.is_file():
+        known = ", ".join(SIZES)
+        raise DatasetError(f"no motions {data!r}; known: {known}, a file, or a dataset's folder")
+    return _recorded(place)
 
 
 def _cache() -> Path:
@@ -131,7 +162,7 @@ def _shares(names: Sequence[str], total: int) -> list[tuple[str, int]]:
     return [(name, each + (i < more)) for i, name in enumerate(names)]
 
 
-def folder_of(dataset: store.Dataset, cache: Path | None = None) -> Path:
+def folder_of(dataset: Dataset, cache: Path | None = None) -> Path:
     """Where demonstrations with a dataset's grasps are kept; None is the user's cache folder."""
     decisive = {
         "version": _VERSION,
@@ -145,7 +176,7 @@ def folder_of(dataset: store.Dataset, cache: Path | None = None) -> Path:
 
 def demonstrations(
     hand: HandModel,
-    dataset: store.Dataset,
+    dataset: Dataset,
     name: str,
     count: int,
     folder: Path,
@@ -166,6 +197,20 @@ def demonstrations(
     checkpoint.write_json(note, dataclasses.asdict(tally))
     tell(f"{name}: {len(motions)} of {tally.attempts} attempts ({tally.clean} clean)")
     return motions, tally
+
+
+def _stored(dataset: Dataset) -> MotionData:
+    """The motions of a dataset, by its own split."""
+    parts = {}
+    for part in PARTS:
+        moving = [name for name in dataset.splits.get(part, ()) if name in dataset.moving]
+        if moving:
+            parts[part] = motion_set.join([dataset.motions(name) for name in moving])
+    if not parts:
+        raise DatasetError(f"{dataset.path}: {dataset.name} has grasps, but no motions")
+    named = {name for motions in parts.values() for name in motions.names}
+    meshes = all((dataset.path / "objects" / name / "mesh.obj").is_file() for name in named)
+    return MotionData(dataset.name, _digest(parts), parts, shapes=meshes, dataset=dataset)
 
 
 def _recorded(path: Path) -> MotionData:
@@ -195,7 +240,7 @@ def reach_of(motion: Motion) -> Motion:
 
 def _digest(parts: dict[str, MotionSet]) -> str:
     digest = hashlib.sha256()
-    for part in PARTS:
+    for part in (part for part in PARTS if part in parts):
         digest.update("\n".join(parts[part].names).encode())
         for field in ("target", "first", "phi", "wxyz_xyz_world_object", "q_squeeze"):
             digest.update(np.ascontiguousarray(getattr(parts[part], field)).tobytes())
@@ -207,7 +252,7 @@ class MotionDataArgs:
     """Command line of this script."""
 
     data: str = "realdex-sim"
-    """realdex-sim, realdex-sim-small, or a file of door demonstrations."""
+    """realdex-sim, realdex-sim-small, a file of door demonstrations, or a dataset with motions."""
 
 
 def main() -> None:

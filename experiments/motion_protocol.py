@@ -19,7 +19,6 @@ from realdex_jax.geometry.sdf import SdfGrid
 from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand.load import HandModel
 from realdex_jax.trajectory import TrajectoryConfig
-from sim import objects
 from sim.lift import lift
 
 _CHUNK = 16  # motions mended together, so that memory stays bounded
@@ -64,7 +63,7 @@ def world_of(data: MotionData, part: str) -> World:
     """Shapes and grids of a part's objects; empty where they are not known."""
     if not data.shapes:
         return World({}, {})
-    shapes = {name: objects.make(name) for name in data.parts[part].names}
+    shapes = {name: data.shape(name) for name in data.parts[part].names}
     return World(shapes, {name: sdf.build(shape) for name, shape in shapes.items()})
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from experiments import selection
+from experiments import converted, selection
 from realdex_jax.data import object_files, pieces, schema, store
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.data.store import Dataset
@@ -16,7 +16,7 @@ from realdex_jax.errors import DatasetError, RealdexError
 from realdex_jax.evaluation import closure, grasp, spread
 from realdex_jax.evaluation.results import METRICS, STAGES, Row, stat
 from realdex_jax.geometry.shape import ObjectShape
-from realdex_jax.hand.load import HandModel
+from realdex_jax.hand.load import HandModel, load
 from sim import displacement, intersection, meshes, objects, robustness, validation
 from sim.physics import Physics, StrictPhysics
 
@@ -33,6 +33,8 @@ class Entry:
     shape: ObjectShape
     grasps: GraspSet | None
     """Stored grasps, if the data has any."""
+    hand: str = store.HAND
+    """Name of the hand that these were made with."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,7 +73,7 @@ def entries_of_data(
     Raises:
         DatasetError: No such dataset, scheme or split, or no object of it that can be used.
     """
-    dataset = store.open_dataset(source, scheme)
+    dataset = store.open_dataset(converted.place(source), scheme)
     if split not in dataset.splits:
         known = ", ".join(dataset.splits)
         raise DatasetError(f"no split {split!r} in {dataset.name}; known: {known}")
@@ -83,8 +85,8 @@ def entries_of_data(
     refused: list[str] = []
     for name in names:
         try:
-            shape, findings = _shape(dataset, name)
-            entries.append(Entry(shape, dataset.grasps(name)))
+            shape, findings = shape_of(dataset, name)
+            entries.append(Entry(shape, dataset.grasps(name), dataset.replay_hand))
         except RealdexError as error:
             refused.append(str(error))
         else:
@@ -112,8 +114,12 @@ def entries_of_folder(
     return [Entry(shape, None) for shape in found.shapes], notes
 
 
-def _shape(dataset: Dataset, name: str) -> tuple[ObjectShape, tuple[str, ...]]:
-    """An object's shape, and what a reader must know about its mesh."""
+def shape_of(dataset: Dataset, name: str) -> tuple[ObjectShape, tuple[str, ...]]:
+    """An object's shape, and what a reader must know about its mesh.
+
+    Raises:
+        RealdexError: It has no mesh, or one that cannot be used.
+    """
     path = dataset.path / "objects" / name / "mesh.obj"
     if path.is_file():
         shape = pieces.read_shape(path, name)
@@ -133,7 +139,15 @@ def measure(
     physics: Physics | None = None,
     strict: StrictPhysics | None = None,
 ) -> Measured:
-    """Runs every metric on one set of grasps."""
+    """Runs every metric on one set of grasps.
+
+    Args:
+        hand: The hand that grasps are generated for; stored ones are measured with their own.
+        taken: The grasps.
+        physics: Of the still-hand test; the default if None.
+        strict: Of the strict test; the default if None.
+    """
+    hand = hand_of(taken, hand)
     shape, grasps = taken.entry.shape, taken.grasps
     phi = np.asarray(grasps.phi, np.float32)
     values: dict[str, np.ndarray] = {}
@@ -186,6 +200,15 @@ def measure(
     values |= {name: np.array([value]) for name, value in whole.items()}
     seconds["geometry"] = time.perf_counter() - start
     return Measured(taken, values, seconds, moved.backend)
+
+
+def hand_of(taken: Taken, hand: HandModel) -> HandModel:
+    """The hand of some grasps: of stored ones that of their dataset, else the given one.
+
+    Raises:
+        HandError: The dataset names a hand that there is not.
+    """
+    return load(taken.entry.hand) if taken.stage == "dataset" else hand
 
 
 def deliver(measured: Sequence[Measured], folder: Path) -> list[Path]:
@@ -246,7 +269,11 @@ def rows(
 
 def remarks(takens: Sequence[Taken]) -> list[str]:
     """What a reader must know about the grasps of each stage, seeds taken together."""
-    notes: list[str] = []
+    others = {t.entry.hand for t in takens if t.stage == "dataset"} - {store.HAND}
+    notes = [
+        f"dataset: measured with the hand {name!r}, which these grasps were made with"
+        for name in sorted(others)
+    ]
     for stage in dict.fromkeys(taken.stage for taken in takens):
         mine = [taken for taken in takens if taken.stage == stage and len(taken.grasps)]
         if mine and not any(_grips(taken.grasps) for taken in mine):

@@ -119,7 +119,7 @@ class TrainMotion:
     preset: Literal["full", "smoke"] = "full"
     """full: minutes on a CPU. smoke: 20 steps, to see that everything works."""
     data: str = "realdex-sim"
-    """realdex-sim, realdex-sim-small, or a file of door demonstrations."""
+    """realdex-sim, realdex-sim-small, a file of door demonstrations, or a dataset with motions."""
     run: Path = Path("runs/train_motion")
     """Folder of the run; an unfinished one is continued."""
     steps: int | None = None
@@ -177,7 +177,7 @@ def _train(
     recipe: Recipe, data: MotionData, run: Path, stop: StopRequest, count: int | None = None
 ) -> MotionModel | None:
     # ---- data
-    motions = data.parts["train"]
+    motions = data.part("train")
     spread = devices.spread(recipe.batch, count)
     grids = spread.whole(_grids(recipe, data))
     print(f"{data.name}: {len(motions)} motions, {len(motions.phi)} frames")
@@ -306,6 +306,9 @@ def main(args: Annotated[TrainMotion, tyro.conf.arg(name="")]) -> int:
         devices.join(Cluster(args.coordinator, args.processes, args.process))
         data = motion_data.open_motions(args.data, tell=print)
         done = train(args.recipe(), data, args.run, args.devices)
+    except KeyboardInterrupt:
+        print("stopped; the same command continues")
+        return 130
     except (RealdexError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

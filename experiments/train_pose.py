@@ -3,6 +3,7 @@
     python -m experiments.train_pose                         # flow matching on RealDex-Sim
     python -m experiments.train_pose --generator cvae        # RealDex's; flow: UniDexGrasp's
     python -m experiments.train_pose --preset paper --data PATH --run runs/mine
+    python -m experiments.train_pose --data ~/realdex        # the release's downloads as they are
     python -m experiments.train_pose --run runs/mine         # the same again continues a stopped
     run
 
@@ -20,7 +21,7 @@ from typing import Annotated, Any, Literal
 import jax
 import tyro
 
-from experiments import functional_prior
+from experiments import converted, functional_prior
 from realdex_jax.data import pipeline, store
 from realdex_jax.data.pipeline import Batch, Sampling, Stored
 from realdex_jax.errors import RealdexError, TrainingError
@@ -120,7 +121,8 @@ class TrainPose:
     preset: Literal["small", "paper", "smoke"] = "small"
     """small: minutes on a CPU. paper: the release's sizes, for an accelerator. smoke: 20 steps."""
     data: str = "realdex-sim"
-    """Name or folder of a dataset."""
+    """Name or folder of a dataset; or a folder or download in a layout that `experiments.convert`
+    reads, which is converted into the cache first."""
     scheme: str = store.SCHEME
     """Which of its split schemes: object is the paper's, category holds out whole categories."""
     run: Path = Path("runs/train_pose")
@@ -302,7 +304,12 @@ def main(args: Annotated[TrainPose, tyro.conf.arg(name="")]) -> int:
     """Runs the command."""
     try:
         devices.join(Cluster(args.coordinator, args.processes, args.process))
-        done = train(args.recipe(), args.data, args.run, args.strict, args.devices)
+        recipe = args.recipe()  # its mistakes are told before a conversion, not after
+        data = converted.place(args.data)
+        done = train(recipe, data, args.run, args.strict, args.devices)
+    except KeyboardInterrupt:
+        print("stopped; the same command continues")
+        return 130
     except (RealdexError, OSError) as error:  # a full disk or a read-only folder, too
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -75,9 +75,11 @@ def show(config: View, console: Console) -> None:
     collection = collect(config)
     from sim import viewer  # needs the extra; looking for the data does not
 
+    hand = load(collection.hand)
+
     if config.save is not None:
         exhibit = tableau.open_exhibit(collection, config.object)[0]
-        path = viewer.save(config.save, load(), exhibit, config.index)
+        path = viewer.save(config.save, hand, exhibit, config.index)
         console.print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)", highlight=False)
         return
     if config.host not in viewer.LOCAL:
@@ -89,7 +91,7 @@ def show(config: View, console: Console) -> None:
             markup=False,
         )
     with console.status("opening"):
-        shown = viewer.Viewer(load(), collection, config.host, config.port, config.object)
+        shown = viewer.Viewer(hand, collection, config.host, config.port, config.object)
     try:
         console.print(
             f"{collection.title}, {len(collection.names)} objects, at\n{shown.address}\n"
@@ -142,7 +144,7 @@ def _of_dataset(config: View) -> Collection:
         thing = _of_data(dataset, name) if find is None else find(name)
         return Exhibit(thing, grasps=dataset.grasps(name))
 
-    return Collection(dataset.name, tuple(names), open_exhibit)
+    return Collection(dataset.name, tuple(names), open_exhibit, hand=dataset.replay_hand)
 
 
 def _of_data(dataset: Dataset, name: str) -> Thing:

@@ -132,7 +132,9 @@ def write(config: WriteRelease, console: Console) -> Written:
             ]
             (fresh / "md5.txt").write_text("".join(sums))
         mark = {**_MARK, "data": dataset.name, "digest": dataset.digest, "splits": kept}
+        mark["files"] = sorted(p.relative_to(fresh).as_posix() for p in _files(fresh))
         (fresh / realdex.MARK).write_text(json.dumps(mark, indent=1) + "\n")
+        check_target(config.out)  # minutes have passed
         folder.exchange(fresh, config.out, realdex.MARK)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -140,19 +142,40 @@ def write(config: WriteRelease, console: Console) -> Written:
     return Written(tuple(n for names in kept.values() for n in names), count, tuple(notes))
 
 
-def check_target(folder: Path) -> None:
+def check_target(path: Path) -> None:
     """Refuses a folder that a release would replace.
 
     Raises:
-        DatasetError: There is something, and it is neither an empty folder nor a release of ours.
+        DatasetError: There is something, and it is neither an empty folder nor a release of ours;
+            or there is a file in it that this script did not write.
     """
-    mark = folder / realdex.MARK
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())) or mark.is_file():
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
-    raise DatasetError(
-        f"{folder} is neither an empty folder nor a release that this script wrote (a folder with "
-        f"{realdex.MARK}); name a new folder"
-    )
+    own = _own_files(path / realdex.MARK)
+    if own is None:
+        raise DatasetError(
+            f"{path} is neither an empty folder nor a release that this script wrote (a folder "
+            f"with {realdex.MARK} that lists its files); name a new folder"
+        )
+    other = folder.first_other(path, own | {realdex.MARK})
+    if other:
+        raise DatasetError(
+            f"{path} is a release, but {other} in it is none of its files and would be lost; move "
+            "it, or name a new folder"
+        )
+
+
+def _own_files(mark: Path) -> frozenset[str] | None:
+    """Files that a release of ours lists; None if it is none."""
+    try:
+        files = json.loads(mark.read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return frozenset(map(str, files)) if isinstance(files, list) else None
+
+
+def _files(path: Path) -> Iterator[Path]:
+    return (found for found in path.rglob("*") if found.is_file())
 
 
 def lifted_grasp(grasps: schema.GraspSet, index: int) -> Motion:

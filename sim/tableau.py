@@ -108,6 +108,8 @@ class Collection:
     """Reads the exhibit of a name."""
     moving: bool = False
     """Whether they are motions."""
+    hand: str = "shadow"
+    """Name of the hand that they were made with."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ and one that breaks a rule refuses the whole archive.
 import collections
 import dataclasses
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
+from realdex_jax.data import regular
 from realdex_jax.errors import DatasetError
 
 MAX_MEMBERS = 300_000
@@ -35,8 +37,10 @@ MAX_TOTAL = 64 * 2**30
 MAX_NAME = 1024
 """Longest name of a member, characters."""
 
+DIRECTORY_BYTES = 512
+"""Most bytes a member may have in the table of contents, which the zip module reads whole."""
+
 _INSTEAD = "if you trust it, unpack it yourself and name the folder"
-_DIRECTORY_BYTES = 512 * MAX_MEMBERS  # of the table of contents; read whole by the zip module
 _CHUNK = 2**20
 _BROKEN = (
     zipfile.BadZipFile,
@@ -85,7 +89,7 @@ class Archive:
             )
         try:
             with zipfile.ZipFile(self.path) as archive:
-                return archive.read(name)
+                return content(archive, archive.getinfo(name))
         except _BROKEN as error:
             raise DatasetError(f"{self.path}: {name} is damaged ({error})") from error
 
@@ -102,10 +106,13 @@ def open_archive(path: str | Path, *, max_total: int = MAX_TOTAL) -> Archive:
     """
     path = Path(path)
     try:
+        regular.size(path)
         with path.open("rb") as stream:
-            _check_directory(stream.seek(0, os.SEEK_END), stream.read, stream.seek, path)
+            check_directory(stream, path, MAX_MEMBERS)
         with zipfile.ZipFile(path) as archive:
             found = archive.infolist()
+    except DatasetError:
+        raise
     except _BROKEN as error:
         raise DatasetError(f"{path} is not a readable zip: {error}") from error
     if len(found) > MAX_MEMBERS:
@@ -217,10 +224,19 @@ def check_md5(path: str | Path, sums: Mapping[str, str]) -> bool:
     return True
 
 
-def _check_directory(
-    size: int, read: Callable[[int], bytes], seek: Callable[[int], int], path: Path
-) -> None:
-    """Bounds the table of contents, which the zip module reads whole before it can be asked."""
+def check_directory(stream: io.BufferedIOBase, path: str | Path, members: int) -> None:
+    """Bounds the table of contents, which the zip module reads whole before it can be asked.
+
+    Args:
+        stream: The zip.
+        path: Shown in errors.
+        members: Most of them.
+
+    Raises:
+        DatasetError: It is no zip, or claims more than so many can need.
+    """
+    read, seek = stream.read, stream.seek
+    size = seek(0, os.SEEK_END)
     seek(max(0, size - 22))
     tail = read(22)
     end = size - 22
@@ -240,11 +256,17 @@ def _check_directory(
             # Above 4 GiB a second record follows right before, and its size counts.
             seek(max(0, end - 76))
             claimed = [struct.unpack("<Q", read(56)[40:48].ljust(8, b"\xff"))[0]]
-    if claimed[0] > _DIRECTORY_BYTES:
+    if claimed[0] > DIRECTORY_BYTES * members:
         raise DatasetError(
-            f"{path} claims a table of contents of {claimed[0]} bytes; {_DIRECTORY_BYTES} are "
-            f"enough for {MAX_MEMBERS} members: {_INSTEAD}"
+            f"{path} claims a table of contents of {claimed[0]} bytes; "
+            f"{DIRECTORY_BYTES * members} are enough for {members} members: {_INSTEAD}"
         )
+
+
+def content(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """The bytes of a member; never more than it claims, which the zip module alone would expand."""
+    with archive.open(member) as stream:
+        return stream.read(member.file_size)
 
 
 def _check_member(member: zipfile.ZipInfo, path: Path) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class Record:
 
 
 def convert(source: Source, unit: str, work: Path, points: int) -> Record:
-    """Converts one unit, unless its record says that it is done and its files are whole.
+    """Converts one unit, unless its record says that all of it is done and its files are whole.
 
     Args:
         source: The foreign dataset.
@@ -71,7 +71,12 @@ def convert(source: Source, unit: str, work: Path, points: int) -> Record:
     key = hashlib.sha256(unit.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     place = work / "records" / f"{key}.json"
     done = _read(place, unit)
-    if done is not None and all(_whole(work / "data" / k, v) for k, v in done.files.items()):
+    # A file that was left out may have been mended since.
+    if (
+        done is not None
+        and not done.left_out
+        and all(_whole(work / "data" / k, v) for k, v in done.files.items())
+    ):
         return done
     try:
         record, files = _encode(source.read(unit), unit, points)
@@ -87,6 +92,22 @@ def convert(source: Source, unit: str, work: Path, points: int) -> Record:
     text = json.dumps(dataclasses.asdict(record)).encode()
     _put(work, place, store.digest(text).encode() + b"\n" + text)
     return record
+
+
+def forget(work: Path, stale: Callable[[str], bool]) -> None:
+    """Removes the records of some units, so that they are converted again.
+
+    Args:
+        work: The work folder.
+        stale: Told a unit, says whether its files have changed.
+    """
+    for place in sorted((work / "records").glob("*.json")):
+        try:
+            unit = json.loads(place.read_bytes().partition(b"\n")[2])["unit"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            continue  # a damaged one is not believed anyway
+        if stale(str(unit)):
+            place.unlink()
 
 
 def surface(unit: Unit, count: int) -> Surface | None:

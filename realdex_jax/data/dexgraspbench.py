@@ -257,7 +257,8 @@ def _read_row(path: Path) -> _Row:
     postures = np.stack([_numbers(record[key], (29,), f"{path}: {key}") for key in POSTURES])
     offset = _numbers(record.get(OFFSET, np.zeros(3)), (3,), f"{path}: {OFFSET}")
     for key, value in zip(("obj_pose", *POSTURES), (T_world_mesh, *postures), strict=True):
-        length = np.linalg.norm(value[3:7])
+        with np.errstate(over="ignore"):  # damaged numbers, squared
+            length = np.linalg.norm(value[3:7])
         if abs(length - 1) > _UNIT_TOLERANCE:
             raise DatasetError(
                 f"{path}: the quaternion of {key} has length {length:.3g}; it must be 1"

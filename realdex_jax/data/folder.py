@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from realdex_jax.errors import DatasetError
@@ -30,7 +30,7 @@ def check_target(path: str | Path) -> None:
             return
         own = _own_files(path / INDEX) if path.is_dir() else None
         if own is not None:
-            other = _first_other(path, own)
+            other = first_other(path, own | {INDEX})
             if other:
                 raise DatasetError(
                     f"{path} is a dataset, but {other} in it is none of its files and would be "
@@ -57,12 +57,17 @@ def _own_files(index: Path) -> frozenset[str] | None:
     return frozenset(meta["digests"]) if ours and isinstance(meta["digests"], dict) else None
 
 
-def _first_other(path: Path, own: frozenset[str]) -> str:
-    """A file in a dataset's folder that is not one of the dataset's; empty if there is none."""
+def first_other(path: Path, own: Collection[str]) -> str:
+    """A file in a folder that is not one of its own; empty if there is none.
+
+    Args:
+        path: The folder.
+        own: Its files, relative to it.
+    """
     for folder, _, names in os.walk(path):
         for name in names:
             relative = (Path(folder) / name).relative_to(path).as_posix()
-            if relative != INDEX and relative not in own:
+            if relative not in own:
                 return relative
     return ""
 

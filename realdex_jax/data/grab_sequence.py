@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.spatial.transform import Rotation
 
-from realdex_jax.data import unpickle
+from realdex_jax.data import npz
 from realdex_jax.data.mano import POSE, Mano
 from realdex_jax.errors import DatasetError
 
@@ -87,7 +87,7 @@ def read(path: Path) -> Recording:
         DatasetError: The file is damaged or does not keep the layout.
         UnsafePickleError: It asks for more than plain data.
     """
-    raw = unpickle.load_npz(path, _WANTED)
+    raw = npz.read(path, objects=True, only=_WANTED)
     missing = [name for name in ("rhand", "object", "framerate", "obj_name") if name not in raw]
     if missing:
         raise DatasetError(f"{path}: lacks {', '.join(missing)}; not a sequence of GRAB")

@@ -5,7 +5,6 @@ written here, so that it can be mapped into memory and used in place. Nothing el
 them: `numpy.load` reads them.
 """
 
-import contextlib
 import functools
 import io
 import math
@@ -16,16 +15,21 @@ import zipfile
 import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from realdex_jax.data import archive as archives
 from realdex_jax.data import regular, unpickle
 from realdex_jax.errors import DatasetError
 
-MAX_EXPANDED_BYTES = 2**31
-"""Largest expanded size of one `.npz` that is read; a bigger one is taken for a decompression
-bomb."""
+MAX_EXPANDED_BYTES = 2**28
+"""Most bytes that are read out of one file; more are taken for a decompression bomb. What is mapped
+is left on the disk and does not count."""
+
+MAX_NUMBERS = 2**25
+"""Most numbers that are read out of one file. Whoever computes with them does so in float64, which
+makes eight bytes of a stored one."""
 
 MAX_RATIO = 200
 """Most expanded bytes per stored byte, in files that expand to more than `RATIO_FROM`."""
@@ -48,6 +52,7 @@ BROKEN = (
 """What the zip module raises on a damaged file."""
 
 _MAPPED_FROM = 64 * 2**10  # bytes
+_MAX_MEMBERS = 10_000
 _ALIGNMENT = 64
 _PADDING = 0xD935  # the extra field that Android's zipalign pads with
 _DATE = (1980, 1, 1, 0, 0, 0)
@@ -68,12 +73,18 @@ def encode(arrays: Mapping[str, np.ndarray], *, compress: bool = True) -> bytes:
         compress: Smaller, but read instead of mapped.
 
     Raises:
-        DatasetError: An array of another type.
+        DatasetError: An array of another type, or more than `read` takes.
     """
+    arrays = {name: np.asarray(value) for name, value in arrays.items()}
+    count, size = (sum(getattr(a, of) for a in arrays.values()) for of in ("size", "nbytes"))
+    if count > MAX_NUMBERS or size > MAX_EXPANDED_BYTES:
+        raise DatasetError(
+            f"{count} numbers in {size} bytes; a file holds at most {MAX_NUMBERS} in "
+            f"{MAX_EXPANDED_BYTES}: divide them"
+        )
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for name, value in arrays.items():
-            array = np.asarray(value)
+        for name, array in arrays.items():
             if array.dtype.kind not in _KINDS or array.dtype.fields is not None:
                 raise DatasetError(
                     f"column {name!r} has type {array.dtype}; only numbers are stored"
@@ -114,34 +125,69 @@ def read(
         DatasetError: The file is missing, damaged or refused.
     """
     path = Path(path)
-    found: dict[str, Any] = {}
     try:
         size = regular.size(path)
-        with contextlib.ExitStack() as opened:
-            stream: IO[bytes] = opened.enter_context(path.open("rb"))
+        with path.open("rb") as stream:
             memory = _memory(stream, size) if mapped else None
             content = io.BytesIO(memory) if isinstance(memory, bytes) else stream
-            archive = opened.enter_context(zipfile.ZipFile(content))
-            members = archive.infolist()
-            _check(members, size, path)
-            for member in members:
-                name = member.filename.removesuffix(".npy")
-                if only is not None and name not in only:
-                    continue
-                if memory is not None and member.compress_type == zipfile.ZIP_STORED:
-                    found[name] = _mapped(path, memory, member)
-                else:
-                    where = f"{path}: member {member.filename!r}"
-                    found[name] = _parse(archive.read(member), where, objects)
+            return _read(content, size, str(path), memory, objects, only)
     except DatasetError:
         raise
     except FileNotFoundError as error:
         raise DatasetError(f"{path} does not exist") from error
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} is not a readable .npz: {error}") from error
+
+
+def parse(content: bytes, where: str, only: Collection[str] | None = None) -> dict[str, Any]:
+    """`read` of a file's content, for files that lie inside an archive.
+
+    Raises:
+        DatasetError: It is damaged or refused.
+    """
+    return _read(io.BytesIO(content), len(content), where, None, False, only)
+
+
+def _read(
+    stream: io.BufferedIOBase,
+    size: int,
+    where: str,
+    memory: mmap.mmap | bytes | None,
+    objects: bool,
+    only: Collection[str] | None,
+) -> dict[str, Any]:
+    """Arrays of a `.npz`; those that are not compressed in place, if there is a memory of it."""
+    found: dict[str, Any] = {}
+    numbers = 0
+    try:
+        if size > archives.DIRECTORY_BYTES * _MAX_MEMBERS:
+            archives.check_directory(stream, where, _MAX_MEMBERS)
+        with zipfile.ZipFile(stream) as archive:
+            members = archive.infolist()
+            _check_names(members, where)
+            wanted = [m for m in members if only is None or _name(m) in only]
+            placed = {m for m in wanted if memory is not None and m.compress_type == 0}
+            steps = unpickle.MAX_STEPS // max(len(wanted), 1) if objects else 0
+            _check_sizes([m for m in wanted if m not in placed], size, where)
+            for member in wanted:
+                if memory is not None and member in placed:
+                    found[_name(member)] = _mapped(where, memory, member)
+                    continue
+                told = f"{where}: member {member.filename!r}"
+                content = archives.content(archive, member)
+                array = _parse(content, told, steps, MAX_NUMBERS - numbers)
+                numbers += array.size if isinstance(array, np.ndarray) else 0
+                found[_name(member)] = array
+    except DatasetError:
+        raise
     except BROKEN as error:
-        raise DatasetError(f"{path} is not a readable .npz: {error or type(error).__name__}") from (
-            error
-        )
+        why = error or type(error).__name__
+        raise DatasetError(f"{where} is not a readable .npz: {why}") from error
     return found
+
+
+def _name(member: zipfile.ZipInfo) -> str:
+    return member.filename.removesuffix(".npy")
 
 
 def read_npy(path: Path | str) -> np.ndarray:
@@ -149,28 +195,34 @@ def read_npy(path: Path | str) -> np.ndarray:
 
     Raises:
         DatasetError: The file is missing, larger than `MAX_EXPANDED_BYTES`, damaged, or holds
-            objects.
+            objects or more than `MAX_NUMBERS`.
     """
     path = Path(path)
     try:
         size = regular.size(path)
         if size > MAX_EXPANDED_BYTES:
-            raise DatasetError(f"{path} has {size} bytes; the limit is {MAX_EXPANDED_BYTES}")
+            raise DatasetError(f"{path} has {size} bytes; at most {MAX_EXPANDED_BYTES} are read")
         content = path.read_bytes()
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
-    return _parse(content, str(path), objects=False)
+    return _parse(content, str(path), 0, MAX_NUMBERS)
 
 
-def _check(members: list[zipfile.ZipInfo], size: int, path: Path) -> None:
+def _check_sizes(members: list[zipfile.ZipInfo], size: int, where: str) -> None:
+    """Refuses more than is read before any of it is."""
     total = sum(m.file_size for m in members)
     if total > MAX_EXPANDED_BYTES:
-        raise DatasetError(f"{path} expands to {total} bytes; the limit is {MAX_EXPANDED_BYTES}")
+        raise DatasetError(
+            f"{where} expands to {total} bytes; at most {MAX_EXPANDED_BYTES} are read"
+        )
     if total > RATIO_FROM and total > MAX_RATIO * size:
         raise DatasetError(
-            f"{path} expands {size} bytes to {total}; more than {MAX_RATIO} to one is taken for a "
-            "bomb"
+            f"{where} expands {size} bytes to {total}; more than {MAX_RATIO} to one is taken for "
+            "a bomb"
         )
+
+
+def _check_names(members: list[zipfile.ZipInfo], where: str) -> None:
     seen: set[str] = set()
     for member in members:
         name = member.filename
@@ -180,13 +232,13 @@ def _check(members: list[zipfile.ZipInfo], size: int, path: Path) -> None:
             or "\\" in name
             or re.match("[A-Za-z]:", name)
         ):
-            raise DatasetError(f"{path}: member {name!r} has the name of a file elsewhere")
-        if name.removesuffix(".npy") in seen:
-            raise DatasetError(f"{path}: member {name!r} is there twice")
-        seen.add(name.removesuffix(".npy"))
+            raise DatasetError(f"{where}: member {name!r} has the name of a file elsewhere")
+        if _name(member) in seen:
+            raise DatasetError(f"{where}: member {name!r} is there twice")
+        seen.add(_name(member))
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise DatasetError(
-                f"{path}: member {name!r} is compressed by method {member.compress_type}; NumPy "
+                f"{where}: member {name!r} is compressed by method {member.compress_type}; NumPy "
                 "writes methods 0 and 8"
             )
 
@@ -248,13 +300,19 @@ def _checked(header: _Header, there: int) -> _Header:
     return header
 
 
-def _parse(content: bytes, where: str, objects: bool) -> Any:
+def _parse(content: bytes, where: str, steps: int, most: int) -> Any:
+    """An array of at most so many numbers, or objects out of a pickle of so many operations."""
     try:
         header = _header(content)
-        if objects and header.dtype.kind == "O":
-            return _objects(content, header, where)
+        if steps and header.dtype.kind == "O":
+            return _objects(content, header, where, steps)
         header = _checked(header, len(content) - header.size)
-        flat = np.frombuffer(content, header.dtype, math.prod(header.shape), header.size)
+        count = math.prod(header.shape)
+        if count > most:
+            raise DatasetError(
+                f"{where} has {count} numbers; at most {MAX_NUMBERS} are read out of a file"
+            )
+        flat = np.frombuffer(content, header.dtype, count, header.size)
         return flat.reshape(header.shape, order=header.order).copy(order=header.order)
     except DatasetError:
         raise
@@ -262,8 +320,8 @@ def _parse(content: bytes, where: str, objects: bool) -> Any:
         raise DatasetError(f"{where} is not a plain array: {error}") from error
 
 
-def _objects(content: bytes, header: _Header, where: str) -> Any:
-    found = unpickle.parse_objects(content, where)
+def _objects(content: bytes, header: _Header, where: str, steps: int) -> Any:
+    found = unpickle.parse_objects(content, where, steps)
     if not header.shape:
         return found[0]
     array = np.empty(len(found), dtype=object)
@@ -272,14 +330,14 @@ def _objects(content: bytes, header: _Header, where: str) -> Any:
     return array.reshape(header.shape)
 
 
-def _memory(stream: IO[bytes], size: int) -> mmap.mmap | bytes:
+def _memory(stream: io.BufferedIOBase, size: int) -> mmap.mmap | bytes:
     """A file: one map for all its arrays, or, if it is small, its bytes, which come sooner."""
     if size > _MAPPED_FROM:
         return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     return stream.read(size)
 
 
-def _mapped(path: Path, memory: mmap.mmap | bytes, member: zipfile.ZipInfo) -> np.ndarray:
+def _mapped(where: str, memory: mmap.mmap | bytes, member: zipfile.ZipInfo) -> np.ndarray:
     """A member that is not compressed, where it stands in the file."""
     at = member.header_offset
     fields = _LOCAL_HEADER.unpack(memory[at : at + _LOCAL_HEADER.size])
@@ -299,5 +357,5 @@ def _mapped(path: Path, memory: mmap.mmap | bytes, member: zipfile.ZipInfo) -> n
         return flat.reshape(header.shape, order=header.order)
     except (ValueError, TypeError, OverflowError) as error:
         raise DatasetError(
-            f"{path}: member {member.filename!r} is not a plain array: {error}"
+            f"{where}: member {member.filename!r} is not a plain array: {error}"
         ) from error

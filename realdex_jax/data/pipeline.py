@@ -12,7 +12,7 @@ import functools
 import logging
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, overload
 
@@ -129,12 +129,26 @@ class Stored(Sequence[Item]):
         self._minimum, self._strict, self._kept = minimum, strict, max(kept, 1)
         self._items: collections.OrderedDict[int, Item | None] = collections.OrderedDict()
         self._skipped: dict[str, str] = {}
+        self._told = 0
         self._lock = threading.Lock()
 
     @property
     def skipped(self) -> Mapping[str, str]:
         """Why objects were skipped so far, by name."""
         return MappingProxyType(self._skipped)
+
+    def news(self) -> tuple[tuple[str, str], ...]:
+        """Names and reasons of objects that were skipped since this was asked last."""
+        with self._lock:
+            found = tuple(self._skipped.items())[self._told :]
+            self._told += len(found)
+        return found
+
+    def add(self, skipped: Iterable[tuple[str, str]]) -> None:
+        """Counts what was skipped elsewhere."""
+        with self._lock:
+            for name, reason in skipped:
+                self._skipped.setdefault(name, reason)
 
     def __len__(self) -> int:
         """Number of objects, whether they can be used or not."""
@@ -224,7 +238,9 @@ def _order(count: int, seed: int, epoch: int) -> Int[np.ndarray, " n"]:
     return np.random.default_rng((seed, epoch)).permutation(count)
 
 
-def in_processes(data: grain.MapDataset, processes: int) -> grain.IterDataset:
+def in_processes(
+    data: grain.MapDataset, processes: int, stored: Stored | None = None
+) -> grain.IterDataset:
     """The same batches in the same order, made by other processes while one trains.
 
     An iterator over it has `get_state` and `set_state`; with as many processes as before it goes on
@@ -233,7 +249,12 @@ def in_processes(data: grain.MapDataset, processes: int) -> grain.IterDataset:
     Args:
         data: What `batches` returns.
         processes: How many; 0 makes them in this one.
+        stored: The source of `data`: what other processes skip is counted in this one's.
     """
+    if stored is not None and processes:
+        # One pickle holds both, so that the `stored` of the other process is its source.
+        told = data.map(functools.partial(_with_news, stored))
+        return in_processes(told, processes).map(functools.partial(_without_news, stored))
     if not processes:
         return data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
     if not flags.FLAGS.is_parsed():
@@ -244,6 +265,16 @@ def in_processes(data: grain.MapDataset, processes: int) -> grain.IterDataset:
     )
     options = grain.MultiprocessingOptions(num_workers=processes, per_worker_buffer_size=4)
     return piped.mp_prefetch(options)
+
+
+def _with_news(stored: Stored, batch: Batch) -> tuple[Batch, tuple[tuple[str, str], ...]]:
+    return batch, stored.news()
+
+
+def _without_news(stored: Stored, told: tuple[Batch, tuple[tuple[str, str], ...]]) -> Batch:
+    batch, news = told
+    stored.add(news)
+    return batch
 
 
 def draw(

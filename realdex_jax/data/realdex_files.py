@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from realdex_jax.data import textfile, tf_series
+from realdex_jax.data import npz, textfile, tf_series
 from realdex_jax.data.motion import RATE
 from realdex_jax.data.realdex_frames import (
     MAX_POINTS,
@@ -17,7 +17,6 @@ from realdex_jax.data.realdex_frames import (
     Frames,
     clip_segments,
     finished,
-    read_npz,
     table,
     take,
     tell,
@@ -26,7 +25,8 @@ from realdex_jax.data.realdex_layout import FINAL, LOST, Files
 from realdex_jax.data.unpickle import MAX_BYTES, parse_objects
 from realdex_jax.errors import DatasetError
 
-_TEXT = 64 * 2**20
+_TEXT = 8 * 2**20  # a line of two bytes takes a hundred in memory
+_EDGE = 64 * 2**20  # minutes of a link's poses at 1 kHz; their lines are counted
 _LARGEST = 1e20  # a time in ns has 19 digits
 _MIN_STEP, _MAX_TIME = 1e-3, 3600.0  # s between two frames, and of a recording of two minutes
 
@@ -77,7 +77,7 @@ def read_sequence(files: Files, name: str, *, mjcf: bool = False) -> Frames:
         DatasetError: The file is damaged or does not keep the layout.
     """
     where = f"{files.where}/{name}"
-    arrays = read_npz(files.read(name, MAX_BYTES), where)
+    arrays = npz.parse(files.read(name, npz.MAX_EXPANDED_BYTES), where)
     names = ("qpos", "hand_transl", "hand_orient", "object_transl", "object_orient")
     raw = take(arrays, names, where, matrices=False, mjcf=mjcf)
     notes: list[str] = []
@@ -85,9 +85,10 @@ def read_sequence(files: Files, name: str, *, mjcf: bool = False) -> Frames:
     frames = raw.frames(_object_rows(scene, len(raw.p_object), notes), where, notes)
     points, colors = arrays.get("object_points"), arrays.get("object_colors")
     if points is not None:
-        points = table(points, (len(points) if points.ndim else 0, 3), f"{where}: object_points")
-        if len(points) > MAX_POINTS:
-            raise DatasetError(f"{where}: {len(points)} points; at most {MAX_POINTS} are read")
+        count = len(points) if points.ndim else 0
+        if count > MAX_POINTS:
+            raise DatasetError(f"{where}: {count} points; at most {MAX_POINTS} are read")
+        points = table(points, (count, 3), f"{where}: object_points")
         whole = np.isfinite(points).all(axis=1)
         if colors is not None:
             colors = table(colors, points.shape, f"{where}: object_colors")[whole]
@@ -187,7 +188,7 @@ def _wrist(
         return None, None
     angles, known = np.zeros((len(stamps), 2)), stamps > 0
     for column, (name, (edge, (_, _, axis))) in enumerate(zip(names, edges, strict=True)):
-        read = tf_series.parse_edge(_text(files, name), f"{files.where}/{name}")
+        read = tf_series.parse_edge(_text(files, name, _EDGE), f"{files.where}/{name}")
         local, near = tf_series.sample(read, stamps)
         known &= near
         try:
@@ -238,9 +239,9 @@ def _has(files: Files, name: str) -> bool:
     return at < len(files.names) and files.names[at] == name
 
 
-def _text(files: Files, name: str) -> str:
+def _text(files: Files, name: str, most: int = _TEXT) -> str:
     try:
-        return files.read(name, _TEXT).decode("utf-8-sig")
+        return files.read(name, most).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DatasetError(f"{files.where}/{name} is not text: {error}") from error
 

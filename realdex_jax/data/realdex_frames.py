@@ -6,9 +6,7 @@ writer got wrong, a frame without the object, joints far beyond their limits.
 """
 
 import dataclasses
-import io
 import math
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +14,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.spatial.transform import Rotation
 
-from realdex_jax.data.unpickle import MAX_BYTES
 from realdex_jax.errors import DatasetError
 from realdex_jax.hand import joints
 
@@ -153,44 +150,6 @@ def take(
     return Arrays(joints.from_dexgraspnet(q) if mjcf else q, *others)
 
 
-def read_npz(content: bytes, where: str) -> dict[str, np.ndarray]:
-    """Plain arrays of a `.npz` by name; nothing larger than `MAX_BYTES` is unpacked.
-
-    Raises:
-        DatasetError: It is damaged, too large, or holds anything but plain numbers.
-    """
-    arrays: dict[str, np.ndarray] = {}
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            members = archive.infolist()
-            total = sum(member.file_size for member in members)
-            if total > MAX_BYTES:
-                raise DatasetError(f"{where} expands to {total} bytes; at most {MAX_BYTES} are")
-            for member in members:
-                body = archive.read(member)
-                stream = io.BytesIO(body)
-                version = np.lib.format.read_magic(stream)
-                shape, _, dtype = (
-                    np.lib.format.read_array_header_1_0
-                    if version == (1, 0)
-                    else np.lib.format.read_array_header_2_0
-                )(stream)
-                promised = math.prod(shape) * dtype.itemsize
-                if dtype.kind not in "fiub" or promised != len(body) - stream.tell():
-                    raise DatasetError(
-                        f"{where}: {member.filename!r} claims {shape} of {dtype}; plain numbers "
-                        "that fit its size are read"
-                    )
-                stream.seek(0)
-                array = np.load(stream, allow_pickle=False)
-                arrays[member.filename.removesuffix(".npy")] = array
-    except DatasetError:
-        raise
-    except Exception as error:  # a damaged zip or header can raise nearly anything
-        raise DatasetError(f"{where} is not a readable .npz: {error}") from error
-    return arrays
-
-
 def finished(frames: Frames, notes: list[str]) -> Frames:
     """The frames with their notes.
 
@@ -223,7 +182,9 @@ def table(value: object, shape: tuple[int, ...], where: str) -> np.ndarray:
     if value.shape != shape:
         raise DatasetError(f"{where} has shape {value.shape}; it must be {shape}")
     with np.errstate(all="ignore"):  # signalling bits of damaged numbers; finiteness is checked
-        return np.array(value, np.float64)
+        found = np.array(value, np.float64)
+        found[np.isnan(found)] = np.nan  # one that does not signal later
+    return found
 
 
 def _finite(value: Float[np.ndarray, "t n"]) -> Bool[np.ndarray, " t"]:

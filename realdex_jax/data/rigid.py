@@ -26,8 +26,9 @@ def of_matrix(T: Float[np.ndarray, "4 4"], where: str) -> Float[np.ndarray, " 7"
         DatasetError: It is not rigid.
     """
     R = T[:3, :3]
-    off = np.abs(R @ R.T - np.eye(3)).max() if np.isfinite(T).all() else math.inf
-    if off > _RIGID or np.linalg.det(R) < 0 or np.abs(T[3] - [0, 0, 0, 1]).max() > _RIGID:
+    with np.errstate(all="ignore"):  # damaged numbers, squared
+        off = np.abs(R @ R.T - np.eye(3)).max() if np.isfinite(T).all() else math.inf
+    if not off <= _RIGID or np.linalg.det(R) < 0 or np.abs(T[3] - [0, 0, 0, 1]).max() > _RIGID:
         raise DatasetError(f"{where}: the matrix is not a rotation and a translation")
     wxyz = Rotation.from_matrix(R).as_quat(scalar_first=True)
     return np.concatenate([wxyz, T[:3, 3]])

@@ -56,8 +56,9 @@ UNITS = {
 EMBEDDED: dict[str, str] = {"realdex-sim": "realdex_sim"}
 """Datasets shipped with the package: name to folder under `assets/`."""
 
-MAX_INDEX_BYTES = 2**28
-"""Largest `dataset.json` that is read; that of 30,000 objects has 12 MB."""
+MAX_INDEX_BYTES = 2**25
+"""Largest `dataset.json` that is read; that of 30,000 objects has 12 MB, and what is made of one
+takes twenty times its size in memory."""
 
 _NO_INDEX = (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError)
 
@@ -90,6 +91,12 @@ class Dataset:
     def objects(self) -> tuple[str, ...]:
         """All object names of the scheme, in split order."""
         return tuple(name for names in self.splits.values() for name in names)
+
+    @property
+    def replay_hand(self) -> str:
+        """Name of the hand that the stored grasps were made with, and hold with in physics."""
+        source = self.recipe.get("source")
+        return str(source.get("replay_hand", HAND)) if isinstance(source, Mapping) else HAND
 
     def grasps(self, name: str, *, mapped: bool = False) -> GraspSet:
         """Reads the grasps of one object (joint order ours, float32).

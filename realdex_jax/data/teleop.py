@@ -37,6 +37,8 @@ _P_WRIST_PALM = np.array([0.0, 0.0, 0.034])
 _P_PALM_SITE = np.array([0.007, -0.05, 0.07])
 """The site in the palm that the observations call the palm's position."""
 
+_LARGEST = 1e3  # m or rad; a damaged number
+
 
 def read_adroit(path: str | Path) -> list[Motion]:
     """Reads all door demonstrations, in order of their numbers, at their own 100 Hz.
@@ -61,9 +63,10 @@ def read_adroit(path: str | Path) -> list[Motion]:
 def _sequence(observed: Float[np.ndarray, "t w"], where: str) -> Motion:
     if observed.ndim != 2 or observed.shape[1] != _WIDTH:
         raise DatasetError(f"{where} has shape {observed.shape}; it must be (t, {_WIDTH})")
-    if not np.isfinite(observed).all():
-        frame = int(np.argmin(np.isfinite(observed).all(axis=1)))
-        raise DatasetError(f"{where}: frame {frame} is not finite")
+    whole = (np.abs(observed) < _LARGEST).all(axis=1)
+    if not whole.all():
+        frame = int(np.argmin(whole))
+        raise DatasetError(f"{where}: frame {frame} is not finite, or no angle and no place")
     q = joints.from_dexgraspnet(observed[:, _HAND])
     beyond = np.maximum(joints.LOWER - q, q - joints.UPPER)
     if len(q) and beyond.max() > MAX_BEYOND:

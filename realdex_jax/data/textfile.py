@@ -18,6 +18,10 @@ from realdex_jax.errors import DatasetError
 
 MAX_BYTES = 128 * 2**20
 """Largest text file that is read, bytes: hours of one link's poses."""
+MAX_LINES = 1_000_000
+"""Most lines of a table: a link's poses have 100 a second."""
+MAX_JSON = 16 * 2**20
+"""Largest JSON file that is read, bytes; its lists and numbers take twenty times that in memory."""
 _MAX_TOKEN = 64
 """Most characters of a number."""
 
@@ -46,6 +50,10 @@ def read_json(path: Path) -> dict[str, Any]:
         DatasetError: It cannot be read, or holds anything but one JSON object.
     """
     try:
+        if path.is_file() and path.stat().st_size > MAX_JSON:
+            raise DatasetError(
+                f"{path} has {path.stat().st_size} bytes; at most {MAX_JSON} are read"
+            )
         value = json.loads(read_text(path))
     except RecursionError as error:
         raise DatasetError(f"{path}: nested too deeply") from error
@@ -112,7 +120,7 @@ def read_stamps(path: Path) -> Int[np.ndarray, " t"]:
     return np.array(
         [
             stamp(line.strip(), f"{path}, line {i}")
-            for i, line in enumerate(read_text(path).splitlines(), 1)
+            for i, line in enumerate(_lines(read_text(path), str(path)), 1)
             if line.strip()
         ],
         np.int64,
@@ -131,7 +139,7 @@ def read_rows(path: Path, columns: int, *, finite: bool = True) -> Float[np.ndar
         DatasetError: A line has other than `columns` numbers, or one that is refused.
     """
     rows = []
-    for i, line in enumerate(read_text(path).splitlines(), 1):
+    for i, line in enumerate(_lines(read_text(path), str(path)), 1):
         if words := line.split():
             rows.append(_row(words, columns, f"{path}, line {i}", finite))
     return np.array(rows, np.float64).reshape(-1, columns)
@@ -151,12 +159,18 @@ def series(
 ) -> tuple[Int[np.ndarray, " t"], np.ndarray]:
     """As `read_series`, of a text; `finite` as for `read_rows`."""
     stamps, rows = [], []
-    for i, line in enumerate(text.splitlines(), 1):
+    for i, line in enumerate(_lines(text, where), 1):
         if words := line.split():
             place = f"{where}, line {i}"
             stamps.append(stamp(words[0], place))
             rows.append(_row(words[1:], columns, place, finite))
     return np.array(stamps, np.int64), np.array(rows, np.float64).reshape(-1, columns)
+
+
+def _lines(text: str, where: str) -> list[str]:
+    if text.count("\n") > MAX_LINES:
+        raise DatasetError(f"{where} has more than {MAX_LINES} lines")
+    return text.splitlines()
 
 
 def _row(words: list[str], columns: int, where: str, finite: bool) -> list[float]:

@@ -10,8 +10,7 @@ import functools
 import io
 import math
 import pickle
-import zipfile
-import zlib
+import pickletools
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -21,8 +20,16 @@ import numpy as np
 from realdex_jax.data import regular
 from realdex_jax.errors import DatasetError, UnsafePickleError
 
-MAX_BYTES = 512 * 2**20
+MAX_BYTES = 2**28
 """Largest file that is read, bytes."""
+
+MAX_MADE = 4
+"""Most bytes of arrays and text that are made of each byte of a pickle: text of a Python 2 is
+encoded, and an array takes what was encoded. `SMALL` bytes are made of any."""
+SMALL = 2**20
+
+MAX_STEPS = 2**21
+"""Most operations of a pickle; each may make an object a hundred times its size."""
 
 _NUMBER_KINDS = "biufcSU"
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), np.generic)
@@ -52,12 +59,13 @@ def load_objects(path: Path | str) -> list[Any]:
     return parse_objects(content, path)
 
 
-def parse_objects(content: bytes, name: Path | str) -> list[Any]:
+def parse_objects(content: bytes, name: Path | str, steps: int = MAX_STEPS) -> list[Any]:
     """`load_objects` of a file's content, for files that lie inside an archive.
 
     Args:
         content: Everything the file holds.
         name: Shown in errors.
+        steps: Most operations of the pickle.
 
     Raises:
         UnsafePickleError: The pickle names anything but plain arrays, numbers and containers.
@@ -69,60 +77,12 @@ def parse_objects(content: bytes, name: Path | str) -> list[Any]:
     left = len(content) - stream.tell()
     if count > left:
         raise DatasetError(f"{name}: header claims {count} objects, but only {left} bytes follow")
-    value = load(stream, name)
+    value = load(stream, name, steps=steps)
     if not isinstance(value, np.ndarray) or value.dtype != object:
         raise DatasetError(f"{name}: holds {type(value).__name__}, expected an array of objects")
     if value.shape != shape:
         raise DatasetError(f"{name}: header claims shape {shape}, the data has {value.shape}")
     return list(value.ravel())
-
-
-def load_npz(path: Path | str, wanted: Collection[str]) -> dict[str, Any]:
-    """Reads arrays of a `.npz` file, those of objects among them.
-
-    Args:
-        path: The file.
-        wanted: Names to read; those that are not there are left out, others are not looked at.
-
-    Returns:
-        Arrays by name; instead of an object array without axes what it holds.
-
-    Raises:
-        UnsafePickleError: A pickle names anything but plain arrays, numbers and containers.
-        DatasetError: The file is missing, too large, damaged, or not what its headers claim.
-    """
-    found: dict[str, Any] = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                name = member.filename.removesuffix(".npy")
-                if name not in wanted:
-                    continue
-                if member.file_size > MAX_BYTES:
-                    raise DatasetError(
-                        f"{path}: {member.filename} expands to {member.file_size} bytes, at most "
-                        f"{MAX_BYTES} are read"
-                    )
-                found[name] = _parse(archive.read(member), f"{path}: {member.filename}")
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
-        raise DatasetError(f"{path}: not a readable .npz ({error})") from error
-    return found
-
-
-def _parse(content: bytes, name: str) -> Any:
-    """What a `.npy` file inside an archive holds."""
-    stream = io.BytesIO(content)
-    shape, dtype = _shape_and_type(stream, name)
-    if dtype.kind == "O":
-        objects = parse_objects(content, name)
-        return np.array(objects, dtype=object).reshape(shape) if shape else objects[0]
-    promised, there = math.prod(shape) * dtype.itemsize, len(content) - stream.tell()
-    if dtype.kind not in _NUMBER_KINDS or dtype.fields is not None or promised != there:
-        raise DatasetError(f"{name}: shape {shape} of {dtype} does not fit {there} bytes")
-    stream.seek(0)
-    return np.load(stream, allow_pickle=False)
 
 
 class Record:
@@ -138,7 +98,12 @@ class Record:
         self.state = state
 
 
-def load(stream: io.BytesIO, name: Path | str, records: Collection[tuple[str, str]] = ()) -> object:
+def load(
+    stream: io.BytesIO,
+    name: Path | str,
+    records: Collection[tuple[str, str]] = (),
+    steps: int = MAX_STEPS,
+) -> object:
     """Unpickles plain data from a stream.
 
     Args:
@@ -146,13 +111,15 @@ def load(stream: io.BytesIO, name: Path | str, records: Collection[tuple[str, st
         name: Shown in errors.
         records: Module and name of classes whose objects come as `Record`s. None of their code is
             imported or run.
+        steps: Most operations of the pickle.
 
     Raises:
         UnsafePickleError: The pickle names anything not admitted.
         DatasetError: It is damaged.
     """
     try:
-        value = _Unpickler(stream, records).load()
+        size = _size(stream, steps)
+        value = _Unpickler(stream, records, MAX_MADE * size + SMALL).load()
         return _finished(value, {})
     except DatasetError as error:
         raise type(error)(f"{name}: {error}") from error
@@ -160,6 +127,19 @@ def load(stream: io.BytesIO, name: Path | str, records: Collection[tuple[str, st
         raise DatasetError(f"{name}: nested too deeply") from error
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise DatasetError(f"{name}: damaged pickle ({type(error).__name__}: {error})") from error
+
+
+def _size(stream: io.BytesIO, steps: int) -> int:
+    """Bytes of a pickle, of at most so many operations; each takes a byte of it at least."""
+    start = stream.tell()
+    size = stream.seek(0, io.SEEK_END) - start
+    stream.seek(start)
+    if size > steps:
+        for number, _ in enumerate(pickletools.genops(stream)):
+            if number >= steps:
+                raise DatasetError(f"a pickle of more than {steps} operations")
+        stream.seek(start)
+    return size
 
 
 def _header(stream: io.BytesIO, path: Path | str) -> tuple[int, ...]:
@@ -188,13 +168,18 @@ def _shape_and_type(stream: io.BytesIO, path: Path | str) -> tuple[tuple[int, ..
 class _Admitted:
     """A callable a pickle may name; given no state, nothing a pickle does outlives the load."""
 
-    __slots__ = ("_call",)
+    __slots__ = ("_call", "_spend")
 
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self._call = call
+    def __init__(self, call: Callable[..., Any], spend: Callable[[int], None]) -> None:
+        self._call, self._spend = call, spend
 
     def __call__(self, *args: object) -> object:
-        return self._call(*args)
+        # What is made of text or bytes that stand once in the file may be made many times.
+        self._spend(sum(len(a) for a in args if isinstance(a, (str, bytes))))
+        made = self._call(*args)
+        if isinstance(made, _Array):
+            made.spend = self._spend
+        return made
 
     def __setstate__(self, state: object) -> None:
         raise UnsafePickleError("the pickle tries to change a constructor")
@@ -224,10 +209,15 @@ class _Dtype:
         return self._dtype
 
 
+def _unbounded(_: int) -> None:
+    """Of an array that no pickle makes."""
+
+
 class _Array:
     """Stands in for an array under construction."""
 
     def __init__(self) -> None:
+        self.spend: Callable[[int], None] = _unbounded
         self.value: np.ndarray | None = None
         self.objects: list[Any] | None = None
         self.shape: tuple[int, ...] = ()
@@ -243,6 +233,7 @@ class _Array:
                 raise DatasetError("object arrays in Fortran order are not read")
             self.shape, self.objects = tuple(shape), raw
         else:
+            self.spend(len(raw))
             self.value = _numbers(raw, dtype.dtype, tuple(shape), "F" if fortran else "C")
 
 
@@ -312,9 +303,15 @@ class _Unpickler(pickle._Unpickler):
     }
     dispatch[pickle.NEWOBJ[0]] = _load_newobj
 
-    def __init__(self, stream: io.BytesIO, records: Collection[tuple[str, str]]) -> None:
+    def __init__(self, stream: io.BytesIO, records: Collection[tuple[str, str]], most: int) -> None:
         super().__init__(stream, encoding="latin1")
         self._records = frozenset(records)
+        self._spent, self._most = 0, most
+
+    def _spend(self, count: int) -> None:
+        self._spent += count
+        if self._spent > self._most:
+            raise DatasetError(f"it makes more than {self._most} bytes of arrays and text")
 
     def find_class(self, module: str, name: str) -> object:
         call = _NAMES.get((module, name))
@@ -325,7 +322,7 @@ class _Unpickler(pickle._Unpickler):
         if call is None:
             admitted = ", ".join(sorted(f"{m}.{n}" for m, n in {*_NAMES, *self._records}))
             raise UnsafePickleError(f"the pickle asks for {module}.{name}; admitted: {admitted}")
-        return _Admitted(call)
+        return _Admitted(call, self._spend)
 
 
 def _record(kind: str, *_: object) -> Record:

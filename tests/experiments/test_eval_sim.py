@@ -12,13 +12,16 @@ import pytest
 import trimesh
 from rich.console import Console
 
-from experiments import eval_sim, protocol
+from experiments import eval_sim, inspect, protocol, view
 from experiments.eval_sim import EvalSim
+from experiments.inspect import Inspect
 from experiments.protocol import Taken
+from experiments.view import View
 from realdex_jax.data import object_files, schema, store
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.errors import CloudError, ConfigError, DatasetError, RealdexError
 from realdex_jax.evaluation import results
+from realdex_jax.hand.load import HandModel, load
 from realdex_jax.models import grasp_model
 from realdex_jax.models.cvae import Statistics
 from realdex_jax.models.grasp_model import GraspModel, NetworkConfig
@@ -64,6 +67,52 @@ def test_stored_grasps_give_a_valid_file_and_a_report(
     (note,) = found.notes
     assert "near 0 by construction" in note
     assert note in page
+
+
+def test_stored_grasps_are_measured_with_the_hand_they_were_made_with(
+    tiny_dataset: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = store.open_dataset(tiny_dataset)
+    mesh = (tiny_dataset / "objects" / "block" / "mesh.obj").read_bytes()
+    store.write_dataset(
+        tmp_path / "data",
+        name="tiny",
+        version="1",
+        grasps={name: old.grasps(name) for name in old.objects},
+        splits=old.splits,
+        recipe={"converted_from": "dexgraspnet", "source": {"replay_hand": "dexgraspnet"}},
+        meshes=dict.fromkeys(old.objects, mesh),
+    )
+    used: list[str] = []
+
+    def spy(hand: HandModel, *_: object, **__: object) -> None:
+        used.append(hand.name)
+        raise RealdexError("seen")  # enough: what follows compiles for seconds
+
+    monkeypatch.setattr(displacement, "displacement", spy)
+    words = ("--data", tmp_path / "data", "--stages", "dataset", "--grasps", 2)
+    with pytest.raises(SystemExit):
+        run(monkeypatch, *words, "--out", tmp_path / "out")
+    assert used == ["dexgraspnet"]
+    _, (entry,), _ = protocol.entries_of_data(str(tmp_path / "data"), "test")
+    stored, made = (Taken(stage, entry, 0, old.grasps("block")) for stage in ("dataset", "raw"))
+    assert (
+        "measured with the hand 'dexgraspnet', which these grasps" in protocol.remarks([stored])[0]
+    )
+    # Generated grasps are our hand's, whatever the dataset.
+    assert protocol.hand_of(made, load("shadow")).name == "shadow"
+    # Pictures and the viewer show the same hand.
+    assert view.collect(View(str(tmp_path / "data"))).hand == "dexgraspnet"
+    drawn: list[str] = []
+
+    def draw(hand: HandModel, shape: object, phi: np.ndarray) -> list[np.ndarray]:
+        drawn.append(hand.name)
+        return [np.zeros((8, 8, 3), np.uint8)] * len(phi)
+
+    monkeypatch.setattr(inspect.render, "render_grasps", draw)
+    config = Inspect(str(tmp_path / "data"), out=tmp_path / "page", objects=1, grasps=2)
+    inspect.run(config, Console(quiet=True))
+    assert drawn == ["dexgraspnet"]
 
 
 def test_a_scheme_chooses_the_objects_and_is_named_in_the_table(

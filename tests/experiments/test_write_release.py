@@ -1,16 +1,30 @@
 """RealDex-Sim in the release's layout: written, and read back by the reader of the release."""
 
 import dataclasses
+import json
 import pathlib
+import shutil
 import sys
+import zipfile
 
 import numpy as np
 import pytest
 from rich.console import Console
 from scipy.spatial.transform import Rotation
 
-from experiments import convert, train_pose, write_release
+from experiments import (
+    convert,
+    converted,
+    data_table,
+    motion_data,
+    train_motion,
+    train_pose,
+    write_release,
+)
 from experiments.convert import Convert
+from experiments.export_lerobot import ExportLerobot, export
+from experiments.motion_data import MotionData
+from experiments.train_motion import TrainMotion
 from experiments.train_pose import TrainPose
 from experiments.write_release import WriteRelease
 from realdex_jax.data import archive, motion_set, realdex, realdex_objects, schema, store
@@ -100,9 +114,39 @@ def test_archives_are_like_the_downloads(
         same_poses(np.asarray(first.grasps(name).phi), np.asarray(second.grasps(name).phi))
 
 
-def _motions(names: tuple[str, ...]) -> MotionSet:
+def test_a_hostile_download_is_refused_and_the_others_convert(
+    tmp_path: pathlib.Path, tiny_dataset: pathlib.Path
+) -> None:
+    source = tmp_path / "deep" / "downloads"
+    config = WriteRelease(str(tiny_dataset), what="recordings", archives=True, out=source)
+    write_release.write(config, QUIET)
+    (source / realdex.MARK).unlink()
+    (source / "md5.txt").unlink()
+    # Names of the release's own objects, without a mark of ours.
+    for name in ("box", "yogurt", "soba"):
+        with (
+            zipfile.ZipFile(source / "block.zip") as good,
+            zipfile.ZipFile(source / f"{name}.zip", "w") as made,
+        ):
+            for member in good.namelist():
+                made.writestr(member.replace("block", name), good.read(member))
+            if name == "box":
+                made.writestr("../../escaped.txt", "out")
+        shutil.copy(source / "models" / "block.obj", source / "models" / f"{name}.obj")
+    for name in ("block", "brick"):
+        (source / f"{name}.zip").unlink()
+        (source / "models" / f"{name}.obj").unlink()
+    report = convert.run(Convert(source, tmp_path / "data", jobs=1, points=64), QUIET)
+    assert list(report.refused) == ["box"]
+    assert "'../../escaped.txt' leaves the folder" in report.refused["box"]
+    assert sorted(report.dataset.objects) == ["soba", "yogurt"]
+    store.verify(report.dataset)
+    assert not list(tmp_path.rglob("escaped.txt"))
+
+
+def _motions(names: tuple[str, ...], data: str = "realdex-sim") -> MotionSet:
     """A reach of 20 frames to each object."""
-    dataset = store.open_dataset("realdex-sim")
+    dataset = store.open_dataset(data)
     phi = []
     for name in names:
         goal = np.asarray(dataset.grasps(name).phi[0], np.float64)
@@ -131,26 +175,80 @@ def test_motions_come_back(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPat
         same_poses(np.asarray(unit.grasps.phi), made.poses(index)[-1:])
 
 
+@pytest.fixture
+def moving(
+    tmp_path: pathlib.Path, tiny_dataset: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[pathlib.Path, MotionSet]:
+    """A release of two boxes with a grasp and a motion of each, and the motions."""
+    made = _motions(("block", "brick"), str(tiny_dataset))
+    monkeypatch.setattr(write_release, "_motions", lambda config, console: [made])
+    out = tmp_path / "sim"
+    config = WriteRelease(str(tiny_dataset), limit=1, what="recordings", out=out)
+    write_release.write(config, QUIET)
+    return out, made
+
+
+def test_motions_of_a_converted_release_are_opened_by_its_folder(
+    tmp_path: pathlib.Path, moving: tuple[pathlib.Path, MotionSet]
+) -> None:
+    source, made = moving
+    data = convert.run(Convert(source, tmp_path / "data", jobs=1, points=64), QUIET).dataset
+    found = motion_data.open_motions(str(tmp_path / "data"))
+    assert (found.name, found.shapes) == ("data", True)
+    assert {k: v.names for k, v in found.parts.items()} == {"train": ("brick",), "test": ("block",)}
+    for part, index in (("train", 1), ("test", 0)):
+        same_poses(found.part(part).poses(0), made.poses(index))
+    with pytest.raises(ConfigError, match="no part 'val' with motions in data; known: train, test"):
+        found.part("val")
+    row = data_table.summary(data).splitlines()[2].split("|")
+    assert [cell.strip() for cell in row[3:5]] == ["realdex", "2"]
+    assert [cell.strip() for cell in row[7:9]] == ["2", str(len(made.phi))]
+    still = store.open_dataset("realdex-sim").path
+    with pytest.raises(DatasetError, match="realdex-sim has grasps, but no motions"):
+        motion_data.open_motions(str(still))
+
+
+def test_motions_of_a_converted_release_go_to_training_and_export(
+    tmp_path: pathlib.Path,
+    moving: tuple[pathlib.Path, MotionSet],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, made = moving
+    convert.run(Convert(source, tmp_path / "data", jobs=1, points=64), QUIET)
+    given: list[MotionData] = []
+    # Training compiles for a minute; what it is given is the same for every source.
+    monkeypatch.setattr(train_motion, "train", lambda recipe, data, run, count: given.append(data))
+    train_motion.main(TrainMotion(data=str(tmp_path / "data"), run=tmp_path / "run"))
+    (data,) = given
+    assert (len(data.part("train")), len(data.part("train").phi)) == (1, 20)
+    grids = data.grids("train")
+    assert grids is not None
+    pytest.importorskip("pyarrow", reason="the extra `lerobot` is not installed")
+    config = ExportLerobot(data=str(tmp_path / "data"), out=tmp_path / "export")
+    info = json.loads((export(config, QUIET) / "meta" / "info.json").read_text())
+    assert (info["total_episodes"], info["total_frames"]) == (2, len(made.phi))
+    assert info["splits"] == {"train": "0:1", "test": "1:2"}
+
+
 @pytest.mark.slow
-def test_training_runs_on_a_converted_release(
+def test_training_runs_on_a_release(
     tmp_path: pathlib.Path, written: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(DatasetError, match=r"looks like realdex: python -m experiments\.convert"):
-        store.open_dataset(written)
-    report = convert.run(Convert(written, tmp_path / "data", jobs=1), QUIET)
-    assert report.counts["objects"] == 52
-    assert report.refused == report.left_out == {}
-    assert report.empty == report.unsplit == ()
-    store.verify(report.dataset)
+    # As it lies there, without a word about converting.
+    command = TrainPose(preset="smoke", data=str(written), steps=2, run=tmp_path / "direct")
+    assert train_pose.main(command) == 0
+    assert f"{written}: realdex, 52 units; converting into" in capsys.readouterr().out
+    assert (tmp_path / "direct" / "model.safetensors").is_file()
+    data = store.open_dataset(converted.place(str(written)))
+    assert data.recipe["counts"]["objects"] == 52
+    assert data.recipe["refused"] == {}
+    assert data.recipe["empty"] == data.recipe["unsplit"] == []
+    store.verify(data)
     ours = store.open_dataset("realdex-sim")
     for part, names in ours.splits.items():
-        assert sorted(report.dataset.splits[part]) == sorted(names)
+        assert sorted(data.splits[part]) == sorted(names)
     stored = schema.take(ours.grasps("mug"), slice(0, 2))
-    same_poses(np.asarray(report.dataset.grasps("mug").phi), np.asarray(stored.phi))
-    command = TrainPose(preset="smoke", data=str(tmp_path / "data"), steps=2, run=tmp_path / "run")
-    assert train_pose.main(command) == 0
-    assert "40 objects" in capsys.readouterr().out
-    assert (tmp_path / "run" / "model.safetensors").is_file()
+    same_poses(np.asarray(data.grasps("mug").phi), np.asarray(stored.phi))
 
 
 def test_only_its_own_folder_is_replaced(
@@ -172,6 +270,14 @@ def test_only_its_own_folder_is_replaced(
     run(*words, "--what", "recordings", "--limit", 1)
     assert "2 sequences of 2 objects" in capsys.readouterr().out
     assert not (out / "sequences").exists()
+    mine = out / "bags" / "block" / "notes.txt"
+    mine.write_text("kept")
+    with pytest.raises(SystemExit) as stop:
+        run(*words)
+    assert stop.value.code == 2
+    assert "bags/block/notes.txt in it is none of its files" in capsys.readouterr().out
+    assert mine.read_text() == "kept"
+    mine.unlink()
     (out / realdex.MARK).unlink()
     with pytest.raises(SystemExit) as stop:
         run(*words)

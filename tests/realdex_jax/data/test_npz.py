@@ -188,3 +188,20 @@ def test_single_arrays_are_read_with_the_same_care(tmp_path):
         npz.read_npy(path)
     with pytest.raises(DatasetError, match=r"y\.npy: cannot be read"):
         npz.read_npy(tmp_path / "y.npy")
+
+
+def test_no_more_is_written_than_is_read(tmp_path, monkeypatch):
+    arrays = {"a": np.zeros(6), "b": np.zeros(4, np.float16)}
+    path = tmp_path / "x.npz"
+    path.write_bytes(npz.encode(arrays, compress=False))
+    monkeypatch.setattr(npz, "MAX_NUMBERS", 9)
+    with pytest.raises(DatasetError, match="10 numbers in 56 bytes; a file holds at most 9"):
+        npz.encode(arrays)
+    with pytest.raises(DatasetError, match=r"x\.npz: member 'b\.npy' has 4 numbers; at most 9"):
+        npz.read(path)
+    assert len(npz.read(path, only=("b",))["b"]) == 4
+    assert len(npz.read(path, mapped=True)) == 2  # left on the disk
+    monkeypatch.setattr(npz, "MAX_NUMBERS", 10)
+    monkeypatch.setattr(npz, "MAX_EXPANDED_BYTES", 55)
+    with pytest.raises(DatasetError, match="10 numbers in 56 bytes"):
+        npz.encode(arrays)

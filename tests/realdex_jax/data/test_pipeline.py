@@ -310,6 +310,16 @@ if __name__ == "__main__":
     for i in range(5, 12):
         np.testing.assert_array_equal(next(again).phi, made[i].phi)
     again.close()
+    lazy = pipeline.Stored(data, "train")
+    broken = data.path / "grasps" / "o1.npz"
+    broken.write_bytes(broken.read_bytes()[:100])
+    iterator = iter(pipeline.in_processes(pipeline.batches(lazy, sampling, 5), 2, lazy))
+    found = [next(iterator).phi for _ in range(6)]
+    iterator.close()
+    assert list(lazy.skipped) == ["o1"] and "not a readable" in lazy.skipped["o1"], lazy.skipped
+    alone = pipeline.batches(pipeline.Stored(data, "train"), sampling, 5)
+    for i in range(6):
+        np.testing.assert_array_equal(found[i], alone[i].phi)
     print("same")
 """
     data = stored(tmp_path)

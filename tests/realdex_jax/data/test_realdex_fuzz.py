@@ -1,10 +1,12 @@
 """Thousands of damaged releases: each reads, or is refused by name; nothing else happens."""
 
 import resource
+import time
 import zipfile
 
 import numpy as np
 import pytest
+from mutation import MANY, SECONDS, TIMEOUT, Canary
 
 from realdex_jax.data import archive, realdex, realdex_export
 from realdex_jax.errors import DatasetError
@@ -27,7 +29,7 @@ WORDS = (
 )
 
 
-def mutated(content, rng):
+def mutated(content, rng, words=WORDS):
     """A few bytes changed, put in, taken out, doubled or cut off."""
     raw = bytearray(content)
     for _ in range(int(rng.integers(1, 5))):
@@ -38,9 +40,9 @@ def mutated(content, rng):
         elif kind == 1 and at < len(raw):
             raw[at] = int(rng.integers(0, 256))
         elif kind == 2:
-            raw[at:at] = WORDS[int(rng.integers(0, len(WORDS)))]
+            raw[at:at] = words[int(rng.integers(0, len(words)))]
         elif kind == 3:
-            word = WORDS[int(rng.integers(0, len(WORDS)))]
+            word = words[int(rng.integers(0, len(words)))]
             raw[at : at + len(word)] = word
         elif kind == 4:
             del raw[at : at + int(rng.integers(1, 64))]
@@ -81,11 +83,14 @@ def run(kinds, root, rounds, seed):
     names = [*POSES, *(name for name in kinds if name not in POSES)]
     read = refused = 0
     said = []
+    canary = Canary(root / "ran")
+    words = (*WORDS, *canary.words)
     for turn in range(rounds):
         # Half of the turns go to the files with poses.
         name = POSES[turn % 3] if turn % 2 else names[turn // 2 % len(names)]
         file, content = kinds[name]
-        file.write_bytes(mutated(content, rng))
+        file.write_bytes(mutated(content, rng, words))
+        began = time.perf_counter()
         try:
             unit = realdex.open_source(root / ROOTS.get(name, "r")).read("box")
         except DatasetError as error:
@@ -97,6 +102,8 @@ def run(kinds, root, rounds, seed):
                 assert np.isfinite(unit.grasps.phi).all()
         finally:
             file.write_bytes(content)
+        assert time.perf_counter() - began < SECONDS
+        assert not canary.dead
     for name, file, text in said:
         assert file.name in text or str(file.parent) in text, (name, text)
     return read, refused
@@ -131,10 +138,12 @@ def test_damaged_releases(kinds, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(TIMEOUT)
 def test_thousands_of_damaged_releases(kinds, tmp_path):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    read, refused = run(kinds, tmp_path, 8000, seed=2)
-    assert read + refused == 8000
-    assert unpacked(kinds, tmp_path, 2000, seed=3) > 600
+    rounds = 16 * MANY
+    read, refused = run(kinds, tmp_path, rounds, seed=2)
+    assert read + refused == rounds
+    assert unpacked(kinds, tmp_path, 4 * MANY, seed=3) > 0.3 * 4 * MANY
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert after - before < 2**20  # kB: a gigabyte

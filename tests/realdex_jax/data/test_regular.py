@@ -6,7 +6,15 @@ from collections.abc import Callable
 
 import pytest
 
-from realdex_jax.data import npz, realdex_layout, regular, textfile, unpickle
+from realdex_jax.data import (
+    archive,
+    grab_sequence,
+    npz,
+    realdex_layout,
+    regular,
+    textfile,
+    unpickle,
+)
 from realdex_jax.errors import DatasetError
 
 
@@ -17,6 +25,8 @@ from realdex_jax.errors import DatasetError
         npz.read,
         npz.read_npy,
         unpickle.load_objects,
+        archive.open_archive,
+        grab_sequence.read,
         textfile.read_text,
         lambda path: realdex_layout.Folder(path.parent, (path.name,)).read(path.name, 100),
     ],
