@@ -10,12 +10,9 @@ import dataclasses
 import importlib.metadata
 import json
 import os
-import shlex
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -186,7 +183,7 @@ class Bench:
 
 def main() -> None:
     """Runs the benchmarks."""
-    bench = tyro.cli(Bench, description=__doc__)
+    bench = commands.read(Bench, __doc__)
     console = Console()
     with commands.ending(console):
         run(bench, console)
@@ -206,7 +203,7 @@ def run(bench: Bench, console: Console) -> Numbers:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: bench.cores])
     cores = len(os.sched_getaffinity(0))
     found: Numbers = {
-        "command": shlex.join(["python", "-m", "benchmarks.run", *sys.argv[1:]]),
+        "command": commands.line(),
         "commit": results.commit(),
         "device": results.device(),
         "cores_used": cores,

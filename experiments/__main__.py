@@ -15,20 +15,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from experiments import commands, docstring
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("experiments", "robot", "capture", "benchmarks")
 """Where jobs may be."""
-TIMES = {
-    "robot.execute": "two minutes on 2 cores, and one for each further run",
-    "robot.simulated": "until Ctrl-C",
-    "robot.trial": "minutes on 2 cores; with --ros half a minute a run",
-}
-"""Of jobs whose docstrings do not say."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +50,12 @@ class Job:
 
 def main() -> None:
     """Prints the list or updates the page."""
-    config = tyro.cli(Jobs, description=__doc__)
+    config = commands.read(Jobs, __doc__)
     if config.into is None:
         # Into a file or a pipe nothing need be cut off.
         Console(width=None if sys.stdout.isatty() else 240).print(table(jobs()))
         return
     # Late: they import JAX, for which the list need not wait.
-    from experiments import commands
     from experiments.report_table import insert
     from realdex_jax.evaluation import results
 
@@ -115,18 +109,14 @@ def _runs(tree: ast.Module) -> bool:
         for node in tree.body
     )
     return guarded and any(
-        isinstance(node, ast.Call) and ast.unparse(node.func) == "tyro.cli"
+        isinstance(node, ast.Call) and ast.unparse(node.func) in ("tyro.cli", "commands.read")
         for node in ast.walk(tree)
     )
 
 
-def _job(module: str, docstring: str) -> Job:
-    what, _, body = docstring.partition("\n")
-    found = re.search(r"^Takes ((?:.|\n(?!\n))+?)\.$", body, re.MULTILINE)
-    takes = " ".join(found[1].split()) if found else TIMES.get(module, "")
-    if found:
-        body = body.replace(found[0], "")
-    return Job(module, what.strip(), body.strip("\n"), takes)
+def _job(module: str, text: str) -> Job:
+    explained = docstring.read(text)
+    return Job(module, explained.what, explained.body, explained.takes)
 
 
 def _anchor(job: Job) -> str:
@@ -137,8 +127,8 @@ def _anchor(job: Job) -> str:
 def _prose(body: str) -> str:
     """A docstring as Markdown: examples fenced, pages of the documentation as links."""
     parts = []
-    for part in re.split(r"\n\s*\n", body.strip("\n")):
-        if all(line.startswith("    ") for line in part.splitlines()):
+    for part in docstring.paragraphs(body):
+        if docstring.example(part):
             text = "\n".join(line.removeprefix("    ") for line in part.splitlines())
             text = re.sub(r"(?<!\\)\n( +--)", r" \\\n\1", text)  # as a shell reads it
             parts.append(f"```bash\n{text}\n```")

@@ -89,7 +89,7 @@ class Task:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = tyro.cli(Annotate, description=__doc__)
+    config = commands.read(Annotate, __doc__)
     console, left = Console(), 0
     with commands.ending(console, "stopped; the same command goes on"):
         left = len(run(config, console).flagged())

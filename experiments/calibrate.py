@@ -103,11 +103,11 @@ def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
     console = Console()
     if sys.argv[1:2] == ["board"]:
-        wanted = tyro.cli(PrintBoard, args=sys.argv[2:], prog="calibrate board")
+        wanted = commands.read(PrintBoard, __doc__, sys.argv[2:], f"{commands.name()} board")
         with commands.ending(console):
             print_board(wanted, console)
         return
-    config = tyro.cli(Calibrate, description=__doc__)
+    config = commands.read(Calibrate, __doc__)
     with commands.ending(console):
         run(config, commands.line(), console)
 

@@ -84,7 +84,7 @@ class Shots:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = tyro.cli(Clouds, description=__doc__)
+    config = commands.read(Clouds, __doc__)
     console = Console()
     with commands.ending(console, "stopped; the same command goes on"):
         run(config, console)

@@ -94,7 +94,7 @@ class Section:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = tyro.cli(Compare, description=__doc__)
+    config = commands.read(Compare, __doc__)
     console = Console()
     with commands.ending(console):
         left, right = read(config.left), read(config.right)

@@ -91,7 +91,7 @@ class Report:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = tyro.cli(Convert, description=__doc__)
+    config = commands.read(Convert, __doc__)
     console = Console()
     with commands.ending(console, "stopped; the same command goes on where this one was"):
         report = run(config, console)

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tyro
 from rich.console import Console
 
 from experiments import commands, converted
@@ -42,7 +41,7 @@ class DataTable:
 
 def main() -> None:
     """Prints the table or puts it into a document."""
-    config = tyro.cli(DataTable, description=__doc__)
+    config = commands.read(DataTable, __doc__)
     # The table goes to the output, so what went wrong must not.
     with commands.ending(Console(stderr=True)):
         dataset = store.open_dataset(converted.place(config.data, _tell))

@@ -15,7 +15,6 @@ import dataclasses
 import time
 from pathlib import Path
 
-import tyro
 from rich.console import Console
 from rich.progress import track
 
@@ -47,7 +46,7 @@ class Demo:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = tyro.cli(Demo, description=__doc__)
+    config = commands.read(Demo, __doc__)
     console = Console()
     with commands.ending(console):
         run(config, console)
@@ -59,7 +58,9 @@ def run(config: Demo, console: Console) -> None:
     model = "realdex-sim-small"
     training = 0.0
     if config.retrain:
-        train_pose.train(train_pose.TrainPose().recipe(), "realdex-sim", config.out / "train")
+        recipe = train_pose.TrainPose().recipe()
+        if train_pose.train(recipe, "realdex-sim", config.out / "train") is None:
+            raise KeyboardInterrupt
         model = str(config.out / "train" / "model.safetensors")
         training = time.perf_counter() - start
     evaluation = eval_sim.evaluate(
@@ -71,6 +72,8 @@ def run(config: Demo, console: Console) -> None:
     if training:
         evaluation.seconds["training"] = training
     eval_sim.publish(evaluation, config.out, None, "Grasps for objects never seen", console)
+    if evaluation.stopped:
+        raise KeyboardInterrupt
     console.print(f"done in {time.perf_counter() - start:.0f} s", highlight=False)
 
 

@@ -2,7 +2,8 @@
 
     python -m experiments.doctor
 
-Needs nothing, changes nothing, sends nothing, and always exits 0.
+Needs nothing, changes nothing, sends nothing. Exit status: 0 if the default path can run here, 1 if
+not.
 Takes seconds.
 """
 
@@ -19,13 +20,19 @@ from importlib import resources
 from pathlib import Path
 
 import rich.box
-import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from experiments import commands
+
 OPEN3D_SYSTEM = "apt-get install libusb-1.0-0 libgl1 libgomp1"
 _IMPORT_SECONDS = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Doctor:
+    """Command line of this script: no options."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,18 +49,15 @@ class Finding:
 
 def main() -> None:
     """Checks every part and prints a table."""
-    tyro.cli(_nothing, description=__doc__)
+    commands.read(Doctor, __doc__)
     console = Console()
-    findings = examine()
-    console.print(table(findings))
-    if all(finding.there for finding in findings if finding.part in REQUIRED):
-        console.print("[green]make demo and make test can run here.[/]")
-    else:
+    with commands.ending(console):
+        findings = examine()
+        console.print(table(findings))
+    if not all(finding.there for finding in findings if finding.part in REQUIRED):
         console.print("[red]The default path misses a part; see the table.[/]")
-
-
-def _nothing() -> None:
-    """Takes no options; here for `--help`."""
+        sys.exit(1)
+    console.print("[green]make demo and make test can run here.[/]")
 
 
 def examine() -> list[Finding]:

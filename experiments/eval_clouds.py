@@ -14,7 +14,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import tyro
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -90,7 +89,7 @@ class Measured:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = tyro.cli(EvalClouds, description=__doc__)
+    config = commands.read(EvalClouds, __doc__)
     console = Console()
     with commands.ending(console):
         run(config, console)

@@ -15,7 +15,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import tyro
 from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
@@ -72,7 +71,7 @@ class Surface:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = tyro.cli(EvalIcp, description=__doc__)
+    config = commands.read(EvalIcp, __doc__)
     console = Console()
     with commands.ending(console):
         run(config, console)

@@ -12,25 +12,21 @@ Takes minutes on 2 cores, demonstrations included the first time.
 """
 
 import dataclasses
-import shlex
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
 
-from experiments import motion_chain, motion_data, motion_protocol, train_motion
+from experiments import commands, motion_chain, motion_data, motion_protocol, train_motion
 from experiments.motion_protocol import Asked, Judged, World
 from realdex_jax.data import motion_set, object_files
 from realdex_jax.data.motion import Motion
 from realdex_jax.data.motion_set import MotionSet
-from realdex_jax.errors import ConfigError, PhysicsError, RealdexError
+from realdex_jax.errors import ConfigError, PhysicsError
 from realdex_jax.evaluation import report, results
 from realdex_jax.evaluation.report import Clip, Picture
 from realdex_jax.geometry.shape import ObjectShape
@@ -85,19 +81,20 @@ class EvalMotion:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = tyro.cli(EvalMotion, description=__doc__)
+    config = commands.read(EvalMotion, __doc__)
     console = Console()
-    command = shlex.join(["python", "-m", "experiments.eval_motion", *sys.argv[1:]])
-    try:
-        config.out.mkdir(parents=True, exist_ok=True)
-        run(config, command, console)
-    except (RealdexError, OSError) as error:
-        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
-        sys.exit(2)
+    with commands.ending(console):
+        commands.make_folder(config.out)
+        run(config, commands.line(), console)
 
 
 def run(config: EvalMotion, command: str, console: Console) -> results.Results:
-    """Evaluates and publishes; returns what was found."""
+    """Evaluates and publishes; returns what was found.
+
+    Raises:
+        RealdexError: Settings, models or data that cannot be used.
+        KeyboardInterrupt: Stopped by a signal, after what was done is published.
+    """
     _check(config)
     hand = load("shadow")
     loaded = [_opened(hand, path) for path in config.models]
@@ -173,6 +170,8 @@ def run(config: EvalMotion, command: str, console: Console) -> results.Results:
     for note in found.notes:
         console.print(note, style="yellow", highlight=False, markup=False)
     console.print(f"results: {where}\nreport:  {path}", highlight=False)
+    if stop.signal:
+        raise KeyboardInterrupt
     return found
 
 

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.progress import (
     Progress,
@@ -127,6 +126,8 @@ class Evaluation:
     pictures: list[Picture]
     seconds: dict[str, float]
     clips: list[Clip] = dataclasses.field(default_factory=list)
+    stopped: bool = False
+    """Whether a signal ended it before all objects were done."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -149,11 +150,13 @@ def main() -> None:
 
         table3.main([word for word in sys.argv[1:] if word != "--table3"])
         return
-    config = tyro.cli(EvalSim, description=__doc__)
+    config = commands.read(EvalSim, __doc__)
     console = Console()
     with commands.ending(console):
         evaluation = evaluate(config, commands.line(), console)
         publish(evaluation, config.out, config.json, "Grasps in simulation", console)
+        if evaluation.stopped:
+            raise KeyboardInterrupt
 
 
 def evaluate(config: EvalSim, command: str, console: Console) -> Evaluation:
@@ -190,6 +193,7 @@ def evaluate(config: EvalSim, command: str, console: Console) -> Evaluation:
     seconds: dict[str, float] = collections.defaultdict(float)
     measured: list[Measured] = []
     failed: list[str] = []
+    stopped = False
     steps = protocol_.seeds * (len(stages) + (model is not None))
     with commands.progress(console) as bar, loop.stop_on_signals(bar.console.print) as stop:
         task = bar.add_task("", total=steps * len(entries))
@@ -205,6 +209,7 @@ def evaluate(config: EvalSim, command: str, console: Console) -> Evaluation:
                     measured += done.value()
                 bar.update(task, completed=steps * index)
                 if stop.signal is not None and index < len(entries):
+                    stopped = True
                     notes.append(
                         f"stopped by {stop.signal} after {index} of {len(entries)} objects"
                     )
@@ -215,7 +220,8 @@ def evaluate(config: EvalSim, command: str, console: Console) -> Evaluation:
         raise RealdexError(f"no object is left of {len(entries)}; first: {failed[0]}")
     notes += [f"left out: {reason}" for reason in failed]
     if not measured:
-        raise ConfigError("stopped before any object was done; nothing to report")
+        console.print("no object was done; nothing to report")
+        raise KeyboardInterrupt
     start = time.perf_counter()
     pictures = draw(hand, measured, protocol_.pictures)
     seconds["pictures"] += time.perf_counter() - start
@@ -234,7 +240,7 @@ def evaluate(config: EvalSim, command: str, console: Console) -> Evaluation:
         protocol.rows(measured, data, split, stages, method),
         notes,
     )
-    return Evaluation(found, measured, pictures, dict(seconds))
+    return Evaluation(found, measured, pictures, dict(seconds), stopped=stopped)
 
 
 def _alone(

@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -48,7 +47,7 @@ class EvalSync:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = tyro.cli(EvalSync, description=__doc__)
+    config = commands.read(EvalSync, __doc__)
     console = Console()
     with commands.ending(console):
         run(config, console)

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -73,7 +72,7 @@ class Judged:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = tyro.cli(EvalTracking, description=__doc__)
+    config = commands.read(EvalTracking, __doc__)
     console, met = Console(), True
     with commands.ending(console):
         met = run(config, commands.line(), console)

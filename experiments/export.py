@@ -14,7 +14,6 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-import tyro
 from rich.console import Console
 
 from experiments import commands, protocol
@@ -62,7 +61,7 @@ class Exported:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = tyro.cli(Export, description=__doc__)
+    config = commands.read(Export, __doc__)
     console = Console()
     with commands.ending(console):
         exported = export(config, console)

@@ -14,7 +14,6 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
@@ -56,7 +55,7 @@ class ExportLerobot:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = tyro.cli(ExportLerobot, description=__doc__)
+    config = commands.read(ExportLerobot, __doc__)
     console = Console()
     with commands.ending(console, "stopped; nothing was written"):
         export(config, console)

@@ -16,7 +16,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import tyro
 from jaxtyping import Bool, Float
 from rich.console import Console
 from rich.table import Table
@@ -55,7 +54,7 @@ class FitSelection:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = tyro.cli(FitSelection, description=__doc__)
+    config = commands.read(FitSelection, __doc__)
     console = Console()
     with commands.ending(console):
         run(config, console)

@@ -83,7 +83,7 @@ class Seen:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = tyro.cli(Inspect, description=__doc__)
+    config = commands.read(Inspect, __doc__)
     console = Console()
     with commands.ending(console):
         seen = run(config, console)

@@ -18,7 +18,6 @@ import dataclasses
 import io
 import json
 import os
-import shlex
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -26,24 +25,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import tyro
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
-from experiments import workers
+from experiments import commands, workers
 from realdex_jax.data import folder, npz, schema, store
 from realdex_jax.data.object_files import Surface
 from realdex_jax.data.schema import GraspSet
-from realdex_jax.errors import DatasetError, RealdexError, UnknownObjectError
+from realdex_jax.errors import DatasetError, UnknownObjectError
 from realdex_jax.evaluation.results import commit as commit_now
 from realdex_jax.geometry import sdf
 from realdex_jax.hand.load import load
@@ -141,14 +130,10 @@ class MakeDataset:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = tyro.cli(MakeDataset, description=__doc__)
+    config = commands.read(MakeDataset, __doc__)
     console = Console()
-    command = shlex.join(["python", "-m", "experiments.make_dataset", *sys.argv[1:]])
-    try:
-        recipe = run(config.settings(), command, console)
-    except (RealdexError, OSError) as error:
-        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
-        sys.exit(2)
+    with commands.ending(console, "stopped; the same command goes on"):
+        recipe = run(config.settings(), commands.line(), console)
     short = [n for n, row in recipe["objects"].items() if row["distinct"] < row["quota"]]
     if short:
         console.print(f"[red]below quota: {', '.join(short)}[/red]")
@@ -184,15 +169,8 @@ def run(config: Settings, command: str, console: Console) -> dict[str, Any]:
     began = time.perf_counter()
     jobs = {n: (n, quota[n], config, parts) for n in names}
     results: dict[str, Any] = {}
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
     with (
-        Progress(*columns, console=console) as progress,
+        commands.progress(console) as progress,
         contextlib.closing(workers.each(jobs, make_object, count)) as finished,
     ):
         task = progress.add_task("objects", total=len(jobs))

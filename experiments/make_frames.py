@@ -13,30 +13,18 @@ Takes one to two hours on 2 cores; with --preset small 40 seconds.
 
 import dataclasses
 import json
-import shlex
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import tyro
 from jaxtyping import Float
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
-from experiments import motion_data
+from experiments import commands, motion_data
 from realdex_jax.data import realdex_write, store, textfile
 from realdex_jax.data.motion import RATE
 from realdex_jax.data.realdex_write import Picture, Scene
-from realdex_jax.errors import ConfigError, DatasetError, RealdexError
+from realdex_jax.errors import ConfigError, DatasetError
 from realdex_jax.evaluation.results import commit as commit_now
 from realdex_jax.hand.load import load
 from sim import objects, rig
@@ -107,14 +95,10 @@ class MakeFrames:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    args = tyro.cli(MakeFrames, description=__doc__)
+    args = commands.read(MakeFrames, __doc__)
     console = Console()
-    command = shlex.join(["python", "-m", "experiments.make_frames", *sys.argv[1:]])
-    try:
-        run(args.settings(), command, console)
-    except (RealdexError, OSError) as error:
-        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
-        sys.exit(2)
+    with commands.ending(console, "stopped; the same command goes on"):
+        run(args.settings(), commands.line(), console)
 
 
 def run(
@@ -137,15 +121,8 @@ def run(
     begin(config, dataset, command)
     realdex_write.write_calibration(config.out, cameras.calibration)
     hand, demonstrated = load("shadow"), motion_data.folder_of(dataset, cache)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
     written = []
-    with Progress(*columns, console=console) as progress:
+    with commands.progress(console) as progress:
         task = progress.add_task("recordings", total=len(names) * config.motions)
         frames = progress.add_task("frames")
         for name in names:

@@ -15,23 +15,20 @@ import dataclasses
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import tyro
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
 
-from experiments import converted, protocol
+from experiments import commands, converted, protocol
 from realdex_jax.data import motion as single
 from realdex_jax.data import motion_set, store, teleop
 from realdex_jax.data.motion import Motion
 from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.data.store import Dataset
-from realdex_jax.errors import ConfigError, DatasetError, RealdexError
+from realdex_jax.errors import ConfigError, DatasetError
 from realdex_jax.geometry import sdf
 from realdex_jax.geometry.sdf import SdfGrids
 from realdex_jax.geometry.shape import ObjectShape
@@ -257,13 +254,10 @@ class MotionDataArgs:
 
 def main() -> None:
     """Makes the motions and says what they are."""
-    args = tyro.cli(MotionDataArgs, description=__doc__)
+    args = commands.read(MotionDataArgs, __doc__)
     console = Console()
-    try:
+    with commands.ending(console, "stopped; the same command goes on"):
         found = open_motions(args.data, tell=lambda line: console.print(line, highlight=False))
-    except (RealdexError, OSError) as error:
-        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
-        sys.exit(2)
     for part, motions in found.parts.items():
         console.print(
             f"{part}: {len(motions)} motions of {len(set(motions.target))} objects, "

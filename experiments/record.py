@@ -146,13 +146,13 @@ def main() -> None:
     status = 0
     with commands.ending(console), _terminated():
         if name == "to-realdex":
-            convert(tyro.cli(ToRealdex, description=__doc__, args=rest), console)
+            convert(commands.read(ToRealdex, __doc__, rest), console)
         elif name == "board":
-            photograph(tyro.cli(BoardPictures, description=__doc__, args=rest), console)
+            photograph(commands.read(BoardPictures, __doc__, rest), console)
         elif name == "repair":
-            repair(tyro.cli(Repair, description=__doc__, args=rest).recording, console)
+            repair(commands.read(Repair, __doc__, rest).recording, console)
         else:
-            status = 0 if run(tyro.cli(Record, description=__doc__), console).good else 1
+            status = 0 if run(commands.read(Record, __doc__), console).good else 1
     sys.exit(status)
 
 

@@ -33,7 +33,7 @@ class ReportTable:
 
 def main() -> None:
     """Prints the table or puts it into a document."""
-    config = tyro.cli(ReportTable, description=__doc__)
+    config = commands.read(ReportTable, __doc__)
     # The table goes to the output, so what went wrong must not.
     with commands.ending(Console(stderr=True)):
         table = report.markdown_table(results.load(config.json), known(config.metrics))

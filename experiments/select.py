@@ -36,7 +36,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import tyro
 from jaxtyping import Float, UInt8
 from PIL import Image
 from rich.console import Console
@@ -141,7 +140,7 @@ class Done:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = tyro.cli(Select, description=__doc__)
+    config = commands.read(Select, __doc__)
     console = Console()
     with commands.ending(console, "stopped; what was scored by Gemini is kept in the transcript"):
         run(config, console)

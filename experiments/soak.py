@@ -65,7 +65,7 @@ class SoakReport:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    args = tyro.cli(Soak, description=__doc__)
+    args = commands.read(Soak, __doc__)
     console, bad = Console(), False
     with commands.ending(console):
         report = soak(args.out, 60 * args.minutes, fps=args.fps, width=args.width, show=console)

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import tyro
 from rich.console import Console
 
 from experiments import chain, commands, protocol, train_pose
@@ -139,7 +138,7 @@ class _Cell:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = tyro.cli(Table3, description=__doc__, args=words, prog="eval_sim --table3")
+    config = commands.read(Table3, __doc__, words, "experiments.eval_sim --table3")
     console = Console()
     with commands.ending(console, "stopped; the same command continues"):
         found, seconds = run(config, commands.line(), console)

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -108,7 +107,7 @@ class Timing:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    args = tyro.cli(Teleop, description=__doc__)
+    args = commands.read(Teleop, __doc__)
     console = Console()
     with commands.ending(console):
         timings = run(args, console)

@@ -16,18 +16,18 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import jax
-import tyro
+from rich.console import Console
 
-from experiments import motion_data
+from experiments import commands, motion_data
 from experiments.motion_data import MotionData
 from realdex_jax.data import clips, ways, windows
 from realdex_jax.data.clips import Clips
 from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.data.windows import Windows
-from realdex_jax.errors import RealdexError, TrainingError
+from realdex_jax.errors import TrainingError
 from realdex_jax.geometry.sdf import SdfGrids
 from realdex_jax.hand.load import HandModel, load
 from realdex_jax.losses.goal import GoalWeights
@@ -300,20 +300,14 @@ def _batches(recipe: Recipe, motions: MotionSet) -> Callable[[int], Windows | Cl
     return lambda step: windows.batch(motions, recipe.batch, recipe.seed, step, way)
 
 
-def main(args: Annotated[TrainMotion, tyro.conf.arg(name="")]) -> int:
-    """Runs the command."""
-    try:
+def main(args: TrainMotion) -> int:
+    """Trains; the exit status."""
+    with commands.ending(Console(stderr=True), "stopped; the same command continues"):
         devices.join(Cluster(args.coordinator, args.processes, args.process))
         data = motion_data.open_motions(args.data, tell=print)
         done = train(args.recipe(), data, args.run, args.devices)
-    except KeyboardInterrupt:
-        print("stopped; the same command continues")
-        return 130
-    except (RealdexError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0 if done is not None else 130
+        return 0 if done is not None else 130
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(TrainMotion, description=__doc__)))
+    sys.exit(main(commands.read(TrainMotion, __doc__)))

@@ -16,15 +16,15 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import jax
-import tyro
+from rich.console import Console
 
-from experiments import converted, functional_prior
+from experiments import commands, converted, functional_prior
 from realdex_jax.data import pipeline, store
 from realdex_jax.data.pipeline import Batch, Sampling, Stored
-from realdex_jax.errors import RealdexError, TrainingError
+from realdex_jax.errors import TrainingError
 from realdex_jax.hand import load
 from realdex_jax.hand.load import HandModel
 from realdex_jax.models import generator as generators
@@ -300,21 +300,15 @@ def _update(
     return objective.make_step(weights=recipe.weights, **given)
 
 
-def main(args: Annotated[TrainPose, tyro.conf.arg(name="")]) -> int:
-    """Runs the command."""
-    try:
+def main(args: TrainPose) -> int:
+    """Trains; the exit status."""
+    with commands.ending(Console(stderr=True), "stopped; the same command continues"):
         devices.join(Cluster(args.coordinator, args.processes, args.process))
         recipe = args.recipe()  # its mistakes are told before a conversion, not after
         data = converted.place(args.data)
         done = train(recipe, data, args.run, args.strict, args.devices)
-    except KeyboardInterrupt:
-        print("stopped; the same command continues")
-        return 130
-    except (RealdexError, OSError) as error:  # a full disk or a read-only folder, too
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0 if done is not None else 130  # as a shell says of what Ctrl-C ended
+        return 0 if done is not None else 130  # as a shell says of what Ctrl-C ended
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(TrainPose, description=__doc__)))
+    sys.exit(main(commands.read(TrainPose, __doc__)))

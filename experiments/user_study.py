@@ -113,7 +113,7 @@ Command = (
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = tyro.cli(Command, description=__doc__)
+    config = commands.read(cast(type[Draw | Serve | Count], Command), __doc__)
     console = Console()
     with commands.ending(console):
         if isinstance(config, Draw):

@@ -59,7 +59,7 @@ class View:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = tyro.cli(View, description=__doc__)
+    config = commands.read(View, __doc__)
     console = Console()
     with commands.ending(console, status=0):
         show(config, console)

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.progress import track
 
@@ -81,7 +80,7 @@ class Written:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = tyro.cli(WriteRelease, description=__doc__)
+    config = commands.read(WriteRelease, __doc__)
     console = Console()
     with commands.ending(console, "stopped; nothing was written"):
         written = write(config, console)

@@ -6,6 +6,7 @@
 Two trajectory controllers by topic, joint states at 100 Hz, MuJoCo's physics of arm, hand, table
 and object. It stops by itself when the client's heartbeat stops. Faults may also be ordered while
 it runs. When all is set up it prints one line that begins with `ready`.
+Takes until Ctrl-C.
 """
 
 import contextlib
@@ -26,10 +27,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import tyro
 from jaxtyping import Float
+from rich.console import Console
 
-from realdex_jax.errors import RealdexError
+from experiments import commands
 from realdex_jax.hand.load import load
 from robot import faults, plant, presets
 from robot.interface import RobotError, Trajectory
@@ -83,15 +84,12 @@ class Simulated:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = tyro.cli(Simulated, description=__doc__)
+    config = commands.read(Simulated, __doc__)
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
-    try:
+    with commands.ending(Console(stderr=True)):
         serve(config, stopping, lambda text: print(text, flush=True))  # noqa: T201
-    except RealdexError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
 
 
 def serve(config: Simulated, stopping: threading.Event, say: Callable[[str], None]) -> None:

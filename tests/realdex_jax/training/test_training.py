@@ -291,7 +291,8 @@ def test_a_run_under_a_scheme_trains_on_its_part_and_says_so(data, tmp_path, cap
     described = json.loads((tmp_path / "run" / "config.json").read_text())
     assert described["config"]["scheme"] == "category"
     assert described["data_digest"] == store.open_dataset(data, "category").digest
-    assert train_pose.main(train_pose.TrainPose(**{**options, "scheme": "shape"})) == 2
+    with pytest.raises(SystemExit, match="2"):
+        train_pose.main(train_pose.TrainPose(**{**options, "scheme": "shape"}))
     assert "no split scheme 'shape' in tiny; known: object, category" in capsys.readouterr().err
 
 
@@ -332,7 +333,8 @@ def test_a_run_of_other_settings_is_named_by_its_first_differences(tmp_path):
 
 def test_a_folder_that_cannot_be_made_ends_in_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    assert train_pose.main(train_pose.TrainPose(preset="smoke", run=tmp_path / "file")) == 2
+    with pytest.raises(SystemExit, match="2"):
+        train_pose.main(train_pose.TrainPose(preset="smoke", run=tmp_path / "file"))
     assert str(tmp_path / "file") in capsys.readouterr().err
 
 
@@ -346,7 +348,8 @@ def test_a_full_disk_ends_in_one_line_and_leaves_the_description_whole(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    assert train_pose.main(train_pose.TrainPose(preset="smoke", run=tmp_path)) == 2
+    with pytest.raises(SystemExit, match="2"):
+        train_pose.main(train_pose.TrainPose(preset="smoke", run=tmp_path))
     assert "No space left" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
     assert (tmp_path / "config.json").read_text() == before
