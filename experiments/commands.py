@@ -6,6 +6,7 @@ disk, a missing extra), 130 stopped by Ctrl-C. Jobs that have more say so.
 
 import contextlib
 import dataclasses
+import os
 import shlex
 import sys
 import typing
@@ -61,6 +62,19 @@ def read(
         prog: What was typed before that; by default the job.
         plan: Gives the job `--dry-run`: says in lines how much there is to do, and writes nothing.
     """
+    try:
+        return _read(kind, text, words, prog, plan)
+    except BrokenPipeError:
+        _reader_gone()
+
+
+def _read(
+    kind: type[_Config],
+    text: str | None,
+    words: Sequence[str] | None,
+    prog: str,
+    plan: Callable[[_Config], Iterable[str]] | None,
+) -> _Config:
     given = sys.argv[1:] if words is None else list(words)
     # A shell completes the job's own name; to it `python -m` is another program.
     told = name() if given[:1] and given[0].startswith("--tyro-") else f"python -m {prog or name()}"
@@ -155,6 +169,8 @@ def ending(console: Console, stopped: str = "stopped", status: int = 130) -> Ite
     try:
         yield
     except (RealdexError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _stdout_broken():
+            _reader_gone()
         console.print(
             f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False, soft_wrap=True
         )
@@ -163,6 +179,21 @@ def ending(console: Console, stopped: str = "stopped", status: int = 130) -> Ite
         console.print(stopped)
         if status:
             sys.exit(status)
+
+
+def _stdout_broken() -> bool:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    return False
+
+
+def _reader_gone() -> NoReturn:
+    """Ends quietly when what reads the output, `head` say, has had enough."""
+    # Python flushes once more at its end, and would complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(141)  # as a shell says of it
 
 
 def make_folder(out: Path) -> None:
