@@ -4,7 +4,9 @@ import sys
 import types
 
 
-def _said(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+def _said(
+    kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
+) -> None:
     """A line for Ctrl-C where no job has begun to listen for it: while its imports run."""
     if issubclass(kind, KeyboardInterrupt):
         sys.stderr.write("stopped\n")

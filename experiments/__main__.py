@@ -2,6 +2,7 @@
 
     python -m experiments                              # this list
     python -m experiments --into docs/commands.md      # the page of commands, from the docstrings
+    source <(python -m experiments --completion bash)  # the Tab key completes jobs and options
 
 Everything is read from the modules' docstrings: the first line, and the sentence that begins with
 "Takes". No module is imported, so a job is listed even where a package that it needs is missing.
@@ -14,12 +15,13 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from experiments import commands, docstring
+from experiments import commands, completion, docstring
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("experiments", "robot", "capture", "benchmarks")
@@ -32,6 +34,8 @@ class Jobs:
 
     into: Path | None = None
     """Document to update, between `<!-- jobs:begin -->` and `<!-- jobs:end -->`."""
+    completion: Literal["bash"] | None = None
+    """Print what makes a shell complete `python -m JOB`, its options and their choices."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +55,9 @@ class Job:
 def main() -> None:
     """Prints the list or updates the page."""
     config = commands.read(Jobs, __doc__)
+    if config.completion is not None:
+        print(completion.script([job.module for job in jobs()]))
+        return
     if config.into is None:
         # Into a file or a pipe nothing need be cut off.
         Console(width=None if sys.stdout.isatty() else 240).print(table(jobs()))
