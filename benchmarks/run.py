@@ -7,6 +7,7 @@ Takes minutes on 2 cores for each benchmark.
 """
 
 import dataclasses
+import html
 import importlib.metadata
 import json
 import os
@@ -32,7 +33,7 @@ from benchmarks.refinement import Gain
 from benchmarks.timing import Timing
 from experiments import commands
 from realdex_jax.errors import ConfigError
-from realdex_jax.evaluation import results
+from realdex_jax.evaluation import page, results
 
 Numbers = dict[str, object]
 
@@ -184,7 +185,7 @@ class Bench:
 def main() -> None:
     """Runs the benchmarks."""
     bench = commands.read(Bench, __doc__)
-    console = Console()
+    console = Console(record=True)
     with commands.ending(console):
         run(bench, console)
 
@@ -203,18 +204,21 @@ def run(bench: Bench, console: Console) -> Numbers:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: bench.cores])
     cores = len(os.sched_getaffinity(0))
     found: Numbers = {
-        "command": commands.line(),
-        "commit": results.commit(),
-        "device": results.device(),
+        **page.origin(commands.line(), bench),
         "cores_used": cores,
-        "versions": {**results.versions(), **_peers()},
     }
+    found["versions"] |= _peers()
     for name, measure in BENCHMARKS.items():
         if name in bench.only:
             found |= measure(console, bench, cores)
             # After each, so that an interrupted run keeps what it has measured.
             results.write_whole(bench.json, json.dumps(found, indent=2) + "\n")
-    console.print(f"written to {bench.json}")
+    where = bench.json.with_suffix(".html")
+    said = (
+        f'<pre class="scroll">{html.escape(console.export_text() if console.record else "")}</pre>'
+    )
+    results.write_whole(where, page.page("Benchmarks", found, more=said))
+    console.print(f"written to {bench.json} and {where}")
     return found
 
 

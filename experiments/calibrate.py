@@ -38,7 +38,7 @@ from experiments.virtual_board import Faults, Truth
 from realdex_jax.data import calibration, realdex_write, rigid
 from realdex_jax.data.calibration import Calibration
 from realdex_jax.errors import ConfigError
-from realdex_jax.evaluation import results
+from realdex_jax.evaluation import page, results
 
 FORMAT = "realdex_jax.calibration/1"
 _COUNTS = (1, 100)
@@ -317,24 +317,21 @@ def _write(
         placed = {"cam0_rgb_camera_link": rigid.matrix(hand.wxyz_xyz_base_cam0).ravel().tolist()}
         where = out / "global_name_position" / "0.txt"
         realdex_write.write(where, json.dumps(placed, indent=1).encode())
-    commit, device = results.commit(), results.device()
+    about = page.origin(command, config, [config.seed] if config.rig == "virtual" else [])
     state = {
         "format": FORMAT,
-        "command": command,
-        "commit": commit,
-        "device": device,
-        "versions": results.versions(),
-        "settings": _plain(dataclasses.asdict(config)),
+        **{name: about[name] for name in ("command", "commit", "device", "versions")},
+        "settings": about["config"],
         "board": board_json(shown.board),
         "lenses": {str(c): calibration.lens_json(shown.lenses[c], f"cam{c}") for c in numbers},
         "T_cam0_cam": {str(c): rig.wxyz_xyz_cam0_cam[c].tolist() for c in numbers},
         "T_cam0_board": {str(k): T.tolist() for k, T in rig.wxyz_xyz_cam0_board.items()},
-        "cameras": _plain(_of(rig, "residuals", "error_mm", "error_deg", "condition")),
+        "cameras": results.plain(_of(rig, "residuals", "error_mm", "error_deg", "condition")),
         "hand_eye": hand
         and {
             "T_base_cam0": hand.wxyz_xyz_base_cam0.tolist(),
             "T_hand_board": hand.wxyz_xyz_hand_board.tolist(),
-            **_plain(
+            **results.plain(
                 _of(
                     hand,
                     *("residuals", "condition", "turn_spread_deg", "way_spread_mm", "poses"),
@@ -357,9 +354,15 @@ def _write(
     realdex_write.write(out / "calibration.png", picture)
     names, rows = _rows(outcome)
     notes = [*_facts(outcome), *outcome.left_out]
-    tables = [("Root mean square residuals, standard errors", names, rows)]
-    page = calibration_page.page(command, commit, device, picture, tables, notes)
-    realdex_write.write(out / "report.html", page.encode())
+    page.leave(
+        out,
+        "Calibration",
+        about,
+        {name: state[name] for name in ("cameras", "hand_eye", "true_errors", "seconds")},
+        tables=[page.Table("Root mean square residuals, standard errors", names, rows)],
+        pictures=[page.Picture(picture, "residual vectors of each camera, and the rig from above")],
+        notes=notes,
+    )
     table = Table(title="Calibration")
     for name in names:
         table.add_column(name, justify="right" if name else "left")
@@ -399,13 +402,10 @@ def _write_seeds(
     config: Calibrate, command: str, found: Sequence[Outcome], console: Console
 ) -> None:
     totals = summary(found)
+    about = page.origin(command, config, range(config.seed, config.seed + config.seeds))
     state = {
         "format": FORMAT,
-        "command": command,
-        "commit": results.commit(),
-        "device": results.device(),
-        "seeds": list(range(config.seed, config.seed + config.seeds)),
-        "settings": _plain(dataclasses.asdict(config)),
+        **about,
         "true_errors": totals,
         "by_seed": [dict(o.errors) for o in found],
         "seconds": [round(o.seconds, 2) for o in found],
@@ -421,17 +421,6 @@ def _write_seeds(
 
 def _of(record: object, *names: str) -> dict[str, Any]:
     return {name: getattr(record, name) for name in names}
-
-
-def _plain(value: Any) -> Any:
-    """As JSON holds it."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _plain(dataclasses.asdict(value))
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
-"""What a calibration looks like: residuals on the pictures, the rig from above, and a page."""
+"""What a calibration looks like: residuals on the pictures, and the rig from above."""
 
-import base64
-import html
 import io
 from collections.abc import Mapping, Sequence
 
@@ -25,24 +23,6 @@ _MARGIN = 60.0
 """Pixels shown around the corners, in pictures 1920 wide."""
 _SIGHT = 0.25
 """Length of a camera's line of sight, metres."""
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1b2430; --dim: #66717f; --line: #d8dee6;
-  --paper: #fbfcfd; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6ebf1; --dim: #9aa6b4; --line: #35404d;
-  --paper: #12171d; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  margin: 0 auto; max-width: 72rem; padding: 1.5rem; }
-h1 { font-size: 1.5rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
-p.note { color: var(--dim); font-size: .87rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: right; }
-th:first-child, td:first-child { text-align: left; }
-img { width: 100%; height: auto; background: #fff; border: 1px solid var(--line); }
-code { font-size: .87em; overflow-wrap: anywhere; }
-"""
-
-Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
-"""Heading, column names, rows."""
 
 
 def figure(
@@ -175,52 +155,3 @@ def _floor(boards: Sequence[Float[np.ndarray, " 7"]]) -> Float[np.ndarray, " 7"]
     T = np.eye(4)
     T[:3, :3] = np.stack([x, np.cross(z, x), z])
     return rigid.of_matrix(T, "floor")
-
-
-def page(
-    command: str,
-    commit: str,
-    device: str,
-    picture: bytes,
-    tables: Sequence[Table],
-    notes: Sequence[str],
-    *,
-    title: str = "Calibration",
-    alt: str = "residual vectors of each camera, and the rig from above",
-) -> str:
-    """One HTML page that needs no second file.
-
-    Args:
-        command: How the run was started.
-        commit: Of the program.
-        device: What it ran on.
-        picture: A PNG.
-        tables: Shown in this order.
-        notes: Lines under them.
-        title: What the page is about.
-        alt: What the picture shows.
-    """
-    e = html.escape
-    data = base64.b64encode(picture).decode()
-    parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{e(title)}</title><style>{_STYLE}</style></head><body>",
-        f"<h1>{e(title)}</h1>",
-        f'<p class="note"><code>{e(command)}</code><br>commit {e(commit)}, on {e(device)}</p>',
-        f'<img src="data:image/png;base64,{data}" alt="{e(alt)}">',
-    ]
-    for heading, names, rows in tables:
-        head = "".join(f"<th>{e(name)}</th>" for name in names)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{e(text)}</td>" for text in row) + "</tr>" for row in rows
-        )
-        parts.append(
-            f"<h2>{e(heading)}</h2><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-            "</table>"
-        )
-    if notes:
-        parts.append("<h2>Notes</h2>")
-        parts += [f'<p class="note">{e(note)}</p>' for note in notes]
-    return "\n".join([*parts, "</body></html>"]) + "\n"

@@ -121,7 +121,8 @@ def read(path: Path) -> Run:
     settings = {name: raw[name] for name in of_settings if name in raw}
     if (folder / "config.json").is_file():
         settings["config.json"] = _json(folder / "config.json")
-    rest = {k: v for k, v in raw.items() if k not in (*of_settings, "rows", "notes")}
+    of_table = ("rows", "notes") if table else ()
+    rest = {k: v for k, v in raw.items() if k not in (*of_settings, *of_table)}
     return Run(str(path), flat(settings), table, flat(rest))
 
 

@@ -4,13 +4,13 @@
     python -m experiments.eval_clouds --seeds 1 --object tea_cup
 
 Each rig has lenses, places, noise and errors of calibration of its own; a hand is by the object.
-Writes `out/results.json` and `out/clouds.png`, the clouds of the first rig from the side.
+Writes `out/results.json`, `out/report.html` and `out/clouds.png`, the clouds of the first rig from
+the side.
 Takes 4 minutes on 2 cores.
 """
 
 import dataclasses
 import io
-import json
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from experiments import captured, commands
 from experiments.captured import RigErrors
 from realdex_jax.data import realdex_write
 from realdex_jax.errors import ConfigError
-from realdex_jax.evaluation import results
+from realdex_jax.evaluation import page
 from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand.load import load
 from sim import objects
@@ -111,6 +111,7 @@ def run(config: EvalClouds, console: Console) -> dict[str, list[Measured]]:
     commands.make_folder(config.out)
     found: dict[str, list[Measured]] = {name: [] for name in WAYS}
     stages: dict[str, list[float]] = {}
+    picture = b""
     with commands.progress(console) as bar:
         task = bar.add_task("rigs", total=config.seeds)
         for seed in range(config.seeds):
@@ -120,21 +121,27 @@ def run(config: EvalClouds, console: Console) -> dict[str, list[Measured]]:
             for stage, seconds in made["default"].seconds.items():
                 stages.setdefault(stage, []).append(seconds)
             if seed == 0:
-                realdex_write.write(config.out / "clouds.png", figure(made))
+                picture = figure(made)
+                realdex_write.write(config.out / "clouds.png", picture)
             bar.advance(task)
-    _print(found, stages, console)
-    text = {
-        "command": commands.line(),
-        "commit": results.commit(),
-        "device": results.device(),
-        "versions": results.versions(),
-        "config": dataclasses.asdict(config),
-        "clouds": {name: [dataclasses.asdict(m) for m in rows] for name, rows in found.items()},
-        "seconds_by_stage": stages,
-    }
-    path = config.out / "results.json"
-    results.write_whole(path, json.dumps(text, indent=1, default=str) + "\n")
-    console.print(f"written to {path} and clouds.png beside it", highlight=False)
+    shown, note = _table(found), _took(stages)
+    table = Table(title=shown.title, title_justify="left")
+    for heading in shown.names:
+        table.add_column(heading, justify="right" if heading else "left")
+    for row in shown.rows:
+        table.add_row(*row)
+    console.print(table)
+    console.print(note, highlight=False)
+    path = page.leave(
+        config.out,
+        "Merged clouds against the truth",
+        page.origin(commands.line(), config, range(config.seeds)),
+        {"clouds": found, "seconds_by_stage": stages},
+        tables=[shown],
+        pictures=[page.Picture(picture, "the clouds of the first rig from the side")],
+        notes=[note],
+    )
+    console.print(f"results: {config.out / 'results.json'}\nreport:  {path}", highlight=False)
     return found
 
 
@@ -213,19 +220,19 @@ def figure(made: dict[str, Cloud]) -> bytes:
     return out.getvalue()
 
 
-def _print(
-    found: dict[str, list[Measured]], stages: dict[str, list[float]], console: Console
-) -> None:
-    table = Table(title="Clouds: median (worst) over the rigs", title_justify="left")
-    for heading in ("", "table 5-95 %, mm", "table 2 sigma, mm", "object, mm", "90 %, mm", "s"):
-        table.add_column(heading, justify="right" if heading else "left")
+def _table(found: dict[str, list[Measured]]) -> page.Table:
+    names = ("", "table 5-95 %, mm", "table 2 sigma, mm", "object, mm", "90 %, mm", "s")
+    shown = []
     fields = ("spread_mm", "two_sigma_mm", "object_mm", "object_90_mm", "seconds")
     for name, rows in found.items():
         columns = [[getattr(row, field) for row in rows] for field in fields]
-        table.add_row(name, *(f"{np.median(c):.2f} ({max(c):.2f})" for c in columns))
-    console.print(table)
+        shown.append([name, *(f"{np.median(c):.2f} ({max(c):.2f})" for c in columns)])
+    return page.Table("Clouds: median (worst) over the rigs", names, shown)
+
+
+def _took(stages: dict[str, list[float]]) -> str:
     took = ", ".join(f"{stage} {1e3 * np.median(s):.0f}" for stage, s in stages.items())
-    console.print(f"default, ms by stage: {took}", highlight=False)
+    return f"default, ms by stage: {took}"
 
 
 if __name__ == "__main__":

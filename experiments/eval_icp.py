@@ -11,11 +11,13 @@ Takes two minutes on 2 cores.
 """
 
 import dataclasses
-import json
+import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from scipy.spatial import KDTree
@@ -27,7 +29,7 @@ from experiments import captured, commands
 from experiments.captured import RigErrors
 from realdex_jax.data import rigid
 from realdex_jax.errors import ConfigError
-from realdex_jax.evaluation import results
+from realdex_jax.evaluation import page
 from realdex_jax.hand.load import load
 from sim import objects
 from sim.stage import load_stage
@@ -96,24 +98,38 @@ def run(config: EvalIcp, console: Console) -> dict[str, list[tuple[float, float]
             for way, errors in one(config, seed).items():
                 found.setdefault(way, []).extend(errors)
             bar.advance(task)
-    table = Table("places by", "mm: median", "worst", "degrees: median", "worst")
+    names = ("places by", "mm: median", "worst", "degrees: median", "worst")
+    table, rows = Table(*names), []
     for way, errors in found.items():
         mm, deg = np.array(errors).T
         cells = (f"{np.median(mm):.2f}", f"{mm.max():.2f}", f"{np.median(deg):.3f}")
-        table.add_row(way, *cells, f"{deg.max():.3f}")
+        rows.append((way, *cells, f"{deg.max():.3f}"))
+        table.add_row(*rows[-1])
     console.print(table)
-    text = {
-        "command": commands.line(),
-        "commit": results.commit(),
-        "device": results.device(),
-        "versions": results.versions(),
-        "config": dataclasses.asdict(config),
-        "errors_mm_deg": found,
-    }
-    path = config.out / "results.json"
-    results.write_whole(path, json.dumps(text, indent=1, default=str) + "\n")
-    console.print(f"written to {path}", highlight=False)
+    path = page.leave(
+        config.out,
+        "Places of cameras, refined by what they see",
+        page.origin(commands.line(), config, range(config.seeds)),
+        {"errors_mm_deg": found},
+        tables=[page.Table("Errors: median and worst", names, rows)],
+        pictures=[page.Picture(figure(found), "errors of every camera by way")],
+    )
+    console.print(f"results: {config.out / 'results.json'}\nreport:  {path}", highlight=False)
     return found
+
+
+def figure(found: Mapping[str, list[tuple[float, float]]]) -> bytes:
+    """A PNG: the errors of all cameras, by way."""
+    plot = Figure(figsize=(11.0, 3.6), layout="constrained")
+    for i, unit in enumerate(("mm", "degrees")):
+        axis = plot.add_subplot(1, 2, i + 1)
+        axis.boxplot([[one[i] for one in errors] for errors in found.values()])
+        axis.set_xticks(range(1, len(found) + 1), list(found), fontsize="small")
+        axis.set_ylabel(unit)
+        axis.grid(visible=True, alpha=0.3)
+    out = io.BytesIO()
+    plot.savefig(out, format="png", dpi=100)
+    return out.getvalue()
 
 
 def one(config: EvalIcp, seed: int) -> dict[str, list[tuple[float, float]]]:

@@ -158,7 +158,7 @@ def run(config: EvalMotion, command: str, console: Console) -> results.Results:
         notes.append(_reach_generated(hand, best, config.grasps, console))
     seeds = sorted({j.seed for j in judged if j.stage != "dataset"})
     physics = LiftPhysics().describe() if world.shapes else {"test": "none"}
-    found = results.collect(command, seeds, physics, rows, notes)
+    found = results.collect(command, seeds, physics, rows, notes, config=config)
     where = results.save(found, config.json or config.out / "results.json")
     # Saved before what may still fail.
     clips, pictures = _shown(hand, what, world, judged, config, console)

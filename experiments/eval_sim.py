@@ -239,6 +239,7 @@ def evaluate(config: EvalSim, command: str, console: Console) -> Evaluation:
         {"still": still, "strict": run.strict.describe()},
         protocol.rows(measured, data, split, stages, method),
         notes,
+        config=config,
     )
     return Evaluation(found, measured, pictures, dict(seconds), stopped=stopped)
 

@@ -11,7 +11,6 @@ Takes 8 minutes on 2 cores.
 
 import dataclasses
 import io
-import json
 import time
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from experiments import commands, sync_scene
 from experiments.sync_scene import Synced
 from realdex_jax.data import realdex_write
 from realdex_jax.errors import ConfigError
-from realdex_jax.evaluation import results
+from realdex_jax.evaluation import page
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,19 +81,26 @@ def run(config: EvalSync, console: Console) -> list[Synced]:
             rows.append(measured(found[-1]) | {"seconds": time.perf_counter() - began})
             bar.advance(task)
     text = {
-        "command": commands.line(),
-        "commit": results.commit(),
-        "device": results.device(),
-        "versions": results.versions(),
-        "seeds": rows,
+        "by_seed": rows,
         "median": {k: float(np.median([row[k] for row in rows])) for k in rows[0]},
         "worst": {k: float(np.max(np.abs([row[k] for row in rows]))) for k in rows[0]},
     }
-    path = config.out / "results.json"
-    results.write_whole(path, json.dumps(text, indent=1, default=str) + "\n")
-    realdex_write.write(config.out / "sync.png", figure(found))
-    _print(text, console)
-    console.print(f"results: {path}", highlight=False)
+    picture = figure(found)
+    realdex_write.write(config.out / "sync.png", picture)
+    shown = [(k, f"{v:.3g}", f"{text['worst'][k]:.3g}") for k, v in text["median"].items()]
+    table = Table("", "median", "worst", title="Synchronisation")
+    for row in shown:
+        table.add_row(*row)
+    console.print(table)
+    path = page.leave(
+        config.out,
+        "Synchronisation",
+        page.origin(commands.line(), config, range(config.seeds)),
+        text,
+        tables=[page.Table("Errors over the rigs", ("", "median", "worst"), shown)],
+        pictures=[page.Picture(picture, "the match of the first clouds, and all errors")],
+    )
+    console.print(f"results: {config.out / 'results.json'}\nreport:  {path}", highlight=False)
     return found
 
 
@@ -113,8 +119,8 @@ def measured(one: Synced) -> dict[str, float]:
 
 def figure(found: list[Synced]) -> bytes:
     """The match of the first rig's first clouds, and all errors over their recordings, as PNG."""
-    page = Figure(figsize=(9.0, 3.2), layout="constrained")
-    match, error = page.subplots(1, 2)
+    plot = Figure(figsize=(9.0, 3.2), layout="constrained")
+    match, error = plot.subplots(1, 2)
     first = found[0]
     match.plot(1e3 * first.robot.tried_s, first.robot.fit, ".-")
     match.axvline(1e3 * first.true_offset_s, color="0.4", linestyle=":", label="true")
@@ -125,15 +131,8 @@ def figure(found: list[Synced]) -> bytes:
     error.axhspan(-5.0, 5.0, color="0.92", zorder=0)
     error.set(xlabel="time, s", ylabel="error of the robot's clock, ms", title="All rigs")
     file = io.BytesIO()
-    page.savefig(file, format="png", dpi=110)
+    plot.savefig(file, format="png", dpi=110)
     return file.getvalue()
-
-
-def _print(text: dict, console: Console) -> None:
-    table = Table("", "median", "worst", title="Synchronisation")
-    for name, median in text["median"].items():
-        table.add_row(name, f"{median:.3g}", f"{text['worst'][name]:.3g}")
-    console.print(table)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ Takes about an hour on 2 cores.
 
 import dataclasses
 import io
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,11 +24,11 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from experiments import calibration_page, commands, tracking_scene, tracking_trial
+from experiments import commands, tracking_scene, tracking_trial
 from experiments.tracking_trial import DISTURBANCES, OFF, Trial
 from realdex_jax.data import realdex_write
 from realdex_jax.errors import ConfigError
-from realdex_jax.evaluation import results
+from realdex_jax.evaluation import page
 from realdex_jax.hand.load import load
 from sim import objects
 
@@ -215,41 +214,32 @@ def _write(
     state: dict[str, Any],
     console: Console,
 ) -> None:
-    commit, device = results.commit(), results.device()
-    written = {
+    found = {
         "format": FORMAT,
-        "command": command,
-        "commit": commit,
-        "device": device,
-        "versions": results.versions(),
-        "seeds": config.seeds,
         **state,
         "scenes": [
             {"object": j.object, "seed": j.seed, **_of_trials([j.trials["none"]])} for j in judged
         ],
     }
-    text = json.dumps(written, indent=1, allow_nan=False) + "\n"
-    realdex_write.write(config.out / "results.json", text.encode())
     picture = figure(judged)
     realdex_write.write(config.out / "tracking.png", picture)
     tables = [_objects_table(state), _flags_table(state)]
     notes = list(_notes(state))
-    page = calibration_page.page(
-        command,
-        commit,
-        device,
-        picture,
-        tables,
-        notes,
-        title="Object tracking",
-        alt="distance, angle and score over the frames of all scenes",
+    alt = "distance, angle and score over the frames of all scenes"
+    page.leave(
+        config.out,
+        "Object tracking",
+        page.origin(command, config, range(config.seeds)),
+        found,
+        tables=tables,
+        pictures=[page.Picture(picture, alt)],
+        notes=notes,
     )
-    realdex_write.write(config.out / "report.html", page.encode())
-    for heading, names, rows in tables:
-        table = Table(title=heading)
-        for name in names:
+    for shown in tables:
+        table = Table(title=shown.title)
+        for name in shown.names:
             table.add_column(name, justify="right" if name else "left")
-        for row in rows:
+        for row in shown.rows:
             table.add_row(*row)
         console.print(table)
     for note in notes:
@@ -257,7 +247,7 @@ def _write(
     console.print(f"written to {config.out}", highlight=False)
 
 
-def _objects_table(state: dict[str, Any]) -> calibration_page.Table:
+def _objects_table(state: dict[str, Any]) -> page.Table:
     rows = []
     for name, row in state["objects"].items():
         cells = [name, str(row["sequences"])]
@@ -269,10 +259,10 @@ def _objects_table(state: dict[str, Any]) -> calibration_page.Table:
         *("", "sequences", "mm", "worst", "degrees", "worst ", "ADD-S (mm)", "worst  "),
         *("false flags (%)", "frames/s", "CPU (ms)"),
     ]
-    return "Undisturbed: median and worst over all frames", names, rows
+    return page.Table("Undisturbed: median and worst over all frames", names, rows)
 
 
-def _flags_table(state: dict[str, Any]) -> calibration_page.Table:
+def _flags_table(state: dict[str, Any]) -> page.Table:
     rows = [
         [
             kind,
@@ -285,7 +275,7 @@ def _flags_table(state: dict[str, Any]) -> calibration_page.Table:
         for kind, row in state["disturbed"].items()
     ]
     names = ["", "lost frames", "flagged (%)", "losses", "at once (%)", "false flags (%)"]
-    return "Lost: more than 1 cm or 10 degrees off", names, rows
+    return page.Table("Lost: more than 1 cm or 10 degrees off", names, rows)
 
 
 def _notes(state: dict[str, Any]) -> list[str]:

@@ -24,7 +24,7 @@ from scipy.optimize import minimize
 from experiments import chain, commands, protocol, selection
 from experiments.protocol import Entry
 from realdex_jax.errors import ConfigError
-from realdex_jax.evaluation import results
+from realdex_jax.evaluation import page, results
 from realdex_jax.hand.load import HandModel, load
 from realdex_jax.models import grasp_model
 from realdex_jax.models.grasp_model import GraspModel
@@ -85,18 +85,26 @@ def run(config: FitSelection, console: Console) -> None:
         raise ConfigError("no object has a part to take it by; nothing to fit to")
     x, y = np.concatenate(answers), np.concatenate(good)
     weights, ordered = fit(x, y)
-    table = Table(title=f"{len(y)} grasps of {len(answers)} objects, {y.mean():.2f} of them good")
-    for column in ("question", "weight", "mean answer, good", "mean answer, others"):
-        table.add_column(column)
+    title = f"{len(y)} grasps of {len(answers)} objects, {y.mean():.2f} of them good"
+    names = ("question", "weight", "mean answer, good", "mean answer, others")
+    table, rows = Table(*names, title=title), []
     for i, name in enumerate(prompt.ASPECTS):
         means = (np.nanmean(x[y, i]), np.nanmean(x[~y, i]))
-        table.add_row(name, f"{weights[name]:.3f}", *(f"{m:.2f}" for m in means))
+        rows.append((name, f"{weights[name]:.3f}", *(f"{m:.2f}" for m in means)))
+        table.add_row(*rows[-1])
     console.print(table)
     console.print(f"area under the curve: {ordered:.3f}", highlight=False)
     path = config.out / "weights.json"
-    said = {"weights": weights, "auc": ordered, "command": commands.line()}
-    results.write_whole(path, json.dumps(said, indent=1))
-    console.print(f"weights: {path}", highlight=False)
+    results.write_whole(path, json.dumps({"weights": weights, "auc": ordered}, indent=1))
+    shown = page.leave(
+        config.out,
+        "Weights of the questions",
+        page.origin(commands.line(), config, [config.seed]),
+        {"weights": weights, "auc": ordered, "grasps": len(y), "good": int(y.sum())},
+        tables=[page.Table(title, names, rows)],
+        notes=[f"area under the curve: {ordered:.3f}"],
+    )
+    console.print(f"weights: {path}\nreport:  {shown}", highlight=False)
 
 
 def _graded(

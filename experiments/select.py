@@ -399,6 +399,7 @@ def _publish(
             "physics: all grasps that hold in the test six ways, so its means are what a random "
             "choice brings",
         ],
+        config=config,
     )
     table = Table(title=f"Of all grasps that hold, and of the {config.top} chosen")
     for name in ("object", "hold", "by the part", "chosen", "robust", "chosen", "score", "chosen"):

@@ -3,12 +3,13 @@
     python -m experiments.soak OUT --minutes 60
 
 Pictures are made before, and noisy as a camera's. Files that are full are deleted as it goes: an
-hour would take a hundred gigabytes. Exit status: 0 if no frame was lost and memory grew by less
-than 1 MB a minute, else 1; 2 if it could not be done.
+hour would take a hundred gigabytes. Writes `OUT/results.json` and `OUT/report.html`. Exit status: 0
+if no frame was lost and memory grew by less than 1 MB a minute, else 1; 2 if it could not be done.
 Takes as long as --minutes says.
 """
 
 import dataclasses
+import io
 import os
 import sys
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from capture import recorder, virtual
@@ -25,6 +27,8 @@ from capture.streams import Count, Event, RecorderConfig
 from capture.virtual import VirtualJoints
 from experiments import commands
 from experiments.record import Board
+from realdex_jax.errors import ConfigError
+from realdex_jax.evaluation import page
 from sim import clocks, film, sequence
 from sim.clocks import Clock
 
@@ -61,6 +65,8 @@ class SoakReport:
     """Processor time over time, the pictures' making included."""
     mb_per_s: float
     """Written."""
+    memory: tuple[tuple[float, float], ...] = ()
+    """Size of the process over the recording: seconds, MB."""
 
 
 def main() -> None:
@@ -68,8 +74,22 @@ def main() -> None:
     args = commands.read(Soak, __doc__)
     console, bad = Console(), False
     with commands.ending(console):
+        if not (args.minutes > 0 and args.fps > 0 and args.width >= 16):
+            raise ConfigError(
+                f"--minutes {args.minutes}, --fps {args.fps}, --width {args.width}; above 0, 0 "
+                "and at least 16"
+            )
         report = soak(args.out, 60 * args.minutes, fps=args.fps, width=args.width, show=console)
         console.print(told(report), highlight=False)
+        shown = page.leave(
+            args.out,
+            "Recording for long",
+            page.origin(commands.line(), args, [0]),
+            dataclasses.asdict(report),
+            pictures=[page.Picture(figure(report), "size of the process over time")],
+            notes=[told(report)],
+        )
+        console.print(f"report: {shown}", highlight=False)
         bad = report.lost > 0 or not report.slope_mb_per_minute < 1.0
     sys.exit(int(bad))
 
@@ -135,6 +155,7 @@ def soak(
         slope_mb_per_minute=slope,
         cores=cores,
         mb_per_s=sum(c.bytes for c in counts) / 2**20 / summary.seconds,
+        memory=tuple(sizes),
     )
 
 
@@ -142,6 +163,17 @@ def _resident_mb() -> float:
     """Size of this process in memory, MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def figure(report: SoakReport) -> bytes:
+    """A PNG: how large the process was, over the recording."""
+    plot = Figure(figsize=(9.0, 3.0), layout="constrained")
+    axis = plot.subplots()
+    axis.plot(*np.array(report.memory).T)
+    axis.set(xlabel="time, s", ylabel="memory, MB", ylim=(0.0, None))
+    out = io.BytesIO()
+    plot.savefig(out, format="png", dpi=100)
+    return out.getvalue()
 
 
 def told(report: SoakReport) -> str:

@@ -201,7 +201,13 @@ def run(config: Table3, command: str, console: Console) -> tuple[Results, dict[s
     )
     notes += _distinct(cells)
     collected = results.collect(
-        command, list(range(protocol_.seeds)), described, rows(cells), notes, spread="seeds"
+        command,
+        list(range(protocol_.seeds)),
+        described,
+        rows(cells),
+        notes,
+        spread="seeds",
+        config=config,
     )
     return collected, dict(seconds)
 

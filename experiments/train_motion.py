@@ -21,7 +21,7 @@ from typing import Any, Literal
 import jax
 from rich.console import Console
 
-from experiments import commands, motion_data
+from experiments import commands, motion_data, training_page
 from experiments.motion_data import MotionData
 from realdex_jax.data import clips, ways, windows
 from realdex_jax.data.clips import Clips
@@ -306,6 +306,8 @@ def main(args: TrainMotion) -> int:
         devices.join(Cluster(args.coordinator, args.processes, args.process))
         data = motion_data.open_motions(args.data, tell=print)
         done = train(args.recipe(), data, args.run, args.devices)
+        if done is not None and devices.is_first():
+            print(f"report: {training_page.leave(args.run, commands.line())}")
         return 0 if done is not None else 130
 
 

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import jax
 from rich.console import Console
 
-from experiments import commands, converted, functional_prior
+from experiments import commands, converted, functional_prior, training_page
 from realdex_jax.data import pipeline, store
 from realdex_jax.data.pipeline import Batch, Sampling, Stored
 from realdex_jax.errors import TrainingError
@@ -307,6 +307,8 @@ def main(args: TrainPose) -> int:
         recipe = args.recipe()  # its mistakes are told before a conversion, not after
         data = converted.place(args.data)
         done = train(recipe, data, args.run, args.strict, args.devices)
+        if done is not None and devices.is_first():
+            print(f"report: {training_page.leave(args.run, commands.line())}")
         return 0 if done is not None else 130  # as a shell says of what Ctrl-C ended
 
 

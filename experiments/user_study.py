@@ -8,8 +8,8 @@
 FOLDER holds <object>/<method>/<sample>.png (or jpg, webp, mp4, webm); every object needs the same
 methods, every method of an object the same samples. A trial shows one sample of one object by every
 method. `draw` makes such pictures of the grasps of several evaluations; `serve` writes
-`study.sqlite` and goes on with it when it is started again; `tally` writes `votes.csv`, `table.md`
-and `table.json`. See docs/user_study.md.
+`study.sqlite` and goes on with it when it is started again; `tally` writes `votes.csv`, `table.md`,
+`table.json`, `results.json` and `report.html`. See docs/user_study.md.
 Takes as long as people take.
 """
 
@@ -34,7 +34,7 @@ from rich.table import Table
 from experiments import commands, protocol
 from realdex_jax.data import object_files
 from realdex_jax.errors import ConfigError
-from realdex_jax.evaluation import results
+from realdex_jax.evaluation import page, results
 from realdex_jax.hand.load import load
 from sim import render
 from study import ballots, plan, tally
@@ -316,15 +316,28 @@ def count(config: Count, command: str, console: Console) -> tally.Tally:
         except OSError as error:
             raise ConfigError(f"cannot write {config.out / name}: {error.strerror}") from error
     head, *body = tally.grid(found)
+    remarks = list(tally.remarks(found))
+    page.leave(
+        config.out,
+        "User study",
+        page.origin(command, config, [config.seed]),
+        tally.described(found),
+        tables=[page.Table("Methods", head, body)],
+        notes=remarks,
+    )
     table = Table(title="User study")
     for position, text in enumerate(head):
         table.add_column(text, justify="right" if position else "left")
     for line in body:
         table.add_row(*(escape(cell) for cell in line))
     console.print(table)
-    for remark in tally.remarks(found):
+    for remark in remarks:
         console.print(remark, style="yellow", highlight=False, markup=False)
-    console.print(f"in {config.out}: {', '.join(files)}", highlight=False, markup=False)
+    console.print(
+        f"in {config.out}: {', '.join(files)}, report.html, results.json",
+        highlight=False,
+        markup=False,
+    )
     return found
 
 

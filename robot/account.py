@@ -2,7 +2,6 @@
 
 import dataclasses
 import html
-import json
 import shlex
 import sys
 import time
@@ -13,12 +12,7 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from realdex_jax.evaluation import report, results
-
-_STYLE = """body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 76rem;
-  padding: 1.5rem; color: #1b2430; } td, th { padding: .3rem .7rem; text-align: left;
-  border-bottom: 1px solid #d8dee6; vertical-align: top; } figure { display: inline-block;
-  margin: .5rem; } video { max-width: 36rem; }"""
+from realdex_jax.evaluation import page, report
 
 Ending = Literal[
     "lifted",
@@ -110,33 +104,35 @@ def show(runs: Sequence[Run], console: Console) -> None:
             console.print(f"{one.object} {one.seed}: {one.reason}", highlight=False, markup=False)
 
 
-def save(out: Path, runs: Sequence[Run], clips: Sequence[report.Clip]) -> None:
-    """Writes what there is so far: a run that is killed loses itself alone."""
-    found = {
-        "command": " ".join(["python -m robot.execute", *map(shlex.quote, sys.argv[1:])]),
-        "commit": results.commit(),
-        "device": results.device(),
-        "versions": results.versions(),
-        "runs": [dataclasses.asdict(one) for one in runs],
-    }
-    results.write_whole(out / "results.json", json.dumps(found, indent=1) + "\n")
+def save(out: Path, runs: Sequence[Run], clips: Sequence[report.Clip], config: object) -> None:
+    """Writes what there is so far: a run that is killed loses itself alone.
+
+    Args:
+        out: Folder.
+        runs: All that ended.
+        clips: Videos of them.
+        config: The settings, a dataclass.
+    """
     e = html.escape
-    rows = "".join(
-        f"<tr><td>{e(one.object)}</td><td>{one.seed}</td><td>{e(one.ending)}</td>"
-        f"<td>{one.risen_cm}</td><td>{one.tried}</td><td>{e(one.reason)}</td>"
-        f"<td>{e(', '.join(f'{name} {seconds:.1f}' for name, seconds in one.timeline))}</td></tr>"
+    rows = [
+        (
+            *(one.object, str(one.seed), one.ending, str(one.risen_cm), str(one.tried), one.reason),
+            ", ".join(f"{name} {seconds:.1f}" for name, seconds in one.timeline),
+        )
         for one in runs
-    )
+    ]
     shown = "".join(
         f"<figure>{clip.html}<figcaption>{e(clip.group)}: {e(clip.caption)}</figcaption></figure>"
         for clip in clips
     )
     lifted = sum(one.ending == "lifted" for one in runs)
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Executions</title>'
-        f"<style>{_STYLE}</style></head><body><h1>{lifted} of {len(runs)} lifted</h1>"
-        f"<p>{e(found['command'])}, commit {e(str(found['commit']))}</p><table><tr><th>object</th>"
-        "<th>seed</th><th>ending</th><th>rose (cm)</th><th>grasps tried</th><th>why</th>"
-        f"<th>seconds</th></tr>{rows}</table>{shown}</body></html>\n"
+    names = ("object", "seed", "ending", "rose (cm)", "grasps tried", "why", "seconds")
+    command = shlex.join(["python", "-m", "robot.execute", *sys.argv[1:]])
+    page.leave(
+        out,
+        f"{lifted} of {len(runs)} lifted",
+        page.origin(command, config, [one.seed for one in runs]),
+        {"runs": runs},
+        tables=[page.Table("Runs", names, rows)],
+        more=shown,
     )
-    report.save_html(page, out / "report.html")

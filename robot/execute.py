@@ -153,7 +153,7 @@ def run(config: Execute, console: Console) -> list[Run]:
             one, shown = _one(config, hand, model, mover, shape, seed, console)
             found.append(one)
             clips += shown
-            account.save(config.out, found, clips)
+            account.save(config.out, found, clips, config)
             if one.ending == "cancelled":
                 break
     account.show(found, console)

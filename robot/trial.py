@@ -7,7 +7,7 @@
 Each run is judged (`robot/judging.py`) by what was really sent and by the joints' true course:
 nothing without a fresh state, within all limits, without steps, ending at rest; nothing after the
 stop; a stop that is confirmed is true, one that is not is loud; the end is defined and has its
-reason. Writes `out/results.json`; the exit code is 1 if any run was unsafe.
+reason. Writes `out/results.json` and `out/report.html`; the exit code is 1 if any run was unsafe.
 
 Without ROS 2 the client is the real one and the robot the simulated one, with ideal joints; the
 network and time are virtual (`robot/virtual.py`). With `--ros` the robot is a process of its own.
@@ -16,7 +16,6 @@ Takes minutes on 2 cores; with --ros half a minute a run.
 
 import contextlib
 import dataclasses
-import json
 import math
 import sys
 import tempfile
@@ -31,7 +30,7 @@ from rich.table import Table
 
 from experiments import commands
 from realdex_jax.errors import ConfigError
-from realdex_jax.evaluation import results
+from realdex_jax.evaluation import page
 from robot import cases, curve, drive, judging, limits, presets, simulated
 from robot.cases import Case
 from robot.drive import Outcome
@@ -412,16 +411,24 @@ def run(config: Trial, console: Console) -> list[Judged]:
         if one.unsafe:
             text = f"{one.fault}, seed {one.seed}: {'; '.join(one.unsafe)}"
             console.print(text, style="red", highlight=False, markup=False)
-    found = {
-        "command": commands.line(),
-        "commit": results.commit(),
-        "device": results.device(),
-        "versions": results.versions(),
-        "summary": rows,
-        "runs": [dataclasses.asdict(one) for one in judged],
-    }
-    results.write_whole(config.out / "results.json", json.dumps(found, indent=1) + "\n")
+    names = list(rows[0])
+    unsafe = [
+        f"{one.fault}, seed {one.seed}: {'; '.join(one.unsafe)}" for one in judged if one.unsafe
+    ]
+    page.leave(
+        config.out,
+        f"Faults on trial: {len(unsafe)} of {len(judged)} runs unsafe",
+        page.origin(commands.line(), config, seeds),
+        {"summary": rows, "runs": judged},
+        tables=[page.Table("Median and worst times, s", names, [_cells(row) for row in rows])],
+        notes=unsafe,
+    )
     return judged
+
+
+def _cells(row: dict[str, object]) -> list[str]:
+    texts = (" / ".join(map(str, x)) if isinstance(x, tuple) else x for x in row.values())
+    return ["-" if text is None else str(text) for text in texts]
 
 
 @contextlib.contextmanager

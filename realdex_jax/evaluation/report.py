@@ -20,7 +20,7 @@ from realdex_jax.evaluation.results import METRICS, Results, ResultsError, Row, 
 
 _BLANK = "–"
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --ink: #1b2430; --dim: #66717f; --line: #d8dee6;
   --paper: #fbfcfd; --card: #ffffff; --good: #0b6b3a; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6ebf1; --dim: #9aa6b4; --line: #35404d;
@@ -198,7 +198,7 @@ def html_report(
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{e(title)}</title><style>{_STYLE}</style></head><body>",
+        f"<title>{e(title)}</title><style>{STYLE}</style></head><body>",
         f"<h1>{e(title)}</h1>",
         f'<p class="note"><code>{e(found.command)}</code><br>commit {e(found.commit)}, seeds '
         f"{e(', '.join(map(str, found.seeds)))}, on {e(found.device)}</p>",
@@ -229,8 +229,9 @@ def html_report(
         parts.append("</div>")
     if seconds:
         parts += ["<h2>Time</h2>", _html_seconds(seconds)]
-    parts += ["<h2>Physics constants</h2>", _html_pairs(_flat(found.physics))]
-    parts += ["<h2>Versions</h2>", _html_pairs(list(found.versions.items()))]
+    parts += ["<h2>Physics constants</h2>", pairs(found.physics)]
+    parts += ["<h2>Settings</h2>", pairs(found.config)] if found.config else []
+    parts += ["<h2>Versions</h2>", pairs(found.versions)]
     parts.append("</body></html>")
     return "\n".join(parts) + "\n"
 
@@ -301,11 +302,12 @@ def _html_seconds(seconds: Mapping[str, float]) -> str:
     return f'<div class="scroll"><table><tbody>{rows}{total}</tbody></table></div>'
 
 
-def _html_pairs(pairs: Sequence[tuple[str, object]]) -> str:
+def pairs(values: Mapping[str, object]) -> str:
+    """Names and values, those of records within by their place, as an HTML table."""
     rows = "".join(
         f'<tr><td class="text">{html.escape(key)}</td>'
         f'<td class="text"><code>{html.escape(_plain(value))}</code></td></tr>'
-        for key, value in pairs
+        for key, value in _flat(values)
     )
     return f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>'
 

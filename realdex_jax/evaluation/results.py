@@ -4,10 +4,11 @@
      "rows": [{"data", "split", "method", "stage", "objects", "grasps",
                "metrics": {name: {"mean", "sd", "n"}}}],
      "notes": [what a reader of the numbers must know],
-     "spread": what "sd" is over, "grasps" or training "seeds"}
+     "spread": what "sd" is over, "grasps" or training "seeds",
+     "config": {every setting}}
 
-A file without "notes" has none, one without "spread" is over grasps. Strict JSON: a value that
-could not be measured is null, never NaN.
+A file without "notes" has none, one without "spread" is over grasps, one without "config" is older.
+Strict JSON: a value that could not be measured is null, never NaN.
 """
 
 import dataclasses
@@ -130,6 +131,8 @@ class Results:
     """What a reader of the numbers must know: objects left out or replaced, places filled up."""
     spread: Spread = "grasps"
     """What the standard deviations are over: grasps, or training seeds (of their means)."""
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """All settings of the run."""
 
 
 def stat(values: Sequence[float] | np.ndarray) -> Stat:
@@ -150,8 +153,9 @@ def collect(
     rows: Sequence[Row],
     notes: Sequence[str] = (),
     spread: Spread = "grasps",
+    config: object = None,
 ) -> Results:
-    """Adds commit, device and versions of this run."""
+    """Adds commit, device and versions of this run; `config` is the dataclass of its settings."""
     return Results(
         command=command,
         commit=commit(),
@@ -162,6 +166,7 @@ def collect(
         rows=tuple(rows),
         notes=tuple(notes),
         spread=spread,
+        config={} if config is None else plain(config),
     )
 
 
@@ -247,7 +252,7 @@ def validate(raw: Any, where: str = "results") -> None:
             known; a share lies outside 0 to 1.
     """
     _fields(
-        {"notes": [], "spread": "grasps", **raw} if isinstance(raw, dict) else raw,
+        {"notes": [], "spread": "grasps", "config": {}, **raw} if isinstance(raw, dict) else raw,
         {
             "command": str,
             "commit": str,
@@ -258,6 +263,7 @@ def validate(raw: Any, where: str = "results") -> None:
             "rows": list,
             "notes": list,
             "spread": str,
+            "config": dict,
         },
         where,
     )
@@ -315,6 +321,21 @@ def _fields(raw: Any, expected: Mapping[str, Any], where: str) -> None:
     for name, kind in expected.items():
         if not isinstance(raw[name], kind) or isinstance(raw[name], bool):
             raise ResultsError(f"{where}: {name} is {type(raw[name]).__name__}")
+
+
+def plain(value: object) -> Any:
+    """As strict JSON holds it; what is not finite was not measured, and is null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): plain(inner) for name, inner in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple | set | range):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | None) else str(value)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
