@@ -11,7 +11,7 @@ import html
 import importlib.metadata
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -184,10 +184,17 @@ class Bench:
 
 def main() -> None:
     """Runs the benchmarks."""
-    bench = commands.read(Bench, __doc__)
+    bench = commands.read(Bench, __doc__, plan=plan)
     console = Console(record=True)
     with commands.ending(console):
         run(bench, console)
+
+
+def plan(config: Bench) -> Iterator[str]:
+    """What a dry run says."""
+    _check(config)
+    yield f"benchmarks {', '.join(name for name in BENCHMARKS if name in config.only)}"
+    yield f"results go to {config.json} and {config.json.with_suffix('.html')}"
 
 
 def run(bench: Bench, console: Console) -> Numbers:
@@ -196,9 +203,7 @@ def run(bench: Bench, console: Console) -> Numbers:
     Raises:
         ConfigError: No benchmark of such a name.
     """
-    unknown = sorted(set(bench.only) - set(BENCHMARKS))
-    if unknown or not bench.only:
-        raise ConfigError(f"--only {' '.join(unknown)}: known are {', '.join(BENCHMARKS)}")
+    _check(bench)
     if bench.cores is not None:
         # Set before the first thread pool is made: both sides inherit it.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: bench.cores])
@@ -220,6 +225,12 @@ def run(bench: Bench, console: Console) -> Numbers:
     results.write_whole(where, page.page("Benchmarks", found, more=said))
     console.print(f"written to {bench.json} and {where}")
     return found
+
+
+def _check(bench: Bench) -> None:
+    unknown = sorted(set(bench.only) - set(BENCHMARKS))
+    if unknown or not bench.only:
+        raise ConfigError(f"--only {' '.join(unknown)}: known are {', '.join(BENCHMARKS)}")
 
 
 def _rate(timings: list[Timing]) -> float:

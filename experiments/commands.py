@@ -99,11 +99,11 @@ def rehearse(text: str, config: _Config, plan: Callable[[_Config], Iterable[str]
     console, explained = Console(), docstring.read(text)
     with ending(console):
         lines = list(plan(config))
-        out = getattr(config, "out", None)
+        places = [getattr(config, field, None) for field in ("out", "run", "dest")]
         for said in (
             f"would run: {explained.what}",
             *lines,
-            *([f"results go to {out}{_used(out)}"] if isinstance(out, Path) else ()),
+            *(f"results go to {out}{_used(out)}" for out in places if isinstance(out, Path)),
             f"by default settings it takes {explained.takes}",
             f"nothing was done: {DRY}",
         ):

@@ -91,12 +91,22 @@ class Report:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = commands.read(Convert, __doc__)
+    config = commands.read(Convert, __doc__, plan=plan)
     console = Console()
     with commands.ending(console, "stopped; the same command goes on where this one was"):
         report = run(config, console)
     print_report(report, config.dest, console)
     sys.exit(1 if report.refused or report.left_out else 0)
+
+
+def plan(config: Convert) -> Iterator[str]:
+    """What a dry run says."""
+    source, _, units = _asked(config)
+    work = _work(config)
+    begun = f"; {work} is there, and goes on if it is of the same settings" if work.exists() else ""
+    count = config.jobs or native.cores()
+    yield f"{len(units)} units of layout {source.format}, in {count} processes"
+    yield f"work in progress goes to {work}{begun}"
 
 
 def run(config: Convert, console: Console, *, own: bool = False) -> Report:
@@ -112,6 +122,18 @@ def run(config: Convert, console: Console, *, own: bool = False) -> Report:
             nothing can be read, something else than a dataset at `dest`, or work of other settings
             or of a run that goes on.
     """
+    source, options, units = _asked(config)
+    dest, work = config.dest.resolve(), _work(config)
+    files = source_files.state(_paths(config, options), units, without=(dest, work))
+    with _claimed(work, _claim(config, source, units, files), config.fresh, own):
+        records = _convert_all(config, source, options, units, work, console)
+        report = _finish(config, source, records, work, dest)
+        shutil.rmtree(work)
+    return report
+
+
+def _asked(config: Convert) -> tuple[Source, dict[str, Any], tuple[str, ...]]:
+    """The source, what its reader is told, and what is to be converted."""
     if config.jobs < 0 or config.points < 16 or (config.limit is not None and config.limit < 1):
         raise ConfigError(
             f"--jobs {config.jobs}, --points {config.points}, --limit {config.limit}; jobs are not "
@@ -119,22 +141,20 @@ def run(config: Convert, console: Console, *, own: bool = False) -> Report:
         )
     options = parse_options(config.option)
     folder.check_target(config.dest)
-    dest = config.dest.resolve()
     source = formats.open_source(config.source, config.format, options)
-    if config.source.resolve().is_relative_to(dest):
+    if config.source.resolve().is_relative_to(config.dest.resolve()):
         raise ConfigError(f"{config.source} lies in {config.dest}, which would replace it")
     units = tuple(source.units)[: config.limit]
     if not units:
         raise DatasetError(f"{config.source} names nothing to convert")
     if len(set(units)) != len(units):
         raise DatasetError(f"{config.source} names a unit twice")
-    work = dest.parent / f".{dest.name}.work"
-    files = source_files.state(_paths(config, options), units, without=(dest, work))
-    with _claimed(work, _claim(config, source, units, files), config.fresh, own):
-        records = _convert_all(config, source, options, units, work, console)
-        report = _finish(config, source, records, work, dest)
-        shutil.rmtree(work)
-    return report
+    return source, options, units
+
+
+def _work(config: Convert) -> Path:
+    dest = config.dest.resolve()
+    return dest.parent / f".{dest.name}.work"
 
 
 def parse_options(words: Sequence[str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ Takes 5 minutes on 2 cores.
 
 import dataclasses
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -46,10 +47,18 @@ class Demo:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = commands.read(Demo, __doc__)
+    config = commands.read(Demo, __doc__, plan=plan)
     console = Console()
     with commands.ending(console):
         run(config, console)
+
+
+def plan(config: Demo) -> Iterator[str]:
+    """What a dry run says."""
+    if config.retrain:
+        yield from train_pose.plan(train_pose.TrainPose(run=config.out / "train"))
+    yield from eval_sim.plan(EvalSim(preset=config.preset, out=config.out))
+    yield "then every selected grasp is reached for, and lifted in physics"
 
 
 def run(config: Demo, console: Console) -> None:

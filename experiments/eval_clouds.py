@@ -11,6 +11,7 @@ Takes 4 minutes on 2 cores.
 
 import dataclasses
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -89,10 +90,24 @@ class Measured:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = commands.read(EvalClouds, __doc__)
+    config = commands.read(EvalClouds, __doc__, plan=plan)
     console = Console()
     with commands.ending(console):
         run(config, console)
+
+
+def plan(config: EvalClouds) -> Iterator[str]:
+    """What a dry run says."""
+    _check(config)
+    yield f"{config.seeds} virtual rigs"
+
+
+def _check(config: EvalClouds) -> None:
+    if config.seeds < 1 or min(config.place_mm, config.turn_deg) < 0.0:
+        raise ConfigError(
+            f"--seeds {config.seeds}, --place-mm {config.place_mm}, --turn-deg {config.turn_deg}; "
+            "at least 1, 0 and 0"
+        )
 
 
 def run(config: EvalClouds, console: Console) -> dict[str, list[Measured]]:
@@ -102,11 +117,7 @@ def run(config: EvalClouds, console: Console) -> dict[str, list[Measured]]:
         ConfigError: Counts or errors that make no sense.
         RealdexError: No such object.
     """
-    if config.seeds < 1 or min(config.place_mm, config.turn_deg) < 0.0:
-        raise ConfigError(
-            f"--seeds {config.seeds}, --place-mm {config.place_mm}, --turn-deg {config.turn_deg}; "
-            "at least 1, 0 and 0"
-        )
+    _check(config)
     shape = objects.make(config.object)
     commands.make_folder(config.out)
     found: dict[str, list[Measured]] = {name: [] for name in WAYS}

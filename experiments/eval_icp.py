@@ -12,7 +12,7 @@ Takes two minutes on 2 cores.
 
 import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -73,10 +73,24 @@ class Surface:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = commands.read(EvalIcp, __doc__)
+    config = commands.read(EvalIcp, __doc__, plan=plan)
     console = Console()
     with commands.ending(console):
         run(config, console)
+
+
+def plan(config: EvalIcp) -> Iterator[str]:
+    """What a dry run says."""
+    _check(config)
+    yield f"{config.seeds} virtual rigs"
+
+
+def _check(config: EvalIcp) -> None:
+    if config.seeds < 1 or min(config.place_mm, config.turn_deg) < 0.0:
+        raise ConfigError(
+            f"--seeds {config.seeds}, --place-mm {config.place_mm}, --turn-deg {config.turn_deg}; "
+            "at least 1, 0 and 0"
+        )
 
 
 def run(config: EvalIcp, console: Console) -> dict[str, list[tuple[float, float]]]:
@@ -85,11 +99,7 @@ def run(config: EvalIcp, console: Console) -> dict[str, list[tuple[float, float]
     Raises:
         ConfigError: Counts or errors that make no sense.
     """
-    if config.seeds < 1 or min(config.place_mm, config.turn_deg) < 0.0:
-        raise ConfigError(
-            f"--seeds {config.seeds}, --place-mm {config.place_mm}, --turn-deg {config.turn_deg}; "
-            "at least 1, 0 and 0"
-        )
+    _check(config)
     commands.make_folder(config.out)
     found: dict[str, list[tuple[float, float]]] = {}
     with commands.progress(console) as bar:

@@ -13,7 +13,7 @@ Takes minutes on 2 cores, demonstrations included the first time.
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +81,23 @@ class EvalMotion:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = commands.read(EvalMotion, __doc__)
+    config = commands.read(EvalMotion, __doc__, plan=plan)
     console = Console()
     with commands.ending(console):
         commands.make_folder(config.out)
         run(config, commands.line(), console)
+
+
+def plan(config: EvalMotion) -> Iterator[str]:
+    """What a dry run says."""
+    _check(config)
+    loaded = [_opened(load("shadow"), path) for path in config.models]
+    _check_alike(loaded)
+    count = "all motions" if config.each is None else f"{config.each} motions of every object"
+    yield f"{count} of part {config.split} of {config.data}, by {len(loaded)} models"
+    for one in loaded:
+        mended = ", and with the trajectory optimisation" if one.method in config.mend else ""
+        yield f"{one.method}, seed {one.seed}: {one.path}{mended}"
 
 
 def run(config: EvalMotion, command: str, console: Console) -> results.Results:

@@ -19,7 +19,7 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -150,13 +150,36 @@ def main() -> None:
 
         table3.main([word for word in sys.argv[1:] if word != "--table3"])
         return
-    config = commands.read(EvalSim, __doc__)
+    config = commands.read(EvalSim, __doc__, plan=plan)
     console = Console()
     with commands.ending(console):
         evaluation = evaluate(config, commands.line(), console)
         publish(evaluation, config.out, config.json, "Grasps in simulation", console)
         if evaluation.stopped:
             raise KeyboardInterrupt
+
+
+def plan(config: EvalSim) -> Iterator[str]:
+    """What a dry run says."""
+    protocol_ = _checked(config)
+    objects = (
+        "all objects" if protocol_.objects is None else f"the first {protocol_.objects} objects"
+    )
+    yield (
+        f"{objects} of {config.objects or config.data}, {protocol_.seeds} seeds, stages "
+        f"{', '.join(config.stages)}: {protocol_.latents} proposals each, of which "
+        f"{protocol_.grasps} are measured at every stage"
+    )
+
+
+def _checked(config: EvalSim) -> Protocol:
+    protocol_ = config.protocol()
+    if min(protocol_.seeds, protocol_.grasps) < 1 or not config.stages:
+        raise ConfigError(
+            f"{protocol_.seeds} seeds, {protocol_.grasps} grasps, {len(config.stages)} stages; "
+            "each must be at least one"
+        )
+    return protocol_
 
 
 def evaluate(config: EvalSim, command: str, console: Console) -> Evaluation:
@@ -168,12 +191,7 @@ def evaluate(config: EvalSim, command: str, console: Console) -> Evaluation:
         ConfigError: Settings that leave nothing to do.
         RealdexError: Data, meshes or model that cannot be used, or no object is left.
     """
-    protocol_ = config.protocol()
-    if min(protocol_.seeds, protocol_.grasps) < 1 or not config.stages:
-        raise ConfigError(
-            f"{protocol_.seeds} seeds, {protocol_.grasps} grasps, {len(config.stages)} stages; "
-            "each must be at least one"
-        )
+    protocol_ = _checked(config)
     commands.make_folder(config.out)
     with console.status("reading objects; a mesh that is new is decomposed, which takes a while"):
         data, split, entries, notes = _entries(config)

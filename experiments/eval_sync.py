@@ -12,6 +12,7 @@ Takes 8 minutes on 2 cores.
 import dataclasses
 import io
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +47,23 @@ class EvalSync:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = commands.read(EvalSync, __doc__)
+    config = commands.read(EvalSync, __doc__, plan=plan)
     console = Console()
     with commands.ending(console):
         run(config, console)
+
+
+def plan(config: EvalSync) -> Iterator[str]:
+    """What a dry run says."""
+    _check(config)
+    yield f"{config.seeds} virtual rigs"
+
+
+def _check(config: EvalSync) -> None:
+    if config.seeds < 1 or config.seconds < 20:
+        raise ConfigError(
+            f"{config.seeds} seeds, {config.seconds} s; 1 at least, and 20 s, or too little moves"
+        )
 
 
 def run(config: EvalSync, console: Console) -> list[Synced]:
@@ -58,10 +72,7 @@ def run(config: EvalSync, console: Console) -> list[Synced]:
     Raises:
         RealdexError: No seed, too short a recording, or no such object.
     """
-    if config.seeds < 1 or config.seconds < 20:
-        raise ConfigError(
-            f"{config.seeds} seeds, {config.seconds} s; 1 at least, and 20 s, or too little moves"
-        )
+    _check(config)
     commands.make_folder(config.out)
     found: list[Synced] = []
     rows: list[dict[str, float]] = []

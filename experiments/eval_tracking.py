@@ -15,7 +15,7 @@ Takes about an hour on 2 cores.
 import dataclasses
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +71,17 @@ class Judged:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = commands.read(EvalTracking, __doc__)
+    config = commands.read(EvalTracking, __doc__, plan=plan)
     console, met = Console(), True
     with commands.ending(console):
         met = run(config, commands.line(), console)
     sys.exit(0 if met else 1)
+
+
+def plan(config: EvalTracking) -> Iterator[str]:
+    """What a dry run says."""
+    others = len(DISTURBANCES) - 1
+    yield f"{len(_asked(config))} scenes, each undisturbed and under {others} disturbances"
 
 
 def run(config: EvalTracking, command: str, console: Console) -> bool:
@@ -89,15 +95,9 @@ def run(config: EvalTracking, command: str, console: Console) -> bool:
     Raises:
         RealdexError: Settings that make no evaluation, or an unknown object.
     """
-    if not 1 <= config.seeds <= _MOST:
-        raise ConfigError(f"--seeds {config.seeds}; must be 1 to {_MOST}")
-    if config.per_seed < 1:
-        raise ConfigError(f"--per-seed {config.per_seed}; must be positive")
+    wanted = _asked(config)
     commands.make_folder(config.out)
     judged = []
-    wanted = _scenes(config)
-    if not wanted:
-        raise ConfigError(f"--cached: no scene in {config.out / 'scenes'}; leave it out once")
     with commands.progress(console) as bar:
         task = bar.add_task("scenes", total=len(wanted))
         for name, seed in wanted:
@@ -108,6 +108,18 @@ def run(config: EvalTracking, command: str, console: Console) -> bool:
     state = summary(judged)
     _write(config, command, judged, state, console)
     return all(state["met"].values())
+
+
+def _asked(config: EvalTracking) -> list[tuple[str, int]]:
+    """Objects and seeds."""
+    if not 1 <= config.seeds <= _MOST:
+        raise ConfigError(f"--seeds {config.seeds}; must be 1 to {_MOST}")
+    if config.per_seed < 1:
+        raise ConfigError(f"--per-seed {config.per_seed}; must be positive")
+    wanted = _scenes(config)
+    if not wanted:
+        raise ConfigError(f"--cached: no scene in {config.out / 'scenes'}; leave it out once")
+    return wanted
 
 
 def judge(name: str, seed: int, folder: Path, console: Console) -> Judged:

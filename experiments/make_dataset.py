@@ -20,7 +20,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -130,7 +130,7 @@ class MakeDataset:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = commands.read(MakeDataset, __doc__)
+    config = commands.read(MakeDataset, __doc__, plan=plan)
     console = Console()
     with commands.ending(console, "stopped; the same command goes on"):
         recipe = run(config.settings(), commands.line(), console)
@@ -138,6 +138,24 @@ def main() -> None:
     if short:
         console.print(f"[red]below quota: {', '.join(short)}[/red]")
         sys.exit(1)
+
+
+def plan(config: MakeDataset) -> Iterator[str]:
+    """What a dry run says."""
+    settings = config.settings()
+    _check(settings)
+    folder.check_target(settings.out)
+    parts = _parts(settings)
+    splits = variants(objects.SPLITS, settings)
+    names = [name for group in splits.values() for name in group]
+    begun = [name for name in names if resume(parts, name, settings) is not None]
+    wanted = sum(
+        len(group) * (settings.train if part == "train" else settings.test)
+        for part, group in splits.items()
+    )
+    count = settings.processes or native.cores()
+    yield f"{len(names)} objects, {wanted} grasps, in {count} processes; {len(begun)} are begun"
+    yield f"results go to {settings.out}, progress to {parts}"
 
 
 def run(config: Settings, command: str, console: Console) -> dict[str, Any]:
@@ -157,7 +175,7 @@ def run(config: Settings, command: str, console: Console) -> dict[str, Any]:
     part_of = {name: part for part, group in splits.items() for name in group}
     names = sorted(part_of)
     folder.check_target(config.out)
-    parts = config.out.parent / f"{config.out.name}.parts"
+    parts = _parts(config)
     parts.mkdir(parents=True, exist_ok=True)
     for name in names:  # before the hours, not after
         resume(parts, name, config)
@@ -208,6 +226,10 @@ def run(config: Settings, command: str, console: Console) -> dict[str, Any]:
     )
     _print(console, results)
     return recipe
+
+
+def _parts(config: Settings) -> Path:
+    return config.out.parent / f"{config.out.name}.parts"
 
 
 def variants(parts: Mapping[str, Sequence[str]], config: Settings) -> dict[str, tuple[str, ...]]:

@@ -13,6 +13,7 @@ Takes one to two hours on 2 cores; with --preset small 40 seconds.
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,10 +96,23 @@ class MakeFrames:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    args = commands.read(MakeFrames, __doc__)
+    args = commands.read(MakeFrames, __doc__, plan=plan)
     console = Console()
     with commands.ending(console, "stopped; the same command goes on"):
         run(args.settings(), commands.line(), console)
+
+
+def plan(config: MakeFrames) -> Iterator[str]:
+    """What a dry run says."""
+    settings = config.settings()
+    names = _checked(settings, store.open_dataset("realdex-sim"))
+    frames = f"the last {settings.frames}" if settings.frames else "all"
+    pictures = len(names) * settings.motions * (settings.frames or 90) * 4
+    yield (
+        f"{len(names)} objects, {settings.motions} motions each, {frames} frames by four cameras: "
+        f"about {pictures} pictures of colour and of depth, less those that are there"
+    )
+    yield f"results go to {settings.out}"
 
 
 def run(

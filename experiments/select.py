@@ -194,6 +194,8 @@ def run(config: Select, console: Console) -> None:
     if not done:
         raise ConfigError("; ".join(notes) or "nothing was chosen")
     _publish(config, data, model, done, notes, seconds, console)
+    if stop.signal is not None:
+        raise KeyboardInterrupt
 
 
 def _stand_ins(name: str, done: Sequence[Done]) -> list[str]:

@@ -14,7 +14,7 @@ Takes 5 to 8 minutes on 1 core.
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -300,6 +300,17 @@ def _batches(recipe: Recipe, motions: MotionSet) -> Callable[[int], Windows | Cl
     return lambda step: windows.batch(motions, recipe.batch, recipe.seed, step, way)
 
 
+def plan(args: TrainMotion) -> Iterator[str]:
+    """What a dry run says."""
+    recipe = args.recipe()
+    each = f"{recipe.batch} windows or motions"
+    done = checkpoint.latest(args.run) or 0
+    yield (
+        f"{recipe.optimisation.steps - done} updates, each of {each} of {args.data}"
+        + (f", from step {done} on" if done else "")
+    )
+
+
 def main(args: TrainMotion) -> int:
     """Trains; the exit status."""
     with commands.ending(Console(stderr=True), "stopped; the same command continues"):
@@ -312,4 +323,4 @@ def main(args: TrainMotion) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(commands.read(TrainMotion, __doc__)))
+    sys.exit(main(commands.read(TrainMotion, __doc__, plan=plan)))

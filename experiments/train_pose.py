@@ -14,7 +14,7 @@ Takes 8 minutes on 2 cores.
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -300,6 +300,18 @@ def _update(
     return objective.make_step(weights=recipe.weights, **given)
 
 
+def plan(args: TrainPose) -> Iterator[str]:
+    """What a dry run says."""
+    recipe = args.recipe()
+    sampling = recipe.sampling
+    each = f"{sampling.objects} objects with {sampling.grasps} grasps each"
+    done = checkpoint.latest(args.run) or 0
+    yield (
+        f"{recipe.optimisation.steps - done} updates, each of {each} of {args.data}"
+        + (f", from step {done} on" if done else "")
+    )
+
+
 def main(args: TrainPose) -> int:
     """Trains; the exit status."""
     with commands.ending(Console(stderr=True), "stopped; the same command continues"):
@@ -313,4 +325,4 @@ def main(args: TrainPose) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(commands.read(TrainPose, __doc__)))
+    sys.exit(main(commands.read(TrainPose, __doc__, plan=plan)))

@@ -384,15 +384,20 @@ def show(rows: Sequence[dict[str, object]], console: Console) -> None:
     console.print(table)
 
 
+def plan(config: Trial) -> Iterator[str]:
+    """What a dry run says."""
+    chosen = _cases(config)
+    where = "over ROS 2, in real time" if config.ros else "in virtual time"
+    yield f"{len(chosen)} faults, {config.seeds} seeds each, {where}"
+
+
 def run(config: Trial, console: Console) -> list[Judged]:
     """Runs all that is asked for, prints and writes what came of it.
 
     Raises:
         RealdexError: A fault that is not known, counts that make no sense, or no ROS 2.
     """
-    if config.seeds < 1 or config.seed < 0:
-        raise ConfigError(f"--seeds {config.seeds}, --seed {config.seed}; at least 1 and 0")
-    chosen = cases.named(config.faults, config.ros)
+    chosen = _cases(config)
     commands.make_folder(config.out)
     seeds = range(config.seed, config.seed + config.seeds)
     wanted = [(case, seed) for case in chosen for seed in seeds]
@@ -431,6 +436,12 @@ def _cells(row: dict[str, object]) -> list[str]:
     return ["-" if text is None else str(text) for text in texts]
 
 
+def _cases(config: Trial) -> tuple[Case, ...]:
+    if config.seeds < 1 or config.seed < 0:
+        raise ConfigError(f"--seeds {config.seeds}, --seed {config.seed}; at least 1 and 0")
+    return cases.named(config.faults, config.ros)
+
+
 @contextlib.contextmanager
 def _bar(console: Console, total: int) -> Iterator[Callable[[], None]]:
     bar: Progress = commands.progress(console)
@@ -441,7 +452,7 @@ def _bar(console: Console, total: int) -> Iterator[Callable[[], None]]:
 
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
-    config = commands.read(Trial, __doc__)
+    config = commands.read(Trial, __doc__, plan=plan)
     console = Console()
     with commands.ending(console):
         judged = run(config, console)
