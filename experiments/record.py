@@ -41,6 +41,7 @@ from experiments.robot_joints import RobotJoints
 from experiments.virtual_rig import Made
 from realdex_jax.data import realdex_write
 from realdex_jax.errors import ConfigError
+from realdex_jax.evaluation import results
 from realdex_jax.hand.load import load
 from robot import presets
 from sim import film
@@ -232,7 +233,7 @@ def run(args: Record, console: Console, cache: Path | None = None) -> Summary:
             seconds,
             config,
             joints=joints,
-            note={"rig": args.rig, "command": commands.line()},
+            note={"rig": args.rig, "command": commands.line(), "commit": results.commit()},
             tell=board.tell,
         )
     if made is not None:
