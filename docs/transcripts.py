@@ -29,6 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
+from rich.console import Console  # noqa: E402
 
 from experiments.report_table import insert  # noqa: E402
 from realdex_jax.evaluation import results  # noqa: E402
@@ -39,9 +40,10 @@ WIDTH, HEAD, TAIL = 110, 30, 20
 LIMIT_S = 600.0
 """A command that takes longer is ended, and said to be."""
 RULE = (
-    f"Lines are cut off at {WIDTH} characters, blank ends of lines are taken away, and of more than "
-    f"{HEAD + TAIL} lines the first {HEAD} and the last {TAIL} are shown; colours are left out, and "
-    "so are the folders of the machine. A progress bar shows its last state, as into a file."
+    f"Lines are cut off at {WIDTH} characters, blank ends of lines are taken away, and of more "
+    f"than {HEAD + TAIL} lines the first {HEAD} and the last {TAIL} are shown; colours are left "
+    "out, and so are the folders of the machine. A progress bar shows its last state, as into a "
+    "file."
 )
 
 
@@ -122,7 +124,7 @@ def main() -> None:
     for command in COMMANDS:
         page = folder / f"{command.name}.md"
         if command.name in asked.names or (not asked.names and not page.exists()):
-            print(command.words, flush=True)
+            Console().print(command.words, highlight=False, markup=False)
             made = run(command, asked.work.resolve(), asked.limit)
             results.write_whole(page, made)
     index = DOCS / "transcripts.md"
@@ -171,7 +173,7 @@ def run(command: Command, work: Path, limit_s: float) -> str:
     }
     return (
         f"# {command.name}\n\n"
-        f"`{command.name}` at commit `{about['commit']}`, {about['seconds']:.0f} s, {about['ended']}; "
+        f"At commit `{about['commit']}`, {about['seconds']:.0f} s, {about['ended']}; "
         f"{about['machine']}.\n\n"
         f"```text\n$ python -m {command.words}\n{trimmed(said, work)}\n```\n\n"
         f"<!-- {json.dumps(about)} -->\n"

@@ -4,8 +4,8 @@ Grasps are proposed from clouds, refined, filtered and tested in physics, and th
 person would most likely make; then each is reached for from a drawn start with a generated motion,
 and the object is lifted.
 
-    make demo
-    make demo ARGS=--retrain      # train the small model first instead of taking the shipped one
+    python -m experiments.demo                # the same as: make demo
+    python -m experiments.demo --retrain      # trains the small model first
 
 Writes `runs/demo/report.html`, `runs/demo/results.json`, the grasps, and videos of lifts.
 Takes 5 minutes on 2 cores.
