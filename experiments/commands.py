@@ -36,7 +36,7 @@ DRY = "--dry-run"
 def name() -> str:
     """The module of this process, as it is typed after `python -m`."""
     path = Path(sys.argv[0])
-    if path.suffix != ".py" or not path.is_absolute():
+    if path.suffix != ".py" or not path.parent.name:
         return sys.argv[0]
     return f"{path.parent.name}.{path.stem}".removesuffix(".__main__")
 

@@ -143,15 +143,15 @@ class Repair:
 def main() -> None:
     """Command line; mistakes of the user end in one line, not a traceback."""
     console = Console()
-    name, rest = (sys.argv[1] if len(sys.argv) > 1 else ""), sys.argv[2:]
+    job, name, rest = commands.name(), (sys.argv[1] if len(sys.argv) > 1 else ""), sys.argv[2:]
     status = 0
     with commands.ending(console), _terminated():
         if name == "to-realdex":
-            convert(commands.read(ToRealdex, __doc__, rest), console)
+            convert(commands.read(ToRealdex, __doc__, rest, f"{job} {name}"), console)
         elif name == "board":
-            photograph(commands.read(BoardPictures, __doc__, rest), console)
+            photograph(commands.read(BoardPictures, __doc__, rest, f"{job} {name}"), console)
         elif name == "repair":
-            repair(commands.read(Repair, __doc__, rest).recording, console)
+            repair(commands.read(Repair, __doc__, rest, f"{job} {name}").recording, console)
         else:
             status = 0 if run(commands.read(Record, __doc__), console).good else 1
     sys.exit(status)

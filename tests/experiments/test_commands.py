@@ -238,7 +238,9 @@ def test_a_dry_run_says_what_would_be_done_and_leaves_the_settings_as_they_are(
         ("/a/experiments/record.py", "experiments.record"),
         ("/a/experiments/__main__.py", "experiments"),
         ("/a/robot/trial.py", "robot.trial"),
+        ("robot/trial.py", "robot.trial"),
         ("robot.trial", "robot.trial"),
+        ("trial.py", "trial.py"),
     ],
 )
 def test_a_job_is_named_as_it_is_typed(argv0, name, monkeypatch) -> None:

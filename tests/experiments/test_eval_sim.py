@@ -220,9 +220,10 @@ def test_a_stop_reports_the_objects_that_are_done(
         model=str(untrained),
         out=tmp_path,
     )
-    found = eval_sim.evaluate(config, "test", Console()).found
-    assert found.rows[0].objects == 1
-    assert "stopped by SIGINT after 1 of 2 objects" in found.notes
+    evaluation = eval_sim.evaluate(config, "test", Console())
+    assert evaluation.found.rows[0].objects == 1
+    assert "stopped by SIGINT after 1 of 2 objects" in evaluation.found.notes
+    assert evaluation.stopped  # the command publishes it, and ends with 130
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_any_work(tmp_path: pathlib.Path) -> None:
