@@ -2,10 +2,14 @@
 
 import ast
 import dataclasses
+import importlib
+import os
 import pathlib
 import runpy
+import signal
 import subprocess
 import sys
+import time
 import warnings
 from typing import Annotated
 
@@ -13,9 +17,11 @@ import pytest
 import tyro
 from rich.console import Console
 
+import experiments
 from experiments import __main__ as listing
-from experiments import commands, completion, docstring
+from experiments import commands, completion, docstring, eval_sim
 from realdex_jax.errors import ConfigError
+from realdex_jax.evaluation import results
 
 JOBS = {job.module: job for job in listing.jobs()}
 NOWHERE = "no-such-thing"
@@ -307,3 +313,110 @@ def test_the_tab_key_completes_a_job_s_options_and_their_choices(shell) -> None:
     offered = shell(sys.executable, "-m", "experiments.convert", "a", "b", "--")
     assert {"--format", "--jobs", "--fresh", "--help"} <= set(offered)
     assert shell(sys.executable, "-m", "experiments.convert", "a", "--fo") == ["--format"]
+
+
+@pytest.mark.parametrize(
+    ("module", "work", "words"),
+    [
+        ("eval_motion", "run", ()),
+        ("make_dataset", "run", ()),
+        ("make_frames", "run", ()),
+        ("motion_data", "open_motions", ()),
+        ("eval_sim", "evaluate", ()),
+        ("doctor", "examine", ()),
+        ("soak", "soak", ("out",)),
+    ],
+)
+def test_ctrl_c_ends_a_job_in_a_line(module, work, words, monkeypatch, capsys, tmp_path) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    job = importlib.import_module(f"experiments.{module}")
+    monkeypatch.setattr(job, work, interrupted)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [f"experiments.{module}", *words])
+    with pytest.raises(SystemExit) as ended:
+        job.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().out.startswith("stopped")
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "publish"])
+def test_what_a_signal_cut_short_is_published_and_ends_as_interrupted(
+    stage, monkeypatch, tmp_path
+) -> None:
+    published = []
+
+    def evaluate(*_: object) -> eval_sim.Evaluation:
+        found = results.collect("c", [0], {"still": {}}, [])
+        return eval_sim.Evaluation(found, [], [], {}, stopped=stage == "evaluate")
+
+    monkeypatch.setattr(eval_sim, "evaluate", evaluate)
+    monkeypatch.setattr(eval_sim, "publish", lambda *_: published.append(1))
+    monkeypatch.setattr(sys, "argv", ["experiments.eval_sim", "--out", str(tmp_path)])
+    if stage == "evaluate":
+        with pytest.raises(SystemExit, match="130"):
+            eval_sim.main()
+    else:
+        eval_sim.main()
+    assert published == [1]
+
+
+def test_ctrl_c_while_python_loads_is_a_line_and_other_errors_are_not_hidden(capsys) -> None:
+    experiments._said(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert capsys.readouterr().err == "stopped\n"
+    experiments._said(ZeroDivisionError, ZeroDivisionError("by us"), None)
+    assert "ZeroDivisionError: by us" in capsys.readouterr().err
+
+
+@pytest.mark.slow  # processes
+@pytest.mark.parametrize("words", [("make_dataset", "--objects", "mug", "--batch", "16")])
+def test_ctrl_c_reaches_a_job_and_its_processes(words, repository, tmp_path) -> None:
+    """As a terminal sends it: to the whole group."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"experiments.{words[0]}", *words[1:]],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(repository)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        until = time.monotonic() + 300
+        while not list(tmp_path.glob("runs/*.parts")) and time.monotonic() < until:
+            time.sleep(0.1)
+        time.sleep(2.0)  # its processes begin
+        os.killpg(process.pid, signal.SIGINT)
+        said, _ = process.communicate(timeout=120)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130, said
+    assert "stopped; the same command goes on" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow  # processes
+def test_real_processes_end_with_their_status(repository, tmp_path) -> None:
+    def run(*words: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(repository), "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    code, said = run("experiments.compare", "runs/one", "runs/two")
+    assert (code, said.count("\n")) == (2, 1), said
+    assert "runs/one: no such file or folder" in said
+    code, said = run("experiments.train_pose", "--dry-run", "--steps", "7")
+    assert code == 0, said
+    assert "7 updates, each of" in said
+    assert not list(tmp_path.iterdir())
+    code, said = run("experiments.train_pose", "--dry-run", "--steps", "-7")
+    assert code == 2, said
+    assert "Traceback" not in said
