@@ -148,9 +148,9 @@ def _subcommand(kind: Any) -> str | None:
 def _known_options(kind: Any, given: Sequence[str], *, dry: bool) -> None:
     """Lists the options where one was typed that is none."""
     known = (*options(kind, given), *((DRY,) if dry else ()), "--help")
-    typed = [word.partition("=")[0].replace("_", "-") for word in given if word.startswith("--")]
-    typed = ["--" + word.removeprefix("--no-") if "--no-" in word else word for word in typed]
-    if wrong := [word for word in typed if word not in known and len(word) > 2]:
+    typed = [word.partition("=")[0].replace("_", "-") for word in given if word[:2] == "--"]
+    plain = {word: word.replace("--no-", "--", 1) for word in typed if len(word) > 2}
+    if wrong := [word for word in plain if not {word, plain[word]} & set(known)]:
         said = f"{', '.join(wrong)}: no such option; known: {', '.join(known)}"
         Console(stderr=True).print(said, highlight=False, markup=False)
 
