@@ -131,8 +131,8 @@ def save(out: Path, runs: Sequence[Run], clips: Sequence[report.Clip], config: o
     page.leave(
         out,
         f"{lifted} of {len(runs)} lifted",
-        page.origin(command, config, [one.seed for one in runs]),
+        page.origin(command, config, sorted({one.seed for one in runs})),
         {"runs": runs},
         tables=[page.Table("Runs", names, rows)],
-        more=shown,
+        more=f'<div class="grid">{shown}</div>' if shown else "",
     )
