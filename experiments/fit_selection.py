@@ -68,9 +68,9 @@ def run(config: FitSelection, console: Console) -> None:
             "are at least one, the seed is not negative"
         )
     commands.make_folder(config.out)
+    hand, model = load(), grasp_model.load_model(config.model)
     _, entries, _ = protocol.entries_of_data("realdex-sim", "train")
     entries = entries[:: config.every]
-    hand, model = load(), grasp_model.load_model(config.model)
     answers, good = [], []
     with commands.progress(console) as bar:
         task = bar.add_task("", total=len(entries))

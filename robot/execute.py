@@ -139,12 +139,12 @@ def run(config: Execute, console: Console) -> list[Run]:
     """
     _check(config)
     commands.make_folder(config.out)
+    shapes = [objects.make(name) for name in config.object]
     hand = load()
     model, mover = (
         grasp_model.load_model(config.model),
         motion_model.load_model(hand, config.motion),
     )
-    shapes = [objects.make(name) for name in config.object]
     found: list[Run] = []
     clips: list[report.Clip] = []
     for shape in shapes:
