@@ -207,23 +207,27 @@ def machine() -> str:
 
 def overview(folder: Path) -> str:
     """The table of all transcripts, and what is not run."""
-    lines = [RULE, "", "| command | commit | seconds | ended |", "|---|---|---|---|"]
-    missing = []
+    lines, missing = [RULE, ""], []
     for command in COMMANDS:
         page = folder / f"{command.name}.md"
         if not page.exists():
             missing.append(command)
             continue
+        if not lines[-1]:
+            lines += ["| command | commit | seconds | ended |", "|---|---|---|---|"]
         about = json.loads(re.findall(r"<!-- (\{.*\}) -->", page.read_text(encoding="utf-8"))[-1])
         lines.append(
             f"| [`{command.words}`](transcripts/{command.name}.md) | `{about['commit']}` "
             f"| {about['seconds']:.0f} | {about['ended']} |"
         )
     rows: Sequence[tuple[str, str]] = [
-        *((c.words, "not run yet on the machine where the others were") for c in missing),
+        *((c.words, "not run yet: `python docs/transcripts.py` does") for c in missing),
         *APART.items(),
     ]
     lines += ["", "Not run:", "", *(f"- `{words}`: {why}." for words, why in rows)]
+    if pages := [c.name for c in COMMANDS if c not in missing]:
+        inside = [f"transcripts/{name}" for name in pages]
+        lines += ["", "```{toctree}", ":hidden:", "", *inside, "```"]
     return "\n".join(lines)
 
 
