@@ -208,11 +208,12 @@ def run(bench: Bench, console: Console) -> Numbers:
         # Set before the first thread pool is made: both sides inherit it.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: bench.cores])
     cores = len(os.sched_getaffinity(0))
+    about = page.origin(commands.line(), bench)
     found: Numbers = {
-        **page.origin(commands.line(), bench),
+        **about,
+        "versions": {**about["versions"], **_peers()},
         "cores_used": cores,
     }
-    found["versions"] |= _peers()
     for name, measure in BENCHMARKS.items():
         if name in bench.only:
             found |= measure(console, bench, cores)

@@ -14,6 +14,7 @@ import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -91,7 +92,7 @@ def run(config: EvalSync, console: Console) -> list[Synced]:
             found.append(sync_scene.synchronise(made))
             rows.append(measured(found[-1]) | {"seconds": time.perf_counter() - began})
             bar.advance(task)
-    text = {
+    text: dict[str, Any] = {
         "by_seed": rows,
         "median": {k: float(np.median([row[k] for row in rows])) for k in rows[0]},
         "worst": {k: float(np.max(np.abs([row[k] for row in rows]))) for k in rows[0]},
