@@ -149,7 +149,7 @@ def test_mp4_has_the_frames_size_rate_and_colours(tmp_path: Path, pictures) -> N
 
 
 def test_the_same_clip_gives_the_same_pictures(tmp_path: Path, pictures) -> None:
-    """Not to the byte: once in some hundreds of runs the encoder, of one thread, wrote another file.
+    """Not to the byte: the encoder, of one thread, wrote another file once in hundreds of runs.
 
     Its pictures were 0.8 of 255 from the usual ones in the mean; what any of them loses is under 6.
     """
