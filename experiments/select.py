@@ -54,6 +54,7 @@ from realdex_jax.hand.load import HandModel, load
 from realdex_jax.models import generator as generators
 from realdex_jax.models import grasp_model
 from realdex_jax.models.grasp_model import GraspModel
+from realdex_jax.select import features
 from realdex_jax.select.budget import Budget, Prices
 from realdex_jax.select.gemini import GeminiConfig, GeminiScorer
 from realdex_jax.select.local import LocalScorer
@@ -359,7 +360,10 @@ def _line(chosen: Chosen, i: int) -> str:
 def _sheet(
     path: Path, images: Sequence[UInt8[np.ndarray, "h w 3"]], pool: Pool, chosen: Chosen, by: str
 ) -> None:
-    """All pictures with number and score, best first as they are chosen, the chosen ones framed."""
+    """All pictures, best first as they are chosen, the chosen ones framed.
+
+    Each with number, score and the first letters of the fingers that touch.
+    """
     framed = []
     for i in best_of(chosen.scores, len(chosen.scores), by):
         image = images[i].copy()
@@ -368,11 +372,20 @@ def _sheet(
             for side in (image[:edge], image[-edge:], image[:, :edge], image[:, -edge:]):
                 side[:] = _FRAME
         labelled = Image.fromarray(image)
-        text = f"{pool.index[i]}: {chosen.scores[i].value:.2f}"
+        text = f"{pool.index[i]}: {chosen.scores[i].value:.2f} {_touching(pool, i)}"
         ImageDraw.Draw(labelled).text((5, 4), text, fill=_INK)
         framed.append(np.asarray(labelled))
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(render.contact_sheet(framed, _COLUMNS)).save(path, quality=88)
+
+
+def _touching(pool: Pool, i: int) -> str:
+    """First letters of the fingers that touch, from thumb to little finger; "-" for the others."""
+    if not all(name in pool.features for name in features.TOUCHES):
+        return ""
+    pairs = zip(features.DIGITS, features.TOUCHES, strict=True)
+    letters = {d: d[0].upper() if pool.features[name][i] else "-" for d, name in pairs}
+    return letters.pop("thumb") + "".join(letters.values())
 
 
 def _publish(
