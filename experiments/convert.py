@@ -22,7 +22,6 @@ import multiprocessing
 import os
 import re
 import shutil
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -301,7 +300,7 @@ def _in_processes(
     try:
         waiting: set[Future[list[Record]]] = set()
         for chunk in chunks:
-            with _uninterrupted():
+            with workers.uninterrupted():
                 waiting.add(pool.submit(_convert_chunk, tuple(chunk)))
             if len(waiting) >= 3 * jobs:
                 done, waiting = concurrent.futures.wait(
@@ -317,16 +316,6 @@ def _in_processes(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Holds Ctrl-C back; processes that begin here never get it: this one decides for them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclasses.dataclass

@@ -4,6 +4,7 @@ Each process has one job at a time. When it dies, of a kill or for want of memor
 place and the job goes back on the list, so that work which saves as it goes continues there.
 """
 
+import contextlib
 import dataclasses
 import multiprocessing
 import os
@@ -11,8 +12,8 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
-from multiprocessing import connection
+from collections.abc import Callable, Generator, Iterator, Mapping
+from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
@@ -125,6 +126,17 @@ def share_cores(*, accelerator: bool = False) -> None:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Holds Ctrl-C back; processes that begin here never get it: this one decides for them."""
+    resource_tracker.ensure_running()  # its start would let Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def end_with(parent: int) -> None:
     """Ends this process when its parent is gone: killed, it cannot say so."""
 
@@ -140,7 +152,8 @@ def _begin(work: Callable[..., Any]) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, work, os.getpid()), daemon=True)
-    process.start()
+    with uninterrupted():
+        process.start()
     theirs.close()  # theirs alone now, so that their death closes it
     return _Worker(process, ours)
 
@@ -154,7 +167,6 @@ def _give(worker: _Worker, name: str, jobs: Mapping[str, tuple[Any, ...]]) -> No
 
 
 def _serve(pipe: Connection, work: Callable[..., Any], parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     end_with(parent)
     while True:
         try:

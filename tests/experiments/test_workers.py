@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from multiprocessing import resource_tracker
 
 import pytest
 import small_jobs
@@ -69,6 +70,16 @@ def test_closing_the_list_ends_what_runs(tmp_path):
     lines = len((tmp_path / "long").read_text().splitlines()) if (tmp_path / "long").exists() else 0
     time.sleep(0.2)
     assert lines == (len((tmp_path / "long").read_text().splitlines()) if lines else 0)
+
+
+def test_processes_begin_deaf_to_ctrl_c_and_this_one_hears_it_again():
+    def held():
+        return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    with workers.uninterrupted():
+        resource_tracker.ensure_running()  # as the first process does
+        assert held()
+    assert not held()
 
 
 @pytest.fixture
