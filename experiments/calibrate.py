@@ -10,7 +10,8 @@ stands still, seen by several cameras), and hand/cam{i}/{k}.png with hand/poses.
 the board; lines `k tx ty tz qx qy qz qw`, T_base_hand in metres). `--keep-pictures` writes such a
 folder from the virtual rig. Results: calibration_data in the layout of RealDex's release,
 global_name_position/0.txt (camera 0 in the robot's base), calibration.json with everything,
-calibration.png and report.html. See docs/calibration.md.
+calibration.png, results.json and report.html; of several rigs, those of the first, and both files
+of all in seeds. See docs/calibration.md.
 Takes half a minute a rig on 2 cores.
 """
 
@@ -402,20 +403,25 @@ def _write_seeds(
     config: Calibrate, command: str, found: Sequence[Outcome], console: Console
 ) -> None:
     totals = summary(found)
-    about = page.origin(command, config, range(config.seed, config.seed + config.seeds))
-    state = {
-        "format": FORMAT,
-        **about,
-        "true_errors": totals,
-        "by_seed": [dict(o.errors) for o in found],
-        "seconds": [round(o.seconds, 2) for o in found],
-    }
-    text = json.dumps(state, indent=1, allow_nan=False) + "\n"
-    realdex_write.write(config.out / "seeds.json", text.encode())
-    table = Table("true error", "median", "worst", title=f"{len(found)} rigs")
+    title, rows = f"{len(found)} rigs", []
     for name, label in SUMMARY.items():
         digits = 2 if name.endswith("mm") else 3
-        table.add_row(label, *(f"{totals[name][x]:.{digits}f}" for x in ("median", "worst")))
+        rows.append((label, *(f"{totals[name][x]:.{digits}f}" for x in ("median", "worst"))))
+    shown = page.Table(title, ("true error", "median", "worst"), rows)
+    page.leave(
+        config.out / "seeds",
+        "Calibration of many rigs",
+        page.origin(command, config, range(config.seed, config.seed + config.seeds)),
+        {
+            "true_errors": totals,
+            "by_seed": [o.errors for o in found],
+            "seconds": [round(o.seconds, 2) for o in found],
+        },
+        tables=[shown],
+    )
+    table = Table(*shown.names, title=title)
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
 
 

@@ -326,13 +326,13 @@ def _figure(picture: Picture) -> str:
 
 
 def _flat(values: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:
-    pairs: list[tuple[str, object]] = []
+    found: list[tuple[str, object]] = []
     for key, value in values.items():
         if isinstance(value, Mapping):
-            pairs += _flat(value, f"{prefix}{key}.")
+            found += _flat(value, f"{prefix}{key}.")
         else:
-            pairs.append((f"{prefix}{key}", value))
-    return pairs
+            found.append((f"{prefix}{key}", value))
+    return found
 
 
 def _plain(value: object) -> str:

@@ -139,4 +139,4 @@ def test_ten_virtual_rigs_are_calibrated_as_well_as_promised(tmp_path):
     assert totals["camera_deg"]["worst"] <= 0.15
     assert totals["base_mm"]["worst"] <= 2.0
     assert totals["base_deg"]["worst"] <= 0.3
-    assert textfile.read_json(tmp_path / "seeds.json")["true_errors"] == totals
+    assert textfile.read_json(tmp_path / "seeds" / "results.json")["true_errors"] == totals
