@@ -87,9 +87,10 @@ def _read(
         if ended.code == 2:
             _known_options(kind, given, dry=plan is not None)
         raise
-    asked = {f.name: getattr(config, f.name) for f in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
+    asked = dict(vars(config))
+    dry = asked.pop("dry_run")
     plain = kind(**asked)
-    if getattr(config, "dry_run"):  # noqa: B009
+    if dry:
         rehearse(text or "", plain, plan)
     return plain
 

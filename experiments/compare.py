@@ -98,6 +98,9 @@ def main() -> None:
     console = Console()
     with commands.ending(console):
         left, right = read(config.left), read(config.right)
+        if _file(config.left).samefile(_file(config.right)):
+            raise ConfigError(f"{config.left} and {config.right} are the same run; name two")
+        commands.make_folder(config.out)
         found = sections(left, right)
         for section in found:
             _show(section, left.name, right.name, console)
@@ -112,18 +115,22 @@ def read(path: Path) -> Run:
         ConfigError: There is no results.json, or it is not an object of JSON.
         ResultsError: It is one of the contract and breaks it.
     """
-    folder, file = (path.parent, path) if path.is_file() else (path, path / "results.json")
+    file = _file(path)
     if not file.is_file():
         raise ConfigError(f"{path}: {_lacking(path)}; choose the --out folder of an evaluation")
     raw = _json(file)
     table = results.load(file) if {"rows", "physics"} <= set(raw) else None
     of_settings = (*_ABOUT, "physics", "config")
     settings = {name: raw[name] for name in of_settings if name in raw}
-    if (folder / "config.json").is_file():
-        settings["config.json"] = _json(folder / "config.json")
+    if (beside := file.with_name("config.json")).is_file():
+        settings["config.json"] = _json(beside)
     of_table = ("rows", "notes") if table else ()
     rest = {k: v for k, v in raw.items() if k not in (*of_settings, *of_table)}
     return Run(str(path), flat(settings), table, flat(rest))
+
+
+def _file(path: Path) -> Path:
+    return path if path.is_file() else path / "results.json"
 
 
 def sections(left: Run, right: Run) -> list[Section]:

@@ -2,12 +2,10 @@
 
 import dataclasses
 import html
-import shlex
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -104,14 +102,16 @@ def show(runs: Sequence[Run], console: Console) -> None:
             console.print(f"{one.object} {one.seed}: {one.reason}", highlight=False, markup=False)
 
 
-def save(out: Path, runs: Sequence[Run], clips: Sequence[report.Clip], config: object) -> None:
+def save(
+    out: Path, runs: Sequence[Run], clips: Sequence[report.Clip], about: Mapping[str, Any]
+) -> None:
     """Writes what there is so far: a run that is killed loses itself alone.
 
     Args:
         out: Folder.
         runs: All that ended.
         clips: Videos of them.
-        config: The settings, a dataclass.
+        about: Of `page.origin`.
     """
     e = html.escape
     rows = [
@@ -127,11 +127,10 @@ def save(out: Path, runs: Sequence[Run], clips: Sequence[report.Clip], config: o
     )
     lifted = sum(one.ending == "lifted" for one in runs)
     names = ("object", "seed", "ending", "rose (cm)", "grasps tried", "why", "seconds")
-    command = shlex.join(["python", "-m", "robot.execute", *sys.argv[1:]])
     page.leave(
         out,
         f"{lifted} of {len(runs)} lifted",
-        page.origin(command, config, sorted({one.seed for one in runs})),
+        about,
         {"runs": runs},
         tables=[page.Table("Runs", names, rows)],
         more=f'<div class="grid">{shown}</div>' if shown else "",

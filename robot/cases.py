@@ -145,7 +145,9 @@ def named(names: tuple[str, ...], ros: bool = False) -> tuple[Case, ...]:
         return tuple(known[name] for name in OVER_ROS) if ros else CASES
     unknown = [name for name in names if name not in known]
     if unknown or not names:
-        raise ConfigError(f"no fault {unknown}; known: all, {', '.join(known)}")
+        # In quotes: names have commas of their own.
+        wrong, right = (", ".join(map(repr, some)) for some in (unknown or [""], ("all", *known)))
+        raise ConfigError(f"no fault {wrong}; known: {right}")
     if ros and any(known[n].client not in ("", "cancel") or known[n].any_start for n in names):
         raise ConfigError(
             "over ROS 2 the client is only cancelled, and controllers check where a command begins;"

@@ -35,7 +35,7 @@ from rich.console import Console
 from experiments import chain, commands, motion_chain, selection
 from realdex_jax.data import schema
 from realdex_jax.errors import ConfigError, RealdexError
-from realdex_jax.evaluation import report
+from realdex_jax.evaluation import page, report
 from realdex_jax.generate import GenerateConfig
 from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand.load import HandModel, load
@@ -132,13 +132,15 @@ def run(config: Execute, console: Console) -> list[Run]:
     )
     found: list[Run] = []
     clips: list[report.Clip] = []
+    seeds = range(config.seed, config.seed + config.runs)
+    about = page.origin(commands.line(), config, seeds)
     for shape in shapes:
-        for seed in range(config.seed, config.seed + config.runs):
+        for seed in seeds:
             console.rule(f"{shape.name}, seed {seed}")
             one, shown = _one(config, hand, model, mover, shape, seed, console)
             found.append(one)
             clips += shown
-            account.save(config.out, found, clips, config)
+            account.save(config.out, found, clips, about)
             if one.ending == "cancelled":
                 break
     account.show(found, console)

@@ -166,3 +166,13 @@ def test_a_mistake_ends_in_one_line(
         compare.main()
     assert ended.value.code == 2
     assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_a_run_is_not_compared_with_itself(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    a = run(tmp_path / "a", [row("cvae", "raw", [0.0, 1.0])])
+    monkeypatch.setattr(sys, "argv", ["compare", str(a), str(a / "results.json")])
+    with pytest.raises(SystemExit, match="2"):
+        compare.main()
+    assert "are the same run; name two" in capsys.readouterr().out

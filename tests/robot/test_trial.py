@@ -160,7 +160,7 @@ def test_at_the_greatest_speed(name, monkeypatch, unchecked):
 def test_mistakes_are_told(tmp_path):
     for config, told in (
         (trial.Trial(seeds=0), "--seeds 0"),
-        (trial.Trial(faults=("melt",)), "no fault \\['melt'\\]; known: all, nothing"),
+        (trial.Trial(faults=("melt",)), "no fault 'melt'; known: 'all', 'nothing'"),
         (trial.Trial(faults=("client killed",), ros=True), "leave out --ros"),
     ):
         with pytest.raises(ConfigError, match=told):
