@@ -200,8 +200,8 @@ def machine() -> str:
     text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     found = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
     model = found[1] if found else platform.machine()
-    idle = os.sched_getscheduler(0) == os.SCHED_IDLE or os.getpriority(os.PRIO_PROCESS, 0) > 0
-    load = ", at idle priority beside other work" if idle else ""
+    low = os.sched_getscheduler(0) == os.SCHED_IDLE or os.getpriority(os.PRIO_PROCESS, 0) > 0
+    load = ", at low priority beside other work" if low else ""
     return f"{len(os.sched_getaffinity(0))} cores of {model}{load}"
 
 

@@ -11,6 +11,7 @@ Takes a second.
 
 import ast
 import dataclasses
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -59,8 +60,9 @@ def main() -> None:
         print(completion.script([job.module for job in jobs()]))
         return
     if config.into is None:
-        # Into a file or a pipe nothing need be cut off.
-        Console(width=None if sys.stdout.isatty() else 240).print(table(jobs()))
+        # Into a file or a pipe nothing need be broken, if nobody asks for it.
+        narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+        Console(width=None if narrow else 240).print(table(jobs()))
         return
     # Late: they import JAX, for which the list need not wait.
     from experiments.report_table import insert

@@ -304,7 +304,7 @@ def plan(args: TrainPose) -> Iterator[str]:
     """What a dry run says."""
     recipe = args.recipe()
     sampling = recipe.sampling
-    each = f"{sampling.objects} objects with {sampling.grasps} grasps each"
+    each = f"{sampling.objects * sampling.grasps} grasps of {sampling.objects} objects"
     done = checkpoint.latest(args.run) or 0
     yield (
         f"{recipe.optimisation.steps - done} updates, each of {each} of {args.data}"
