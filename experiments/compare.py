@@ -34,8 +34,8 @@ _MANY = 40
 _ABOUT = ("command", "commit", "device", "seeds", "spread", "versions")
 _STYLE = """body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 76rem;
   padding: 1.5rem; color: #1b2430; } table { border-collapse: collapse; margin: .5rem 0 1.5rem; }
-  td, th { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #d8dee6;
-  overflow-wrap: anywhere; } td:first-child, th:first-child { text-align: left; }
+  td, th { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #d8dee6; }
+  td { overflow-wrap: anywhere; } td:first-child, th:first-child { text-align: left; }
   .better { color: #0b6b3a; } .worse { color: #a32020; } .missing { color: #66717f; }
   tr.differs { background: #fff6da; }"""
 
