@@ -90,7 +90,7 @@ COMMANDS = (
     ),
     Command("record", "experiments.record runs/recording --frames 4 --width 480"),
     Command("clouds", "experiments.clouds runs/recording --count 2"),
-    Command("calibrate", "experiments.calibrate --width 960 --placements 8 --poses 12"),
+    Command("calibrate", "experiments.calibrate --width 960 --placements 8"),
     Command("trial", 'robot.trial --faults "joint states frozen" --seeds 2'),
     Command("execute", "robot.execute --object mug --no-video"),
     Command(
