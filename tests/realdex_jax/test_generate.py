@@ -71,9 +71,10 @@ def test_a_cloud_of_any_count_gives_ranked_grasps(model, monkeypatch):
         q = np.asarray(out.refined.phi)
         assert (q[:, j1] <= q[:, j2] + 1e-5).all()
     # Refinement brings hands to the surface: less penetration, more links in contact.
-    start, _, centre = generation.prepare(
+    prepared = generation.prepare(
         cloud, None, model, CONFIG, jax.random.split(jax.random.key(1))[0]
     )
+    start, centre = prepared.target, prepared.centre
     raw = jnp.asarray(out.raw.phi).at[:, 22:25].add(-jnp.asarray(centre, jnp.float32))
     raw = jnp.concatenate([raw, jnp.tile(raw[:1], (22, 1))])
     before = generation.judge(
@@ -82,6 +83,7 @@ def test_a_cloud_of_any_count_gives_ranked_grasps(model, monkeypatch):
         generation.Refined(
             phi=raw,
             p=jnp.zeros((32, 16, 3)),
+            normal=jnp.zeros((32, 16, 3)),
             force=jnp.zeros((32, 16, 3)),
             wanted=jnp.ones((32, 16)),
             steps=jnp.zeros((), jnp.int32),
@@ -163,7 +165,7 @@ def test_normals_of_any_length_give_the_same_surface(model, length):
     cloud = can(500)
     normals = cloud / np.linalg.norm(cloud, axis=1, keepdims=True)
     unit, long = (
-        generation.prepare(cloud, n, model, CONFIG, jax.random.key(0))[0].grid
+        generation.prepare(cloud, n, model, CONFIG, jax.random.key(0)).target.grid
         for n in (normals, length * normals)
     )
     for ours, theirs in zip(jax.tree.leaves(unit), jax.tree.leaves(long), strict=True):
