@@ -221,9 +221,7 @@ def _turn(
         return made
 
     target, samples = prepared.target, count * spare * config.refine.choices
-    raw, predicted = done(
-        sample(hand, model, prepared.points, target.points, key, samples, config)
-    )
+    raw, predicted = done(sample(hand, model, prepared.points, target.points, key, samples, config))
     refined = done(refine(hand, target, raw, predicted, config.refine))
     q_pre, q_squeeze = closing(hand, refined)
     judged = judge(hand, target, refined, config.filter)
