@@ -182,9 +182,9 @@ def generate(
     jax.block_until_ready((prepared.target, prepared.points))
     surface_seconds = time.perf_counter() - start
     spare = 1 if prepared.seen is None else config.spare
-    at_once = max(AT_ONCE // spare, 1)
+    at_once, pad = (max(size // spare, 1) for size in (AT_ONCE, _PAD))
     turns = -(-count // at_once)
-    size = at_once if turns > 1 else -(-count // _PAD) * _PAD
+    size = at_once if turns > 1 else -(-count // pad) * pad
     keys = jax.random.split(key_latent, turns) if turns > 1 else [key_latent]
     made = [_turn(hand, model, config, prepared, key, size, spare) for key in keys]
     raw, refined = (

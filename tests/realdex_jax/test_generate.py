@@ -102,6 +102,19 @@ def test_a_cloud_of_any_count_gives_ranked_grasps(model, monkeypatch):
     )
     assert len(few.refined) == 5
     schema.validate(few.refined)
+    # Filled-in sides: of each four the steadiest, so every one is among all that were refined.
+    every = generation.generate(
+        model,
+        half,
+        32,
+        jax.random.key(2),
+        dataclasses.replace(CONFIG, spare=1),
+        view=offset + np.array([1.0, 0.5, 0.3]),
+    )
+    apart = np.abs(np.asarray(few.refined.phi)[:, None] - np.asarray(every.refined.phi)).max(-1)
+    assert (apart.min(1) < 1e-6).all()
+    assert (apart.argmin(1) % 8 == np.arange(5)).all()
+    assert (apart.argmin(1) != np.arange(5)).any()
     # More than are made at once come in turns, no two alike and all where the cloud is.
     monkeypatch.setattr(generation, "AT_ONCE", 32)
     many = generation.generate(model, cloud, 40, jax.random.key(3), CONFIG)
@@ -131,6 +144,10 @@ def test_bad_clouds_are_refused(model, cloud, message):
 def test_bad_settings_are_refused(model):
     with pytest.raises(ConfigError, match="count=0 grasps"):
         generation.generate(model, can(500), 0, jax.random.key(0), CONFIG)
+    with pytest.raises(ConfigError, match="spare=0"):
+        generation.generate(
+            model, can(500), 4, jax.random.key(0), dataclasses.replace(CONFIG, spare=0)
+        )
     with pytest.raises(CloudError, match="normals have shape"):
         generation.generate(model, can(500), 4, jax.random.key(0), CONFIG, normals=np.zeros((4, 3)))
     assert dataclasses.replace(CONFIG, table=True).table
