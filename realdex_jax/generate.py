@@ -74,9 +74,9 @@ class GenerateConfig:
     complete: bool = True
     """Whether the hidden sides of a cloud whose view is known are filled in, see
     `geometry.completion`; +z must be up."""
-    spare: int = 4
+    spare: int = 1
     """So many grasps are refined for each one wanted where hidden sides were filled in; the one is
-    kept that depends least on what nobody saw, see `realdex_jax.doubt`."""
+    kept that depends least on what nobody saw, see `realdex_jax.doubt`. Four win most."""
 
 
 @pytree.dataclass

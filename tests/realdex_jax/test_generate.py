@@ -97,20 +97,13 @@ def test_a_cloud_of_any_count_gives_ranked_grasps(model, monkeypatch):
     np.testing.assert_array_equal(out.refined.phi, again.refined.phi)
     # Few points and one side only go the same way, through the same compiled functions.
     half = cloud[(cloud - offset) @ [1.0, 0.5, 0.3] > 0][:200]
-    few = generation.generate(
-        model, half, 5, jax.random.key(2), CONFIG, view=offset + np.array([1.0, 0.5, 0.3])
-    )
+    view = offset + np.array([1.0, 0.5, 0.3])
+    spare = dataclasses.replace(CONFIG, spare=4)
+    few = generation.generate(model, half, 5, jax.random.key(2), spare, view=view)
     assert len(few.refined) == 5
     schema.validate(few.refined)
     # Filled-in sides: of each four the steadiest, so every one is among all that were refined.
-    every = generation.generate(
-        model,
-        half,
-        32,
-        jax.random.key(2),
-        dataclasses.replace(CONFIG, spare=1),
-        view=offset + np.array([1.0, 0.5, 0.3]),
-    )
+    every = generation.generate(model, half, 32, jax.random.key(2), CONFIG, view=view)
     apart = np.abs(np.asarray(few.refined.phi)[:, None] - np.asarray(every.refined.phi)).max(-1)
     assert (apart.min(1) < 1e-6).all()
     assert (apart.argmin(1) % 8 == np.arange(5)).all()
