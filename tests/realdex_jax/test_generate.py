@@ -119,6 +119,38 @@ def test_a_cloud_of_any_count_gives_ranked_grasps(model, monkeypatch):
     assert len(many.passed) == 40
 
 
+def test_of_spare_grasps_the_steadiest_is_kept_where_sides_were_filled_in(model, monkeypatch):
+    contacts = np.zeros((32, 16, 3), np.float32)
+    contacts[:, 3], contacts[:, 15] = [0.03, 0, 0], [-0.03, 0, 0]
+    made = generation.Refined(
+        phi=jnp.zeros((32, 28)),
+        p=jnp.asarray(contacts),
+        normal=jnp.sign(contacts),
+        force=jnp.zeros((32, 16, 3)),
+        wanted=jnp.asarray(contacts[..., 0] != 0, jnp.float32),
+        steps=jnp.zeros((), jnp.int32),
+    )
+    # All alike but for the squeeze: in groups of every eighth grasp, 16, 1 and 26 press hardest.
+    squeeze = jnp.full((32, 22), 0.1).at[jnp.array([16, 1, 26])].set(0.2)
+    row = jnp.arange(32.0)
+    judged = generation.Judgement(row > 0, row, row, row, row, row)
+    phi = jnp.zeros((64, 28))
+    monkeypatch.setattr(generation, "sample", lambda *_: (phi, phi))
+    monkeypatch.setattr(generation, "refine", lambda *_: made)
+    monkeypatch.setattr(generation, "closing", lambda *_: (squeeze, squeeze))
+    monkeypatch.setattr(generation, "judge", lambda *_: judged)
+    half = can(3000)[can(3000)[:, 0] > 0]
+    spare = dataclasses.replace(CONFIG, spare=4)
+    for view, config, kept in [
+        (np.array([0.8, 0.0, 0.3]), spare, [16, 1, 26]),
+        (np.array([0.8, 0.0, 0.3]), CONFIG, [0, 1, 2]),
+        (None, spare, [0, 1, 2]),
+    ]:
+        out = generation.generate(model, half, 3, jax.random.key(0), config, view=view)
+        assert out.refined.columns["score"].tolist() == kept
+        assert len(out.raw) == 3
+
+
 @pytest.mark.parametrize(
     ("cloud", "message"),
     [
