@@ -133,7 +133,7 @@ def test_of_spare_grasps_the_steadiest_is_kept_where_sides_were_filled_in(model,
     # All alike but for the squeeze: in groups of every eighth grasp, 16, 1 and 26 press hardest.
     squeeze = jnp.full((32, 22), 0.1).at[jnp.array([16, 1, 26])].set(0.2)
     row = jnp.arange(32.0)
-    judged = generation.Judgement(row > 0, row, row, row, row, row)
+    judged = generation.Judgement(row > 0, row, jnp.arange(32), row, row, row)
     phi = jnp.zeros((64, 28))
     monkeypatch.setattr(generation, "sample", lambda *_: (phi, phi))
     monkeypatch.setattr(generation, "refine", lambda *_: made)
