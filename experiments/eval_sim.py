@@ -94,9 +94,9 @@ class EvalSim:
     """scan: clouds of whole surfaces. rig: what four virtual depth cameras around the table bring,
     and the flat underside that stands on it. kinect: what one virtual depth camera sees, another
     view for every seed."""
-    spare: int = 1
+    spare: int = GenerateConfig.spare
     """Grasps refined for each one wanted where hidden sides are filled in (`--camera kinect`); the
-    one is kept that depends least on them. Four win most and cost four times as much."""
+    one is kept that depends least on them. One keeps all and takes an eighth of the time."""
     stages: tuple[Stage, ...] = ("dataset", "raw", "refined", "filtered", "physics", "selected")
     """Stages to evaluate."""
     preset: PresetName = "paper"
@@ -105,6 +105,8 @@ class EvalSim:
     """Number of seeds instead of the preset's."""
     grasps: int | None = None
     """Grasps per object instead of the preset's."""
+    latents: int | None = None
+    """Proposals per object instead of the preset's; raw and refined grasps are the first of them."""
     out: Path = Path("runs/eval_sim")
     """Folder of report and results."""
     json: Path | None = None
@@ -119,6 +121,7 @@ class EvalSim:
             base,
             seeds=base.seeds if self.seeds is None else self.seeds,
             grasps=base.grasps if self.grasps is None else self.grasps,
+            latents=base.latents if self.latents is None else self.latents,
         )
 
     def generation(self) -> GenerateConfig:
@@ -179,6 +182,10 @@ def evaluate(config: EvalSim, command: str, console: Console) -> Evaluation:
         raise ConfigError(
             f"{protocol_.seeds} seeds, {protocol_.grasps} grasps, {len(config.stages)} stages; "
             "each must be at least one"
+        )
+    if protocol_.latents < protocol_.grasps:
+        raise ConfigError(
+            f"--latents {protocol_.latents} are fewer than the {protocol_.grasps} grasps measured"
         )
     if config.spare < 1:
         raise ConfigError(f"--spare {config.spare}; 1 keeps every grasp, more choose among so many")

@@ -39,8 +39,13 @@ SURFACE_POINTS = 4096
 """Points of the cloud that the surface is built from; more are thinned out."""
 _PAD = 32
 """Counts are padded to a multiple of this, so that few sizes are ever compiled."""
-AT_ONCE = 1024
+AT_ONCE = 256
 """Most grasps made together; more are made in turns, so that memory has a bound."""
+
+
+_WIDER = 0.15
+"""Radians by which the hand opens further before a grasp where hidden sides were filled in: fingers
+that start in a surface that is nearer than it seemed push the object away."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +79,9 @@ class GenerateConfig:
     complete: bool = True
     """Whether the hidden sides of a cloud whose view is known are filled in, see
     `geometry.completion`; +z must be up."""
-    spare: int = 1
+    spare: int = 8
     """So many grasps are refined for each one wanted where hidden sides were filled in; the one is
-    kept that depends least on what nobody saw, see `realdex_jax.doubt`. Four win most."""
+    kept that depends least on what nobody saw, see `realdex_jax.doubt`."""
 
 
 @pytree.dataclass
@@ -223,7 +228,7 @@ def _turn(
     target, samples = prepared.target, count * spare * config.refine.choices
     raw, predicted = done(sample(hand, model, prepared.points, target.points, key, samples, config))
     refined = done(refine(hand, target, raw, predicted, config.refine))
-    q_pre, q_squeeze = closing(hand, refined)
+    q_pre, q_squeeze = closing(hand, refined, 0.0 if prepared.seen is None else _WIDER)
     judged = judge(hand, target, refined, config.filter)
     columns = {f.name: np.asarray(getattr(judged, f.name)) for f in dataclasses.fields(judged)}
     grasps = GraspSet(phi=refined.phi, q_pregrasp=q_pre, q_squeeze=q_squeeze, columns=columns)
@@ -409,8 +414,16 @@ def refine(
 
 
 @functools.partial(jax.jit, static_argnames="hand")
-def closing(hand: HandModel, refined: Refined) -> tuple[Float[Array, "k 22"], Float[Array, "k 22"]]:
-    """Pre-grasp and squeeze postures, from the torques of the contact forces."""
+def closing(
+    hand: HandModel, refined: Refined, wider: float = 0.0
+) -> tuple[Float[Array, "k 22"], Float[Array, "k 22"]]:
+    """Pre-grasp and squeeze postures, from the torques of the contact forces.
+
+    Args:
+        hand: The hand.
+        refined: The grasps.
+        wider: See `torque.pregrasp`.
+    """
     q, T_object_hand = pose.split(refined.phi)
     T_hand_object = T_object_hand.inverse()
     R = T_hand_object.rotation().as_matrix()
@@ -418,7 +431,7 @@ def closing(hand: HandModel, refined: Refined) -> tuple[Float[Array, "k 22"], Fl
     f_hand = jnp.einsum("kij,knj->kni", R, refined.force)
     links = [hand.link(name) for name in touch.CONTACT_LINKS]
     tau = torque.joint_torque(hand, q, links, p_hand, f_hand)
-    return torque.pregrasp(q, tau), torque.squeeze(q, tau)
+    return torque.pregrasp(q, tau, wider), torque.squeeze(q, tau)
 
 
 @functools.partial(jax.jit, static_argnames=("hand", "config"))

@@ -16,7 +16,7 @@ from realdex_jax.models.cvae import CvaeConfig, Statistics
 from realdex_jax.models.grasp_model import GraspModel, NetworkConfig
 from realdex_jax.refine import RefineConfig
 
-CONFIG = GenerateConfig(refine=RefineConfig(steps=40, choices=2), map_points=64)
+CONFIG = GenerateConfig(refine=RefineConfig(steps=40, choices=2), map_points=64, spare=1)
 
 
 @pytest.fixture(scope="module")
