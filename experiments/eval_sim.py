@@ -106,7 +106,7 @@ class EvalSim:
     grasps: int | None = None
     """Grasps per object instead of the preset's."""
     latents: int | None = None
-    """Proposals per object instead of the preset's; raw and refined grasps are the first of them."""
+    """Proposals per object instead of the preset's; raw and refined take the first of them."""
     out: Path = Path("runs/eval_sim")
     """Folder of report and results."""
     json: Path | None = None

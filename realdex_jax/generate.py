@@ -415,7 +415,7 @@ def refine(
 
 @functools.partial(jax.jit, static_argnames="hand")
 def closing(
-    hand: HandModel, refined: Refined, wider: float = 0.0
+    hand: HandModel, refined: Refined, wider: float | Float[Array, ""] = 0.0
 ) -> tuple[Float[Array, "k 22"], Float[Array, "k 22"]]:
     """Pre-grasp and squeeze postures, from the torques of the contact forces.
 

@@ -58,7 +58,9 @@ def squeeze(q: Float[Array, "*b 22"], torque: Float[Array, "*b 22"]) -> Float[Ar
 
 
 def pregrasp(
-    q: Float[Array, "*b 22"], torque: Float[Array, "*b 22"], wider: float = 0.0
+    q: Float[Array, "*b 22"],
+    torque: Float[Array, "*b 22"],
+    wider: float | Float[Array, ""] = 0.0,
 ) -> Float[Array, "*b 22"]:
     """Joint angles (rad) from which the hand closes: every joint backed off against its torque.
 
