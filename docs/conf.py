@@ -51,6 +51,7 @@ PACKAGES = {
     "sim": "physics, objects, grasp synthesis, rendering",
     "capture": "depth cameras: recording, calibration, synchronisation, clouds, tracking",
     "robot": "plans, gate, preflight, executor, ROS 2, the simulated robot",
+    "viewer": "the browser app: grasps, motions, recordings, a live robot, uploads",
     "study": "the user study",
 }
 

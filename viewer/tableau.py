@@ -16,7 +16,6 @@ from realdex_jax.data.motion import Motion
 from realdex_jax.data.object_files import Surface
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.errors import RealdexError
-from realdex_jax.evaluation.results import METRICS
 from realdex_jax.hand import kinematics
 from realdex_jax.hand.load import HandModel
 from realdex_jax.losses import contact
@@ -24,8 +23,6 @@ from sim import stage, visuals
 
 POINTS = 4096
 """Points of a cloud that is sampled here: about 3 mm apart on a bottle."""
-STORED = "as stored"
-"""The order of a file; other orders are names of columns."""
 AT_ORIGIN: Float[np.ndarray, " 7"] = np.eye(7)[0]
 """An object whose frame is the world."""
 
@@ -91,6 +88,8 @@ class Exhibit:
     thing: Thing
     grasps: GraspSet | None = None
     motions: tuple[Motion, ...] | None = None
+    notes: tuple[str, ...] | None = None
+    """Of each grasp what a selection said, Markdown."""
 
     def __len__(self) -> int:
         """Number of grasps or motions."""
@@ -201,12 +200,12 @@ def hand_solids(hand: HandModel, forearm: bool = False) -> tuple[Solid, ...]:
         parts.setdefault(int(hand.geoms.link[g]), []).append(_primitive(hand, g))
     names = hand.link_names
     solids = [
-        _solid(names[link], link, meshes, stage.link_colour(names[link]))
+        solid_of(names[link], link, meshes, stage.link_colour(names[link]))
         for link, meshes in sorted(parts.items())
     ]
     if forearm:
         sleeve = [_capsule(*shape) for shape in stage.FOREARM]
-        solids.append(_solid("forearm", 0, sleeve, stage.COLOURS["forearm_0"]))
+        solids.append(solid_of("forearm", 0, sleeve, stage.COLOURS["forearm_0"]))
     return tuple(solids)
 
 
@@ -219,9 +218,17 @@ def creased(
     return np.asarray(apart.vertices, np.float64), np.asarray(apart.faces, np.int64)
 
 
-def _solid(
+def solid_of(
     name: str, link: int, meshes: Sequence[trimesh.Trimesh], colour: tuple[float, float, float]
 ) -> Solid:
+    """Several meshes of a link as one solid.
+
+    Args:
+        name: Of the link.
+        link: Its index.
+        meshes: In its frame, metres.
+        colour: From 0 to 1.
+    """
     first = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
     vertices = np.concatenate([np.asarray(mesh.vertices, np.float64) for mesh in meshes])
     faces = np.concatenate(
@@ -271,12 +278,27 @@ def moment(
     turn = Rotation.from_quat(placed[:4], scalar_first=True)
     p_world = turn.apply(thing.points) + placed[4:]
     R, p, value = _posed(hand, jnp.asarray(phi, jnp.float32), jnp.asarray(p_world, jnp.float32))
-    quaternions = Rotation.from_matrix(np.asarray(R, np.float64)).as_quat(scalar_first=True)
     return Moment(
-        np.concatenate([quaternions, np.asarray(p, np.float64)], axis=1),
+        _as_poses(R, p),
         placed,
         np.asarray(value, np.float64),
     )
+
+
+def link_poses(hand: HandModel, phi: Float[np.ndarray, " 28"]) -> Float[np.ndarray, "l 7"]:
+    """Quaternion wxyz and position (m) of each link of a hand whose pose in the world is `phi`."""
+    return _as_poses(*_linked(hand, jnp.asarray(phi, jnp.float32)))
+
+
+def _as_poses(R: Array, p: Array) -> Float[np.ndarray, "l 7"]:
+    quaternions = Rotation.from_matrix(np.asarray(R, np.float64)).as_quat(scalar_first=True)
+    return np.concatenate([quaternions, np.asarray(p, np.float64)], axis=1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _linked(hand: HandModel, phi: Float[Array, " 28"]) -> tuple[Array, Array]:
+    links = kinematics.posed(hand, phi)
+    return links.R, links.p
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -316,53 +338,6 @@ def plain_colours(count: int) -> UInt8[np.ndarray, "n 3"]:
 def to_bytes(colour: Float[np.ndarray, "*n 3"]) -> UInt8[np.ndarray, "*n 3"]:
     """Colours from 0 to 1 as bytes."""
     return (255.0 * np.clip(colour, 0.0, 1.0)).round().astype(np.uint8)
-
-
-def sortings(grasps: GraspSet | None) -> tuple[str, ...]:
-    """The orders that grasps can be browsed in."""
-    return (STORED, *sorted(grasps.columns if grasps is not None else ()))
-
-
-def ranked(grasps: GraspSet, by: str = STORED, descending: bool = False) -> Int[np.ndarray, " n"]:
-    """Indices of grasps in the order of a column; ties as stored, what is not a number last.
-
-    Raises:
-        ViewError: No such column.
-    """
-    if by == STORED:
-        index = np.arange(len(grasps))
-        return index[::-1] if descending else index
-    if by not in grasps.columns:
-        raise ViewError(f"no column {by!r}; known: {', '.join(sortings(grasps))}")
-    value = np.asarray(grasps.columns[by], np.float64)
-    return np.argsort(
-        np.where(np.isnan(value), np.inf, -value if descending else value), kind="stable"
-    )
-
-
-def more_is_better(column: str) -> bool:
-    """Whether the best of a column are its highest."""
-    return column in METRICS and METRICS[column].better > 0
-
-
-def caption(grasps: GraspSet, index: int) -> str:
-    """The columns of one grasp, as a table in Markdown."""
-    lines = [f"**grasp {index}**", "", "| | |", "|---|---:|"]
-    for name in sorted(grasps.columns):
-        value = float(np.asarray(grasps.columns[name])[index])
-        metric = METRICS.get(name)
-        if metric is not None:
-            text = f"{value:.{metric.digits}f}"
-        else:
-            text = f"{value:.0f}" if value.is_integer() else f"{value:.3g}"
-        lines.append(f"| {metric.label if metric is not None else name} | {text} |")
-    return "\n".join(lines if grasps.columns else [lines[0], "", "no columns in this file"])
-
-
-def touched(moment: Moment) -> str:
-    """How much of the cloud the hand is at, in words."""
-    share = float((moment.contact > 0.5).mean()) if len(moment.contact) else 0.0
-    return f"contact value above 0.5: {100.0 * share:.1f} % of the cloud"
 
 
 def viewpoint(thing: Thing, moments: Sequence[Moment], field_of_view: float) -> Viewpoint:
