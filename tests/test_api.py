@@ -6,7 +6,16 @@ import tomllib
 
 import pytest
 
-PACKAGES = ("realdex_jax", "sim", "study", "capture", "robot", "viewer", "experiments", "benchmarks")
+PACKAGES = (
+    "realdex_jax",
+    "sim",
+    "study",
+    "capture",
+    "robot",
+    "viewer",
+    "experiments",
+    "benchmarks",
+)
 UNSAFE = (
     r"allow_pickle\s*=\s*True",
     r"(?<![\w.])eval\(",
