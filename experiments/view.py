@@ -100,7 +100,7 @@ def show(config: View, console: Console) -> None:
     if config.save is not None:
         _save(config, console)
         return
-    panels, told = _panels(config, console)
+    views, told = panels(config, console)
     from viewer import guard
     from viewer.app import App
 
@@ -113,7 +113,7 @@ def show(config: View, console: Console) -> None:
             markup=False,
         )
     with console.status("opening"):
-        app = App(told.partition(",")[0], panels, config.host, config.port)
+        app = App(told.partition(",")[0], views, config.host, config.port)
     try:
         console.print(
             f"{told}, at\n{app.address}\nCtrl-C ends",
@@ -126,8 +126,12 @@ def show(config: View, console: Console) -> None:
         app.close()
 
 
-def _panels(config: View, console: Console) -> "tuple[list[Panel], str]":
-    """The views, the one of PATH first, and what is to be seen in words."""
+def panels(config: View, console: Console) -> "tuple[list[Panel], str]":
+    """The views, the one of PATH first, and what is to be seen in words.
+
+    Raises:
+        RealdexError: Data or meshes that cannot be used, or the extra is missing.
+    """
     path = Path(config.path)
     of_mesh = path.suffix.lower() in mesh.SUFFIXES and path.is_file()
     of_recording = not of_mesh and _is_recording(path)
@@ -137,24 +141,24 @@ def _panels(config: View, console: Console) -> "tuple[list[Panel], str]":
     from viewer.gallery import Gallery  # needs the extra; looking for the data does not
 
     hand = load("shadow")
-    panels: list[Panel] = []
+    found: list[Panel] = []
     told = path.name
     if collection is not None:
-        panels.append(Gallery(load(collection.hand), collection, config.object))
+        found.append(Gallery(load(collection.hand), collection, config.object))
         told = f"{collection.title}, {len(collection.names)} objects"
     recording = path if of_recording else config.recording
     if recording is not None:
-        panels.append(_footage(config, recording, console))
+        found.append(_footage(config, recording, console))
     if config.robot is not None:
         from experiments import watched
         from viewer.live import Live
 
-        panels.append(Live(hand, watched.watch(config.robot, _thing(config, config.object))))
+        found.append(Live(hand, watched.watch(config.robot, _thing(config, config.object))))
     if config.upload:
-        panels.append(_uploads(config, hand, path if of_mesh else None))
+        found.append(_uploads(config, hand, path if of_mesh else None))
     if of_mesh:
-        panels.insert(0, panels.pop())
-    return panels, told
+        found.insert(0, found.pop())
+    return found, told
 
 
 def _footage(config: View, recording: Path, console: Console) -> "Panel":

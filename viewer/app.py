@@ -36,7 +36,12 @@ class App:
         self._panels = {panel.title: panel for panel in panels}
         self._lock = threading.RLock()
         self._closed = False
-        self._server = servers.start(host, port, title)
+        try:
+            self._server = servers.start(host, port, title)
+        except BaseException:
+            for panel in panels:
+                panel.close()
+            raise
         try:
             gui = self._server.gui
             choice = gui.add_button_group("View", tuple(self._panels), visible=len(panels) > 1)
