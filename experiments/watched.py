@@ -165,6 +165,7 @@ class Virtual:
     def _sleep(self, seconds: float) -> None:
         """Lets the robot's time go on, not faster than the clock, and keeps what is heard."""
         self._network.sleep(seconds)
+        self._network.course.clear()  # nobody judges it, and it would grow for ever
         state = self._robot.state()
         if state is not None:
             q = np.asarray(state.q)[[state.names.index(name) for name in limits.NAMES]]

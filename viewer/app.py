@@ -47,7 +47,9 @@ class App:
             choice = gui.add_button_group("View", tuple(self._panels), visible=len(panels) > 1)
             self._folders: dict[str, viser.GuiFolderHandle] = {}
             for panel in panels:
-                self._folders[panel.title] = gui.add_folder(panel.title)
+                self._folders[panel.title] = gui.add_folder(
+                    panel.title if len(panels) > 1 else None
+                )
                 with self._folders[panel.title]:
                     panel.open(self._server)
             centre = gui.add_button("Centre the view")

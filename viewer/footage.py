@@ -114,7 +114,7 @@ class Footage:
         last = max(recorded.count - 1, 1)
         self._frame = gui.add_slider("Moment", 0, last, 1, 0, disabled=recorded.count < 2)
         play = gui.add_button("Play", disabled=recorded.count < 2)
-        self._picture = gui.add_image(np.full((9, 16, 3), 230, np.uint8), label="Camera")
+        self._picture = gui.add_image(np.full((9, 16, 3), 230, np.uint8))
         numbers = tuple(str(number) for number in recorded.eyes)
         self._camera = gui.add_dropdown("Camera", numbers)
         with gui.add_folder("Show"):
@@ -180,8 +180,9 @@ class Footage:
             self._words.content = f"{head}: {plain(self._failed[k])}"
             return
         shot = self._kept[k]
-        self._cloud.points = shot.p_world.astype(np.float32)
-        self._cloud.colors = shot.colour
+        with self._server.atomic():
+            self._cloud.points = shot.p_world.astype(np.float32)
+            self._cloud.colors = shot.colour
         self._cloud.visible, self._eyes.visible = wants["cloud"], wants["cameras"]
         if self._body is not None:
             placed = shot.wxyz_xyz_world_object

@@ -8,6 +8,7 @@ is touched, it is touched in this file.
 import contextlib
 import io
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -35,6 +36,7 @@ FIELD_OF_VIEW = float(np.deg2rad(32.0))
 MAX_MESSAGE_BYTES = 4 * 2**20
 """Largest message that is taken from a browser; uploads come in parts of half a MiB."""
 _MAX_PARTS = 1024
+_starting = threading.Lock()
 _Answers = Callable[[network.ServerConnection, Request], Response | None]
 
 
@@ -120,12 +122,13 @@ def _nothing(_: str) -> None:
 def _guarding(guard: Guard) -> Iterator[list[bool]]:
     """Has a guard judge the requests of the server that is started meanwhile.
 
-    viser offers no place for it, so the function that it serves with is replaced while it starts.
+    viser offers no place for it, so the function that it serves with is replaced while it starts;
+    one server at a time.
 
     Yields:
         Not empty once the guard stands.
     """
-    plain, standing = network.serve, list[bool]()
+    standing: list[bool] = []
 
     def serve(*args: Any, process_request: _Answers, **settings: Any) -> network.serve:
         def judged(connection: network.ServerConnection, request: Request) -> Response | None:
@@ -150,8 +153,10 @@ def _guarding(guard: Guard) -> Iterator[list[bool]]:
         settings["max_size"] = MAX_MESSAGE_BYTES
         return plain(*args, process_request=judged, **settings)
 
-    with mock.patch.object(network, "serve", serve):
-        yield standing
+    with _starting:
+        plain = network.serve
+        with mock.patch.object(network, "serve", serve):
+            yield standing
 
 
 def start(host: str, port: int, label: str) -> Server:
