@@ -4,7 +4,7 @@ import concurrent.futures
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -48,6 +48,7 @@ class Eye:
     """Width over height."""
 
 
+@runtime_checkable
 class Recorded(Protocol):
     """A recording, opened."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -34,6 +34,7 @@ class Stance:
     wxyz_xyz_world_object: Float[np.ndarray, " 7"] | None = None
 
 
+@runtime_checkable
 class Watched(Protocol):
     """A robot that is watched. Calls return at once."""
 

@@ -1,11 +1,12 @@
 """What a view of the app is to the app."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from viewer.server import Server
 from viewer.tableau import Viewpoint
 
 
+@runtime_checkable
 class Panel(Protocol):
     """One view: controls beside the picture, and nodes in it."""
 

@@ -130,7 +130,7 @@ def _guarding(guard: Guard) -> Iterator[list[bool]]:
     """
     standing: list[bool] = []
 
-    def serve(*args: Any, process_request: _Answers, **settings: Any) -> network.serve:
+    def serve(*args: Any, process_request: _Answers, **settings: Any) -> Any:
         def judged(connection: network.ServerConnection, request: Request) -> Response | None:
             asked = Asked(
                 request.path,
