@@ -57,8 +57,10 @@ class View:
     """Factor to metres for `--objects`, or for a mesh; metres if not given."""
     split: str | None = None
     """Only this split of a dataset."""
+    motions: Path | None = None
+    """A file of motions beside what PATH is; a view of its own."""
     recording: Path | None = None
-    """A recording beside what PATH is; a view of its own."""
+    """A recording beside it; a view of its own."""
     calibration: Path | None = None
     """Of the recording, as `experiments.clouds` has it; a virtual one needs none."""
     world: Path | None = None
@@ -146,6 +148,12 @@ def panels(config: View, console: Console) -> "tuple[list[Panel], str]":
     if collection is not None:
         found.append(Gallery(load(collection.hand), collection, config.object))
         told = f"{collection.title}, {len(collection.names)} objects"
+    if config.motions is not None:
+        moving = collect(dataclasses.replace(config, path=str(config.motions), split=None))
+        if not moving.moving:
+            raise ConfigError(f"--motions {config.motions}: grasps; give them as PATH")
+        name = config.object if config.object in moving.names else None
+        found.append(Gallery(hand, moving, name))
     recording = path if of_recording else config.recording
     if recording is not None:
         found.append(_footage(config, recording, console))

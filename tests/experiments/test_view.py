@@ -129,6 +129,7 @@ def test_motions_by_object(tmp_path: pathlib.Path) -> None:
         (("realdex-sim", "--port", "65536"), "port 65536"),
         (("realdex-sim", "--robot", "r2d2"), "no preset 'r2d2'"),
         (("realdex-sim", "--recording", "empty"), "no recording in it"),
+        (("realdex-sim", "--motions", "moon.npz"), "--motions moon.npz: grasps; give them as PATH"),
         (("thing.stl", "--no-upload"), "is a mesh, and --no-upload makes no grasps for it"),
         (("realdex-sim", "--host", "192.0.2.1"), "cannot listen at 192.0.2.1, port 8080"),
     ],
