@@ -80,6 +80,7 @@ class Live:
         props.ground(scene, "/robot/ground", _GROUND)
         self._arm = props.Figure(scene, "/robot/arm", figure.arm_solids())
         self._fingers = props.Figure(scene, "/robot/hand", tableau.hand_solids(self._hand))
+        self._stands(False)
         self._body: props.Body | None = None
         if self._watched.thing is not None:
             self._body = props.Body(scene, "/robot/object")
@@ -96,6 +97,8 @@ class Live:
         """As `Panel` says."""
         stance = self._watched.stance()
         if stance is not None and stance is not self._drawn:
+            if self._drawn is None:
+                self._stands(True)
             self._drawn = stance
             with self._server.atomic():
                 self._arm.move(figure.arm_poses(stance.q_arm))
@@ -115,6 +118,11 @@ class Live:
     def close(self) -> None:
         """As `Panel` says."""
         self._watched.close()
+
+    def _stands(self, visible: bool) -> None:
+        """Shows arm and hand, or hides them while nobody knows where they are."""
+        self._arm.show(visible)
+        self._fingers.show(visible)
 
     def _asked(self, what: str) -> Callable[[viser.GuiEvent], None]:
         def ask(_: viser.GuiEvent) -> None:
