@@ -17,6 +17,8 @@ from viewer.words import plain
 
 _WORDS_S = 0.4
 """Seconds between two tables of the joints."""
+_DRAWN_S = 0.05
+"""Seconds between two pictures: joint states come faster than browsers draw."""
 _GROUND = 2.4
 _NAMES = (*(n.removeprefix("ra_").removesuffix("_joint") for n in arm.JOINTS), *joints.NAMES)
 
@@ -70,7 +72,7 @@ class Live:
         """Of a hand on the arm, and of what tells where both are."""
         self._hand, self._watched = hand, watched
         self._drawn: Stance | None = None
-        self._said_at = -np.inf
+        self._drawn_at = self._said_at = -np.inf
 
     def open(self, server: Server) -> None:
         """As `Panel` says."""
@@ -96,10 +98,11 @@ class Live:
     def tick(self, now: float) -> None:
         """As `Panel` says."""
         stance = self._watched.stance()
-        if stance is not None and stance is not self._drawn:
+        fresh = stance is not None and stance is not self._drawn
+        if stance is not None and fresh and now - self._drawn_at >= _DRAWN_S:
             if self._drawn is None:
                 self._stands(True)
-            self._drawn = stance
+            self._drawn, self._drawn_at = stance, now
             with self._server.atomic():
                 self._arm.move(figure.arm_poses(stance.q_arm))
                 self._fingers.move(tableau.link_poses(self._hand, stance.phi))
