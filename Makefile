@@ -42,6 +42,10 @@ setup: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/python -m experiments.demo $(ARGS)
 
+# Compiling takes most of the time: what is compiled is shared by processes and kept between runs.
+test test-slow test-long: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/build/compiled
+test test-slow test-long: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.3
+
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE) $(ARGS)
 
@@ -67,7 +71,7 @@ bench: $(BENCH_STAMP)
 
 docs: $(DOCS_STAMP)
 	-test -d docs/api/pictures || $(BIN)/python -m experiments.view_pictures
-	$(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees docs build/docs $(ARGS)
+	$(BIN)/python -m sphinx -W --keep-going -q -j auto -d build/doctrees docs build/docs $(ARGS)
 	@echo build/docs/index.html
 
 data: $(STAMP)

@@ -7,7 +7,8 @@
 
 Each frame of the main camera becomes `<k>.ply` in RECORDING/merged_pcd, as in the release: points,
 normals and colours in the world. `clouds.json` there has what was asked for, points and seconds by
-stage of each. Clouds that are there stay, if they were asked for in the same way. docs/clouds.md.
+stage of each. Clouds that are there stay, if they were asked for in the same way.
+Takes a second a frame. docs/clouds.md.
 """
 
 import dataclasses

@@ -30,9 +30,9 @@ from realdex_jax.data import teleop as door
 from realdex_jax.errors import ConfigError, RealdexError
 from realdex_jax.hand.load import HandModel, load
 from robot import executor, limits, plant, presets, recording, simulated, supervision, teleop
+from robot.client import Ros2Robot
 from robot.executor import Inputs, Phase
 from robot.recording import Recorder
-from robot.ros2 import Ros2Robot
 from robot.supervision import Supervised, SupervisionConfig
 from robot.teleop import STEP_S, Sample, TeleopConfig, TeleopState
 

@@ -11,13 +11,13 @@ from jaxtyping import Float
 from experiments.robot_joints import RobotJoints
 from realdex_jax.errors import RealdexError
 from robot import cases, drive, film, limits, presets, ros2, trial
+from robot.client import Ros2Robot
 from robot.executor import State
 from robot.interface import RobotError
 from robot.machine import Machine
 from robot.network import Network
 from robot.plant import Kinematic
 from robot.presets import Preset
-from robot.ros2 import Ros2Robot
 from robot.virtual import VirtualNetwork
 from sim import objects
 from viewer import tableau

@@ -48,6 +48,7 @@ from realdex_jax.select.local import LocalScorer
 from realdex_jax.select.scorer import Task
 from robot import account, drive, film, grip, limits, plan, preflight, presets, simulated
 from robot.account import Ending, Run, Told
+from robot.client import Ros2Robot
 from robot.drive import Outcome
 from robot.executor import Order, Phase, State
 from robot.film import Film
@@ -55,7 +56,6 @@ from robot.gate import GateConfig
 from robot.interface import JointState, RobotError
 from robot.plan import Plan, PlanConfig
 from robot.preflight import Verdict
-from robot.ros2 import Ros2Robot
 from sim import objects, video
 
 WORD = "move"

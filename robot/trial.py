@@ -34,6 +34,7 @@ from realdex_jax.errors import ConfigError
 from realdex_jax.evaluation import results
 from robot import cases, curve, drive, judging, limits, presets, simulated
 from robot.cases import Case
+from robot.client import Ros2Robot
 from robot.drive import Outcome
 from robot.executor import Order, Phase, State
 from robot.interface import JointState, RobotError, Trajectory
@@ -42,7 +43,6 @@ from robot.machine import Machine
 from robot.plan import Plan
 from robot.plant import Kinematic
 from robot.preflight import Verdict
-from robot.ros2 import Ros2Robot
 from robot.virtual import HEARTBEAT_S, VirtualNetwork
 
 _AFTER_S = 1.0

@@ -1,6 +1,6 @@
 """A simulated robot behind a network of virtual time: minutes of driving pass in seconds.
 
-The client is `robot.ros2.Ros2Robot` itself, the robot is `robot.machine.Machine` as the simulated
+The client is `robot.client.Ros2Robot` itself, the robot is `robot.machine.Machine` as the simulated
 robot's process has it; only what lies between, and the clock, are others. Nothing here waits.
 """
 

@@ -15,11 +15,11 @@ from realdex_jax.errors import ConfigError
 from realdex_jax.hand import human, joints
 from realdex_jax.hand.load import load
 from robot import limits, plant, presets, ros2
+from robot.client import Ros2Robot
 from robot.machine import Machine
 from robot.plant import Kinematic
 from robot.presets import PresetError
 from robot.recording import Recorder
-from robot.ros2 import Ros2Robot
 from robot.teleop import STEP_S, Sample, TeleopConfig
 from robot.virtual import VirtualNetwork
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from robot import presets, ros2, simulated
+from robot.client import Ros2Robot
 from robot.interface import RobotError, Trajectory
 
 WHY_NOT = ros2.available()
@@ -30,7 +31,7 @@ PATIENT = ("--heartbeat-s", "1.0")
 @pytest.fixture(scope="module")
 def robot():
     with simulated.running("--plant", "kinematic", *PATIENT, domain_id=DOMAIN):
-        client = ros2.Ros2Robot(PRESET, DOMAIN)
+        client = Ros2Robot(PRESET, DOMAIN)
         client.wait(30.0)
         yield client
         client.close()
@@ -187,7 +188,7 @@ def test_a_frozen_state_keeps_coming(robot):
 def test_a_robot_of_other_names_is_not_there():
     other = dataclasses.replace(PRESET, parts=presets.read("plain_ur").parts)
     with simulated.running("--plant", "kinematic", *PATIENT, domain_id=OTHER_DOMAIN):
-        client = ros2.Ros2Robot(other, OTHER_DOMAIN)
+        client = Ros2Robot(other, OTHER_DOMAIN)
         with pytest.raises(RobotError, match="no state of 6 joints, ra_shoulder_pan_joint"):
             client.wait(2.0)
         client.close()
@@ -202,13 +203,13 @@ def test_nothing_is_left_and_a_killed_robot_is_reported():
     with simulated.running(
         "--plant", "kinematic", "--heartbeat-s", "0.3", domain_id=domain
     ) as process:
-        first = ros2.Ros2Robot(PRESET, domain)
+        first = Ros2Robot(PRESET, domain)
         first.wait(30.0)
         whole, goal = swing(first, 0.6, 4.0)
         first.send(whole)
         until(lambda: first.state().qd[0] > 0.1, "motion")
         first._link.close()  # gone without a word
-        watcher = ros2.Ros2Robot(dataclasses.replace(PRESET, heartbeat=""), domain)
+        watcher = Ros2Robot(dataclasses.replace(PRESET, heartbeat=""), domain)
         watcher.wait(30.0)
         until(lambda: not watcher.state().qd.any(), "rest")
         assert (watcher.state().q[:6] < goal[:6] - 0.05).all()

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from robot import limits, presets, ros2, simulated
+from robot.client import Ros2Robot
 from robot.interface import RobotError
 from robot.machine import Machine
 from robot.plant import Kinematic
 from robot.presets import PresetError
-from robot.ros2 import Ros2Robot
 from robot.simulated import Simulated
 from robot.virtual import VirtualNetwork
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from robot import curve, limits, presets, trial
+from robot.client import Ros2Robot
 from robot.interface import RobotError
 from robot.machine import Machine
 from robot.plant import Kinematic
-from robot.ros2 import Ros2Robot
 from robot.virtual import VirtualNetwork
 
 PRESET = dataclasses.replace(presets.read("simulated"), local=False)

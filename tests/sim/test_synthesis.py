@@ -81,6 +81,7 @@ def test_starts_around_known_grasps_replace_a_share_of_the_batch():
         assert far.mean() == share
 
 
+@pytest.mark.slow
 def test_promising_grasps_touch_where_their_template_says(optimised):
     shape, found = optimised
     promising = found.promising(BATCH)
@@ -97,6 +98,7 @@ def test_promising_grasps_touch_where_their_template_says(optimised):
     assert (np.abs(thumb) < BATCH.max_gap + 0.002).all()
 
 
+@pytest.mark.slow
 def test_joints_respect_limits_and_coupling(optimised):
     _, found = optimised
     q = np.asarray(found.phi)[:, :22]
@@ -105,6 +107,7 @@ def test_joints_respect_limits_and_coupling(optimised):
     assert all((q[:, j1] <= q[:, j2] + 1e-5).all() for j2, j1 in joints.COUPLED)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_grasps(optimised):
     shape, found = optimised
     again = synthesis.optimise(load(), shape, sdf.build(shape), 0, BATCH)
@@ -113,6 +116,7 @@ def test_the_same_seed_gives_the_same_grasps(optimised):
     assert not np.array_equal(found.phi, other.phi)
 
 
+@pytest.mark.slow
 def test_kept_grasps_are_settled_strictly_valid_and_possible(optimised):
     shape, found = optimised
     kept, tally = validation.validate(load(), shape, found, BATCH)
@@ -128,6 +132,7 @@ def test_kept_grasps_are_settled_strictly_valid_and_possible(optimised):
     assert replay.success.all()
 
 
+@pytest.mark.slow
 def test_grasps_kept_at_several_masses_are_those_that_pass_at_each(optimised):
     shape, found = optimised
     found = jax.tree.map(lambda x: x[::2], found)
@@ -182,6 +187,7 @@ def test_distinct_needs_a_difference_in_place_turn_or_a_joint():
     np.testing.assert_array_equal(validation.distinct(phi, "none", taken=(1,)), [1, 2, 3])
 
 
+@pytest.mark.slow
 def test_energy_gradient_is_the_finite_difference(optimised, open_palm):
     shape, found = optimised
     hand, grid = load(), sdf.build(shape)

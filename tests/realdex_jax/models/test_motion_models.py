@@ -344,6 +344,7 @@ def test_clips_are_repeatable(motions):
     assert not np.array_equal(a.phi, other.phi)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["goal", "saga"])
 def test_losses_fall(name, models, motions):
     recipe = dataclasses.replace(

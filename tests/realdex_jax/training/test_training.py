@@ -330,12 +330,14 @@ def test_a_run_of_other_settings_is_named_by_its_first_differences(tmp_path):
         checkpoint.claim(tmp_path, other)
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_made_ends_in_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert train_pose.main(train_pose.TrainPose(preset="smoke", run=tmp_path / "file")) == 2
     assert str(tmp_path / "file") in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_in_one_line_and_leaves_the_description_whole(
     tmp_path, monkeypatch, capsys
 ):
