@@ -23,18 +23,15 @@ This program is no safety function: keep the emergency stop in reach.
 import contextlib
 import dataclasses
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import tyro
-from jaxtyping import Float
 from rich.console import Console
 
 from experiments import chain, commands, motion_chain, selection
-from experiments.motion_protocol import Asked
 from realdex_jax.data import schema
 from realdex_jax.errors import ConfigError, RealdexError
 from realdex_jax.evaluation import report
@@ -46,16 +43,14 @@ from realdex_jax.models.grasp_model import GraspModel
 from realdex_jax.models.motion_model import MotionModel
 from realdex_jax.select.local import LocalScorer
 from realdex_jax.select.scorer import Task
-from robot import account, drive, film, grip, limits, plan, preflight, presets, simulated
+from robot import account, candidate, drive, film, grip, limits, preflight, presets, simulated
 from robot.account import Ending, Run, Told
+from robot.candidate import Chosen
 from robot.client import Ros2Robot
 from robot.drive import Outcome
 from robot.executor import Order, Phase, State
 from robot.film import Film
-from robot.gate import GateConfig
-from robot.interface import JointState, RobotError
 from robot.plan import Plan, PlanConfig
-from robot.preflight import Verdict
 from sim import objects, video
 
 WORD = "move"
@@ -104,16 +99,6 @@ class Execute:
     """Draw what was predicted and what was seen."""
     out: Path = Path("runs/execute")
     """Folder of everything written."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Chosen:
-    """What would be driven."""
-
-    shape: ObjectShape
-    wxyz_xyz_world_object: Float[np.ndarray, " 7"]
-    plan: Plan
-    verdict: Verdict
 
 
 def main() -> None:
@@ -277,16 +262,26 @@ def _drive(
     told.spent("motions")
     with contextlib.ExitStack() as stack:
         real = stack.enter_context(_connected(config)) if config.robot == "ros2" else None
-        chosen, reasons = _first(config, hand, shape, what, phi, real)
+        chosen, reasons = candidate.first(
+            hand,
+            shape,
+            what.motions,
+            phi,
+            what.lengths,
+            candidate.at_home if real is None else real.state,
+            PlanConfig(speed=config.speed, guarded=config.guarded),
+        )
         told.spent("plan and preflight")
         for reason in reasons:
             console.print(f"  {reason}", style="yellow", highlight=False, markup=False)
         if chosen is None:
             return told.ended("no plan passes", "; ".join(reasons), tried=len(reasons))
-        tried = course.tried = len(reasons) + 1
-        subject = best.scores[best.best[tried - 1]]
+        tried = course.tried = max(len(reasons), chosen.rank + 1)
+        subject = best.scores[best.best[chosen.rank]]
         console.print(chosen.verdict.text(), highlight=False, markup=False)
-        console.print(f"  grasp {tried}: {subject.explanation}", highlight=False, markup=False)
+        console.print(
+            f"  grasp {chosen.rank + 1}: {subject.explanation}", highlight=False, markup=False
+        )
         course.clips += _clips(config, hand, chosen, folder / "predicted.mp4", "predicted")
         if real is not None and not allowed(config, float(chosen.plan.trajectory.t[-1]), console):
             return told.ended("refused", "not told to move", tried=tried)
@@ -294,8 +289,13 @@ def _drive(
         if real is None:
             told.spent("robot")
         # Minutes may have passed since the first verdict.
-        verdict = _verdict(
-            config, hand, shape, chosen.wxyz_xyz_world_object, chosen.plan, robot.state()
+        verdict = candidate.verdict(
+            hand,
+            shape,
+            chosen.wxyz_xyz_world_object,
+            chosen.plan,
+            robot.state(),
+            guarded=config.guarded,
         )
         order = Order(chosen.plan, verdict)
         if not order.verdict.passed:
@@ -346,61 +346,6 @@ def _ending(outcome: Outcome, seen: Film, driven: Plan) -> tuple[Ending, str]:
     digits = grip.pressing(driven.trajectory.q[-1], seen.q[-1])
     told = f"nobody sees the object; short of their set points are: {', '.join(digits) or 'none'}"
     return ("held, lift not observed" if grip.holds(digits) else "nothing held"), told
-
-
-def _first(
-    config: Execute,
-    hand: HandModel,
-    shape: ObjectShape,
-    what: Asked,
-    phi: Float[np.ndarray, "b f 28"],
-    real: Ros2Robot | None,
-) -> tuple[Chosen | None, list[str]]:
-    """The first motion whose plan passes, and why those before it did not."""
-    reasons: list[str] = []
-    for i in range(len(phi)):
-        state = _at_home() if real is None else real.state()
-        pose = np.asarray(what.motions.wxyz_xyz_world_object[i], np.float64)
-        try:
-            if state is None:
-                raise RobotError("no joint state")
-            planned = plan.plan(
-                hand,
-                phi[i, : what.lengths[i]],
-                np.asarray(what.motions.q_squeeze[i]),
-                plan.at(state),
-                PlanConfig(speed=config.speed, guarded=config.guarded),
-            )
-        except RobotError as error:
-            reasons.append(f"grasp {i + 1}: {error}")
-            continue
-        state = _at_home() if real is None else real.state()
-        verdict = _verdict(config, hand, shape, pose, planned, state)
-        if verdict.passed:
-            return Chosen(shape, pose, planned, verdict), reasons
-        reasons.append(f"grasp {i + 1}: preflight: {'; '.join(verdict.faults)}")
-    return None, reasons
-
-
-def _at_home() -> JointState:
-    """The state that the simulated robot will start in."""
-    now = time.monotonic()
-    return JointState(now, now, limits.NAMES, limits.HOME, np.zeros(len(limits.NAMES)))
-
-
-def _verdict(
-    config: Execute,
-    hand: HandModel,
-    shape: ObjectShape,
-    wxyz_xyz_world_object: Float[np.ndarray, " 7"],
-    planned: Plan,
-    state: JointState | None,
-) -> Verdict:
-    """What the preflight says of a plan from where the robot is, by the settings of the run."""
-    allowed_now = GateConfig(guarded=config.guarded)
-    return preflight.preflight(
-        hand, shape, wxyz_xyz_world_object, planned, state, gate_config=allowed_now
-    )
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import contextlib
 import os
 import pathlib
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -98,7 +99,7 @@ class StandIn:
         pass
 
     def state(self):
-        now = execute.time.monotonic()
+        now = time.monotonic()
         return JointState(now, now, limits.NAMES, limits.HOME, np.zeros(30))
 
     def faults(self):
@@ -135,9 +136,9 @@ def stage(hand, monkeypatch: pytest.MonkeyPatch):
         "load": lambda: hand,
         "chain.seen": lambda *_: None,
         "_clips": lambda *_: [],
-        "_first": lambda *_: (chosen, []),
+        "candidate.first": lambda *_: (chosen, []),
         "simulated.running": lambda *_, **__: contextlib.nullcontext(),
-        "_verdict": lambda *_: verdict,
+        "candidate.verdict": lambda *_, **__: verdict,
         "Ros2Robot": StandIn,
         "grasp_model.load_model": lambda *_: object.__new__(GraspModel),
         "motion_model.load_model": lambda *_: object.__new__(MotionModel),
@@ -145,7 +146,7 @@ def stage(hand, monkeypatch: pytest.MonkeyPatch):
         "selection.pool": lambda *_: SimpleNamespace(grasps=None),
         "selection.choose": lambda *_: best,
         "schema.take": nothing,
-        "motion_chain.reach": lambda *_: (None, None),
+        "motion_chain.reach": lambda *_: (SimpleNamespace(motions=None, lengths=None), None),
         "drive.run": drive,
         "account.save": nothing,
     }.items():
@@ -364,8 +365,11 @@ def test_what_cannot_be_started_keeps_no_other_run_from_its_own(
 
     monkeypatch.setattr(StandIn, "wait", counted("wait", 1, RobotError("nobody answers")))
     monkeypatch.setattr(StandIn, "close", counted("close", 4, RobotError("it went away")))
-    verdict, broken = execute._verdict, counted("verdict", 2, PhysicsError("it flew apart"))
-    monkeypatch.setattr(execute, "_verdict", lambda *_: broken() or verdict())
+    verdict, broken = (
+        execute.candidate.verdict,
+        counted("verdict", 2, PhysicsError("it flew apart")),
+    )
+    monkeypatch.setattr(execute.candidate, "verdict", lambda *_, **__: broken() or verdict())
     runs = execute.run(execute.Execute(runs=4, out=tmp_path, video=False), Console(quiet=True))
     assert [one.ending for one in runs[:1] + runs[2:3]] == ["not started"] * 2
     assert runs[0].reason == "RobotError: nobody answers"

@@ -15,7 +15,7 @@ from robot import execute
 from robot.execute import Execute
 
 QUIET = Console(quiet=True)
-QUICK = ("--count", "32", "--top", "3")
+QUICK = ("--count", "64", "--top", "6")
 
 
 STAGES = ["cloud", "grasps", "selection", "motions", "plan and preflight", "robot", "execution"]

@@ -75,6 +75,12 @@ def test_an_object_that_stands_elsewhere_is_not_lifted(hand, job):
     assert "object left on the table" in seen.faults()[0]
 
 
+def test_a_plan_is_tried_in_places_about_the_object(job, monkeypatch):
+    assert preflight.aside(job.cell, job.plan) == preflight.PLACES
+    monkeypatch.setattr(preflight, "ASIDE_M", 0.3)
+    assert preflight.aside(job.cell, job.plan) == 0
+
+
 def test_an_object_that_is_too_heavy_is_not_lifted(hand, job):
     seen = replay(hand, job, physics=LiftPhysics(mass=20.0))
     assert not seen.lifted
