@@ -62,7 +62,7 @@ class ViewPictures:
     """Columns of a picture."""
     height: int = 760
     """Rows."""
-    patience: float = 300.0
+    patience: float = 120.0
     """Seconds after which a view that does not come is given up."""
 
 
