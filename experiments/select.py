@@ -38,7 +38,7 @@ from typing import Literal
 import numpy as np
 import tyro
 from jaxtyping import Float, UInt8
-from PIL import Image
+from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -70,6 +70,7 @@ SMALL = (160, 120)
 """Size of the others on a sheet."""
 _COLUMNS = 10
 _FRAME = np.array([11, 107, 58], np.uint8)
+_INK = (20, 20, 20)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -298,9 +299,10 @@ def _select(
         images = render.render_grasps(hand, shape, phi, SMALL) if config.sheet else []
         large = render.render_grasps(hand, shape, phi[best], SEEN)
     if config.sheet:
-        _sheet(config.out / "sheets" / f"{shape.name}.jpg", images, chosen, scorer.name)
+        path = config.out / "sheets" / f"{shape.name}.jpg"
+        _sheet(path, images, pool, chosen, scorer.name)
     pictures = [
-        Picture(shape.name, f"{place}. {_line(chosen, i)}", image)
+        Picture(shape.name, f"{place}. Grasp {pool.index[i]}: {_line(chosen, i)}", image)
         for place, (i, image) in enumerate(zip(best, large, strict=True), 1)
     ]
     spent("pictures")
@@ -355,9 +357,9 @@ def _line(chosen: Chosen, i: int) -> str:
 
 
 def _sheet(
-    path: Path, images: Sequence[UInt8[np.ndarray, "h w 3"]], chosen: Chosen, by: str
+    path: Path, images: Sequence[UInt8[np.ndarray, "h w 3"]], pool: Pool, chosen: Chosen, by: str
 ) -> None:
-    """All pictures, best first as they are chosen, the chosen ones framed."""
+    """All pictures with number and score, best first as they are chosen, the chosen ones framed."""
     framed = []
     for i in best_of(chosen.scores, len(chosen.scores), by):
         image = images[i].copy()
@@ -365,7 +367,10 @@ def _sheet(
             edge = max(2, image.shape[0] // 60)
             for side in (image[:edge], image[-edge:], image[:, :edge], image[:, -edge:]):
                 side[:] = _FRAME
-        framed.append(image)
+        labelled = Image.fromarray(image)
+        text = f"{pool.index[i]}: {chosen.scores[i].value:.2f}"
+        ImageDraw.Draw(labelled).text((5, 4), text, fill=_INK)
+        framed.append(np.asarray(labelled))
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(render.contact_sheet(framed, _COLUMNS)).save(path, quality=88)
 

@@ -143,8 +143,9 @@ def choose(
     """
     if not len(pool_):
         return Chosen((), ())
+    part = objects.held_label(pool_.shape)
     subjects = [
-        Subject(f"{pool_.shape.name} {i}", pictures[k] if pictures else b"", found)
+        Subject(f"{pool_.shape.name} {i}", pictures[k] if pictures else b"", found, part)
         for k, (i, found) in enumerate(zip(pool_.index, each(pool_.features), strict=True))
     ]
     scores = scorer_.score(task, subjects)

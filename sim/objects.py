@@ -159,6 +159,12 @@ def functional(shape: ObjectShape, surface: SurfaceSample) -> Bool[np.ndarray, "
     return np.isin(surface.labels, index)
 
 
+def held_label(shape: ObjectShape) -> str:
+    """The part by which people take an object, such as "handle"; empty where none is known."""
+    part = next((label for label in HELD if label in shape.labels), None)
+    return "" if part is None or len(shape.labels) == 1 else part
+
+
 def held_part(
     shape: ObjectShape, surface: SurfaceSample
 ) -> tuple[Bool[np.ndarray, " n"], float] | None:
@@ -168,7 +174,7 @@ def held_part(
         The points, and the share of the touched surface that is enough. None if the object has no
         such part, or no other: then no grasp is better than another.
     """
-    part = next((label for label in HELD if label in shape.labels), None)
-    if part is None or len(shape.labels) == 1:
+    part = held_label(shape)
+    if not part:
         return None
     return surface.labels == shape.labels.index(part), HELD[part]

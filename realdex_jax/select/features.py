@@ -36,6 +36,10 @@ DEPTH = "depth"
 """How deep the surface is in the hand, metres."""
 STABILITY = "stability"
 """Margin in physics, 0 to 1: 1 does not move at all, 0 is dropped. Not from here."""
+DIGITS = ("index", "middle", "ring", "little", "thumb")
+"""The fingers, in the order of `evaluation.grasp.fingers`."""
+TOUCHES = tuple(f"touch_{digit}" for digit in DIGITS)
+"""Whether each of them touches, 0 or 1: told, not scored."""
 
 # People cannot flex neighbouring fingers freely, nor spread them far, whatever they grasp. Means
 # and standard deviations (radians) of the 25 door demonstrations by glove that `data.teleop` reads
@@ -111,6 +115,7 @@ def measure(
         POSTURE: np.sqrt((offs**2).mean(axis=1)),
         WRIST: np.arcsin(np.clip(forearm, -1.0, 1.0)),
         DEPTH: np.maximum(-distance.min(axis=1), 0.0),
+        **dict(zip(TOUCHES, by_finger.T.astype(float), strict=True)),
     }
     if held_part is not None:
         near = grasp.touched(hand, phi, points)

@@ -54,33 +54,49 @@ _ASPECTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Features that answer each question: the mean of how good they are."""
 
-_PRAISE: Mapping[str, tuple[str, str]] = MappingProxyType(
+_SAID: Mapping[str, tuple[str, str, str]] = MappingProxyType(
     {
         features.WRIST: (
             "the forearm comes from a comfortable side",
+            "the forearm comes from a bearable side",
             "the forearm comes from an uncomfortable side",
         ),
         features.HOLD: (
-            "it holds the part made for that",
-            "it does not hold the part made for that",
+            "it is held by the {part}",
+            "it is held by the {part} in part",
+            "it is not held by the {part}",
         ),
         features.OPPOSITION: (
             "thumb and fingers press against each other",
+            "thumb and fingers press against each other at an angle",
             "thumb and fingers do not press against each other",
         ),
-        features.FINGERS: ("enough fingers touch", "too few fingers touch"),
-        features.LINKS: ("much of the hand touches", "little of the hand touches"),
-        features.DEPTH: ("no finger sinks in", "the hand sinks into the object"),
+        features.FINGERS: ("enough fingers touch", "few fingers touch", "too few fingers touch"),
+        features.LINKS: (
+            "{value:.0f} links of the hand touch",
+            "{value:.0f} links of the hand touch",
+            "only {value:.0f} links of the hand touch",
+        ),
+        features.DEPTH: (
+            "no finger sinks in",
+            "the hand sinks in by {millimetres:.1f} mm",
+            "the hand sinks in by {millimetres:.1f} mm",
+        ),
         features.POSTURE: (
             "the fingers bend as people's do",
+            "the fingers bend a little unusually",
             "the fingers bend as people's hardly do",
         ),
-        features.STABILITY: ("it stays put in physics", "it shifts in physics"),
+        features.STABILITY: (
+            "it stays put in physics",
+            "it shifts a little in physics",
+            "it nearly slips in physics",
+        ),
     }
 )
-"""What is said of a feature that is good, and of one that is not."""
-_GOOD = 0.6
-"""A feature this good or better is praised, one below is blamed."""
+"""What is said of a feature that is good, one that is fair, and one that is bad."""
+_GOOD, _FAIR = 0.8, 0.4
+"""How good a feature is from which on it is called so."""
 
 
 def goodness(found: Mapping[str, float]) -> dict[str, float]:
@@ -142,9 +158,10 @@ class LocalScorer:
         Raises:
             ScoreError: A grasp without any feature, or one that is not finite.
         """
-        return [self._one(task, subject) for subject in subjects]
+        usual = _usual([subject.features for subject in subjects])
+        return [self._one(task, subject, usual) for subject in subjects]
 
-    def _one(self, task: Task, subject: Subject) -> Score:
+    def _one(self, task: Task, subject: Subject, usual: Mapping[str, float]) -> Score:
         answers = aspects(subject.features)
         weights = {name: self.weights[name] for name in answers}
         total = sum(weights.values())
@@ -157,22 +174,56 @@ class LocalScorer:
         unheard = " The wish does not count in this score." if task.requirement.strip() else ""
         return Score(
             value=LOWEST + (HIGHEST - LOWEST) * mean,
-            explanation=_sentence(subject.features, self.weights) + unheard,
+            explanation=_sentence(subject, self.weights, usual) + unheard,
             by=self.name,
             aspects={k: LOWEST + (HIGHEST - LOWEST) * v for k, v in answers.items()},
         )
 
 
-def _sentence(found: Mapping[str, float], weights: Mapping[str, float]) -> str:
-    """What speaks most for the grasp, and what most against it."""
-    good = goodness(found)
+def _usual(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """How good each feature is among these grasps, in the mean."""
+    good = [goodness(one) for one in found]
+    return {n: float(np.mean([g[n] for g in good if n in g])) for n in set().union(*good)}
+
+
+def _sentence(subject: Subject, weights: Mapping[str, float], usual: Mapping[str, float]) -> str:
+    """Which fingers touch; what sets the grasp apart from the others, for it and against it."""
+    found, good = subject.features, goodness(subject.features)
     weight = {
         name: sum(weights[aspect] / len(of) for aspect, of in _ASPECTS.items() if name in of)
         for name in good
     }
-    praised = sorted((n for n in good if good[n] >= _GOOD), key=lambda n: -weight[n])
-    blamed = sorted((n for n in good if good[n] < _GOOD), key=lambda n: -weight[n] * (1 - good[n]))
-    text = ", ".join(_PRAISE[name][0] for name in praised[:3]) or "nothing speaks for it"
+    touch = _touching(found)
+    told = [name for name in good if not (touch and name == features.FINGERS)]
+    # What is the same in all of them says nothing; where all else is, the heavier comes first.
+    apart = {n: weight[n] * (good[n] - usual[n]) + 1e-3 * weight[n] for n in told}
+    praised = sorted((n for n in told if good[n] >= _GOOD), key=lambda n: -apart[n])[:2]
+    blamed = sorted(
+        (n for n in told if good[n] < _GOOD), key=lambda n: -weight[n] * (1.0 - good[n])
+    )[:2]
+
+    def say(name: str) -> str:
+        words = _SAID[name][0 if good[name] >= _GOOD else 1 if good[name] >= _FAIR else 2]
+        part = subject.part or "part made for that"
+        return words.format(part=part, value=found[name], millimetres=1000.0 * found[name])
+
+    text = ", ".join(filter(None, [touch, *map(say, praised)])) or "nothing speaks for it"
     if blamed:
-        text += "; but " + " and ".join(_PRAISE[name][1] for name in blamed[:2])
+        text += "; but " + " and ".join(map(say, blamed))
     return text[0].upper() + text[1:] + "."
+
+
+def _touching(found: Mapping[str, float]) -> str:
+    """The fingers that touch, in words; empty where that is unknown."""
+    if not all(name in found for name in features.TOUCHES):
+        return ""
+    pairs = zip(features.DIGITS, features.TOUCHES, strict=True)
+    touching = [digit for digit, name in pairs if found[name]]
+    if len(touching) == len(features.DIGITS):
+        return "all five fingers touch"
+    *most, last = ["thumb"] * ("thumb" in touching) + [d for d in touching if d != "thumb"] or [
+        "no"
+    ]
+    text = f"{', '.join(most)} and {last}" if most else last
+    noun = "" if last == "thumb" else " finger"
+    return f"{text}{noun} {'touch' if most else 'touches'}"

@@ -34,6 +34,8 @@ class Subject:
     """A PNG; may be empty for scorers that do not look."""
     features: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Measured features by name, see `realdex_jax.select.features`; a missing one is unknown."""
+    part: str = ""
+    """What people take the object by, such as "handle"; empty where that is unknown."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -71,8 +71,44 @@ def test_an_unknown_feature_is_left_out() -> None:
 def test_the_explanation_names_what_decided() -> None:
     assert "do not press against" in one({**GOOD, features.OPPOSITION: 0.0}).explanation
     text = one(WORSE).explanation
-    assert "does not hold the part" in text
+    assert "it is not held by the part made for that" in text
     assert text.endswith(".")
+
+
+def touching(*digits: str) -> dict[str, float]:
+    return {f"touch_{digit}": float(digit in digits) for digit in features.DIGITS}
+
+
+@pytest.mark.parametrize(
+    ("digits", "text"),
+    [
+        ((), "No finger touches, "),
+        (("thumb",), "Thumb touches, "),
+        (("ring",), "Ring finger touches, "),
+        (("index", "thumb"), "Thumb and index finger touch, "),
+        (("little", "middle", "thumb"), "Thumb, middle and little finger touch, "),
+        (features.DIGITS, "All five fingers touch, "),
+    ],
+)
+def test_the_explanation_names_the_fingers_that_touch(digits: tuple[str, ...], text: str) -> None:
+    assert one({**GOOD, **touching(*digits)}).explanation.startswith(text)
+    assert one({**GOOD, **touching(*digits)}).value == one(GOOD).value
+
+
+def test_the_explanation_names_the_part_and_what_sets_a_grasp_apart() -> None:
+    """Among grasps that all hold the handle, that is no news; how much of the hand touches is."""
+    firm = Subject("firm", features=GOOD, part="handle")
+    light = Subject("light", features={**GOOD, features.LINKS: 2.0}, part="handle")
+    scorer_ = local.LocalScorer()
+    assert "t is held by the handle" in scorer_.score(Task("mug"), [firm])[0].explanation
+    first, second = scorer_.score(Task("mug"), [firm, light])
+    assert first.explanation.startswith(f"{GOOD[features.LINKS]:.0f} links of the hand touch, ")
+    assert second.explanation.endswith("but only 2 links of the hand touch.")
+
+
+def test_what_is_fair_is_not_called_bad() -> None:
+    text = one({**GOOD, features.POSTURE: 1.8}).explanation
+    assert text.endswith("but the fingers bend a little unusually.")
 
 
 def test_a_wish_changes_nothing_and_the_sentence_says_so() -> None:
@@ -86,9 +122,9 @@ def test_a_wish_changes_nothing_and_the_sentence_says_so() -> None:
 def test_no_explanation_blames_a_feature_that_is_good() -> None:
     """A steady grasp beside the handle is not unsteady; five fingers too deep are not too few."""
     text = one({**GOOD, features.HOLD: 0.0}).explanation
-    assert "but it does not hold the part made for that." in text
+    assert "but it is not held by the part made for that." in text
     text = one({**GOOD, features.DEPTH: 0.009}).explanation
-    assert "but the hand sinks into the object." in text
+    assert "but the hand sinks in by 9.0 mm." in text
 
 
 def test_best_takes_the_highest_first_and_keeps_the_order_of_equals() -> None:
