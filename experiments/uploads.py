@@ -1,4 +1,4 @@
-"""From a mesh that somebody sends to tested grasps with explanations, within a minute."""
+"""From a mesh that somebody sends to tested grasps with explanations."""
 
 import dataclasses
 import functools

@@ -11,7 +11,7 @@
 
 One app: the buttons on top choose the view. Prints the address to open, with a token that lets you
 in; Ctrl-C ends. See docs/view.md.
-Takes seconds to open; grasps for a mesh take up to a minute on 2 cores.
+Takes seconds to open.
 """
 
 import dataclasses

@@ -6,7 +6,7 @@
 
 Needs the extra `view`, playwright, and Chromium on the machine; writes `grasps.png`, `robot.png`
 and so on. `make docs` calls it, and goes on without pictures where a browser is missing.
-Takes two minutes on 2 cores.
+Takes minutes on 2 cores.
 """
 
 import contextlib
