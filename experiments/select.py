@@ -54,6 +54,7 @@ from realdex_jax.hand.load import HandModel, load
 from realdex_jax.models import generator as generators
 from realdex_jax.models import grasp_model
 from realdex_jax.models.grasp_model import GraspModel
+from realdex_jax.select import features
 from realdex_jax.select.budget import Budget, Prices
 from realdex_jax.select.gemini import GeminiConfig, GeminiScorer
 from realdex_jax.select.local import LocalScorer
@@ -359,8 +360,11 @@ def _line(chosen: Chosen, i: int) -> str:
 def _sheet(
     path: Path, images: Sequence[UInt8[np.ndarray, "h w 3"]], pool: Pool, chosen: Chosen, by: str
 ) -> None:
-    """All pictures with number and score, best first as they are chosen, the chosen ones framed."""
-    framed = []
+    """All pictures, best first as they are chosen, the chosen ones framed.
+
+    Each with number, score and the first letters of the fingers that touch.
+    """
+    framed, found = [], selection.each(pool.features)
     for i in best_of(chosen.scores, len(chosen.scores), by):
         image = images[i].copy()
         if i in chosen.best:
@@ -368,7 +372,9 @@ def _sheet(
             for side in (image[:edge], image[-edge:], image[:, :edge], image[:, -edge:]):
                 side[:] = _FRAME
         labelled = Image.fromarray(image)
-        text = f"{pool.index[i]}: {chosen.scores[i].value:.2f}"
+        touching = features.touching(found[i])
+        letters = "".join(d[0].upper() if touches else "-" for d, touches in touching.items())
+        text = f"{pool.index[i]}: {chosen.scores[i].value:.2f} {letters}"
         ImageDraw.Draw(labelled).text((5, 4), text, fill=_INK)
         framed.append(np.asarray(labelled))
     path.parent.mkdir(parents=True, exist_ok=True)

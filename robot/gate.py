@@ -29,7 +29,7 @@ class GateConfig:
     """Least seconds between two points."""
     max_step_s: float = 0.25
     """Most seconds between two points: a cubic over longer is not what its points look like."""
-    max_duration_s: float = 120.0
+    max_duration_s: float = limits.MAX_DURATION_S
     """Most seconds of a trajectory."""
     clear_m: float = 0.0
     """Least metres between the arm's links, and from the arm to table and pedestal."""

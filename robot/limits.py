@@ -51,6 +51,8 @@ HOME: Float[np.ndarray, " 30"] = np.array(
 )
 """Where a robot may wait: the flat hand 45 cm over the table and 45 cm before the objects' place,
 fingers forward, the elbow up; radians."""
+MAX_DURATION_S = 120.0
+"""Most seconds of a trajectory that is driven."""
 START_TOLERANCE = 0.01
 """Radians a trajectory's first point may be from where the robot is; MoveIt's figure."""
 

@@ -180,8 +180,15 @@ def plan(
         opened[limits.HAND] = q[0, limits.HAND]
         opened[limits.WRIST] = 0.0
         way, blocked = _approach(hand, opened, q[0], config)
-        if way is not None:
-            return _timed(hand, [q_now, *way], q[: len(phi)], q[len(phi) - 1 :], branch, config)
+        if way is None:
+            continue
+        made = _timed(hand, [q_now, *way], q[: len(phi)], q[len(phi) - 1 :], branch, config)
+        if made.trajectory.t[-1] <= limits.MAX_DURATION_S:
+            return made
+        blocked = (
+            f"a free one takes {made.trajectory.t[-1]:.0f} s at {config.speed:g} of the speed, "
+            f"allowed {limits.MAX_DURATION_S:g}"
+        )
     raise RobotError(f"no free way from where the arm is to the motion's start: {blocked}")
 
 

@@ -1,5 +1,6 @@
 """Plans: on the path, at rest where they must be, within limits; the arm against MuJoCo."""
 
+import dataclasses
 import time
 
 import jax.numpy as jnp
@@ -252,6 +253,8 @@ def test_what_cannot_be_driven_is_said(hand):
     broken[3, 4] = np.nan
     refused("all finite", broken)
     refused("5 frames", phi[:5])
+    with pytest.raises(RobotError, match=r"takes \d+ s at 0.02 of the speed, allowed 120"):
+        plan(hand, phi, SQUEEZE, limits.HOME, dataclasses.replace(SHORT, speed=0.02))
     state = JointState(0.0, 0.0, limits.NAMES[:-1], np.zeros(29), np.zeros(29))
     with pytest.raises(RobotError, match=r"missing.*rh_THJ1"):
         planning.at(state)
