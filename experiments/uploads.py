@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,19 +32,14 @@ _SEED = 0
 
 
 def maker(hand: HandModel, model: str, count: int = COUNT, top: int = TOP) -> Make:
-    """What makes grasps for a mesh, with a model by name or file; it is read at the first mesh."""
-    read = functools.cache(grasp_model.load_model)
-
-    def make(name: str, content: bytes, scale: float, tell: Tell) -> Exhibit:
-        tell("reading the model", 0.02)
-        return grasps(hand, read(model), name, content, scale, tell, count=count, top=top)
-
-    return make
+    """What makes grasps for a mesh, with a model by name or file; the first mesh has it read."""
+    read = functools.cache(lambda: grasp_model.load_model(model))
+    return functools.partial(grasps, hand, read, count=count, top=top)
 
 
 def grasps(
     hand: HandModel,
-    model: GraspModel,
+    model: Callable[[], GraspModel],
     name: str,
     content: bytes,
     scale: float,
@@ -56,7 +52,7 @@ def grasps(
 
     Args:
         hand: The hand.
-        model: A trained model.
+        model: Reads a trained model; called once the mesh is known to be good.
         name: Of the file; its suffix says of which kind it is, and it is nobody's path.
         content: Of the file.
         scale: Factor to metres.
@@ -83,7 +79,7 @@ def grasps(
     shape = read.shape
     size = " x ".join(f"{1000 * side:.0f}" for side in np.ptp(shape.bounds, axis=0))
     tell(f"{label}, {size} mm: proposing and refining {count} grasps", 0.25)
-    made = chain.generated(hand, model, chain.seen(hand, shape, "scan", _SEED), count, _SEED)
+    made = chain.generated(hand, model(), chain.seen(hand, shape, "scan", _SEED), count, _SEED)
     tell(f"{label}: {count} grasps tested in physics, in six directions", 0.65)
     pool = selection.pool(hand, shape, made.refined)
     if not len(pool):

@@ -10,12 +10,12 @@ from jaxtyping import Array, Float
 from scipy.spatial.transform import Rotation
 
 from realdex_jax import arm
+from sim import robot_meshes
 from sim.demonstrate import P_WORLD_BASE
 from sim.stage import COLOURS
 from viewer.tableau import Solid, solid_of
 
 _ARM = (0.58, 0.62, 0.68)
-_SIDES = 24
 _PEDESTAL_RADIUS = 0.09
 
 
@@ -32,16 +32,16 @@ def arm_solids() -> tuple[Solid, ...]:
     for c, link in enumerate(arm.CAPSULE_LINK.tolist()):
         # Seen from the link, the ends stand still.
         a, b = ((end[c] - p[link]) @ R[link] for end in (ends_a, ends_b))
-        parts.setdefault(link, []).append(_capsule(a, b, float(radii[c])))
+        parts.setdefault(link, []).append(robot_meshes.capsule(a, b, float(radii[c])))
     height = float(P_WORLD_BASE[2])
-    stand = trimesh.creation.cylinder(_PEDESTAL_RADIUS, height, sections=_SIDES)
+    stand = trimesh.creation.cylinder(_PEDESTAL_RADIUS, height, sections=32)
     parts.setdefault(0, []).append(stand.apply_translation([0.0, 0.0, -0.5 * height]))
     forearm = arm.LINKS.index("rh_forearm")
-    solids = []
+    shown = []
     for link, meshes in sorted(parts.items()):
         colour = COLOURS["forearm_0"] if link == forearm else _ARM
-        solids.append(solid_of(arm.LINKS[link], link, meshes, colour))
-    return tuple(solids)
+        shown.append(solid_of(arm.LINKS[link], link, meshes, colour))
+    return tuple(shown)
 
 
 def arm_poses(q: Float[np.ndarray, " 6"]) -> Float[np.ndarray, "l 7"]:
@@ -55,19 +55,3 @@ def arm_poses(q: Float[np.ndarray, " 6"]) -> Float[np.ndarray, "l 7"]:
 def _forward(q: Float[Array, " 6"]) -> tuple[Array, Array]:
     links = arm.forward(q)
     return links.R, links.p
-
-
-def _capsule(
-    a: Float[np.ndarray, " 3"], b: Float[np.ndarray, " 3"], radius: float
-) -> trimesh.Trimesh:
-    """A capsule between two points, metres."""
-    along = b - a
-    length = float(np.linalg.norm(along))
-    mesh = trimesh.creation.capsule(length, radius, count=[_SIDES, _SIDES])
-    mesh.apply_translation([0.0, 0.0, -mesh.bounds.mean(axis=0)[2]])
-    T = np.eye(4)
-    if length > 1e-9:
-        turn, _ = Rotation.align_vectors([along / length], [[0.0, 0.0, 1.0]])
-        T[:3, :3] = turn.as_matrix()
-    T[:3, 3] = 0.5 * (a + b)
-    return mesh.apply_transform(T)

@@ -145,12 +145,12 @@ class Live:
             "",
             said,
             "",
-            "| joint | ° | joint | ° |",
-            "|---|---:|---|---:|",
+            "| joint | deg | &emsp; | joint | deg |",
+            "|:---|---:|---|:---|---:|",
         ]
         q = np.rad2deg(np.concatenate([stance.q_arm, stance.phi[: len(joints.NAMES)]]))
         half = len(_NAMES) // 2
         for i in range(half):
             cells = (f"{plain(_NAMES[j])} | {q[j]:.1f}" for j in (i, i + half))
-            lines.append(f"| {' | '.join(cells)} |")
+            lines.append(f"| {' | | '.join(cells)} |")
         return "\n".join(lines)

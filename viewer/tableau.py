@@ -19,7 +19,7 @@ from realdex_jax.errors import RealdexError
 from realdex_jax.hand import kinematics
 from realdex_jax.hand.load import HandModel
 from realdex_jax.losses import contact
-from sim import stage, visuals
+from sim import robot_meshes, stage
 
 POINTS = 4096
 """Points of a cloud that is sampled here: about 3 mm apart on a bottle."""
@@ -42,8 +42,6 @@ _RAMP = np.array(
 _PLAIN = (0.30, 0.33, 0.38)
 _CREASE = np.deg2rad(35.0)
 """Faces that meet at a larger angle have an edge between them."""
-_SIDES = 20
-"""Around a capsule."""
 _RISE = 0.42
 """Height of the viewpoint over its distance to the side."""
 _MARGIN = 1.15
@@ -192,21 +190,20 @@ def hand_solids(hand: HandModel, forearm: bool = False) -> tuple[Solid, ...]:
         forearm: Whether the palm carries a forearm, as it does over a table.
     """
     parts: dict[int, list[trimesh.Trimesh]] = {}
-    for visual in visuals.load(hand):
-        vertices = visual.vertices @ visual.R_link_mesh.T + visual.p_link_mesh
-        mesh = trimesh.Trimesh(vertices, visual.faces, process=False)
-        parts.setdefault(visual.link, []).append(mesh)
-    for g in range(0 if parts else len(hand.geoms.link)):
-        parts.setdefault(int(hand.geoms.link[g]), []).append(_primitive(hand, g))
+    for link, mesh in robot_meshes.of_hand(hand):
+        parts.setdefault(link, []).append(mesh)
     names = hand.link_names
-    solids = [
+    shown = [
         solid_of(names[link], link, meshes, stage.link_colour(names[link]))
         for link, meshes in sorted(parts.items())
     ]
     if forearm:
-        sleeve = [_capsule(*shape) for shape in stage.FOREARM]
-        solids.append(solid_of("forearm", 0, sleeve, stage.COLOURS["forearm_0"]))
-    return tuple(solids)
+        sleeve = [
+            robot_meshes.capsule(np.array([0.0, y, low]), np.array([0.0, y, high]), radius)
+            for y, low, high, radius in stage.FOREARM
+        ]
+        shown.append(solid_of("forearm", 0, sleeve, stage.COLOURS["forearm_0"]))
+    return tuple(shown)
 
 
 def creased(
@@ -235,29 +232,6 @@ def solid_of(
         [np.asarray(mesh.faces, np.int64) + at for mesh, at in zip(meshes, first, strict=False)]
     )
     return Solid(name, link, vertices, faces, to_bytes(np.array(colour)))
-
-
-def _primitive(hand: HandModel, g: int) -> trimesh.Trimesh:
-    """Mesh of one collision primitive, in its link's frame."""
-    geoms = hand.geoms
-    size = geoms.size[g].astype(np.float64)
-    if geoms.is_box[g]:
-        mesh = trimesh.creation.box(2.0 * size)
-    else:
-        mesh = trimesh.creation.capsule(2.0 * size[1], size[0], count=[_SIDES, _SIDES])
-        # It starts at the origin; ours is around it.
-        mesh.apply_translation([0.0, 0.0, -mesh.bounds.mean(axis=0)[2]])
-    T_link_geom = np.eye(4)
-    T_link_geom[:3, :3], T_link_geom[:3, 3] = geoms.R_link_geom[g], geoms.p_link_geom[g]
-    return mesh.apply_transform(T_link_geom)
-
-
-def _capsule(y: float, z_from: float, z_to: float, radius: float) -> trimesh.Trimesh:
-    """A capsule along z."""
-    mesh = trimesh.creation.capsule(z_to - z_from, radius, count=[_SIDES, _SIDES])
-    return mesh.apply_translation(
-        np.array([0.0, y, 0.5 * (z_from + z_to)]) - mesh.bounds.mean(axis=0)
-    )
 
 
 def moment(

@@ -50,7 +50,7 @@ def test_a_mesh_becomes_grasps_that_hold_best_first() -> None:
     told: list[tuple[str, float]] = []
     made = uploads.grasps(
         load(),
-        grasp_model.load_model(MODEL),
+        lambda: grasp_model.load_model(MODEL),
         "../my <can>.STL",
         stl(1000.0),
         0.001,

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -62,7 +63,7 @@ def test_a_robot_is_listened_to_and_nothing_is_sent() -> None:
     assert stance.received_s == pytest.approx(50.0)
     np.testing.assert_allclose(stance.wxyz_xyz_world_object, placed)
     R, p = clearance.palm(q.astype(np.float32))
-    _, T_world_hand = pose.split(stance.phi)
+    _, T_world_hand = pose.split(jnp.asarray(stance.phi))
     np.testing.assert_allclose(T_world_hand.rotation().as_matrix(), R, atol=1e-5)
     np.testing.assert_allclose(T_world_hand.translation(), p + clearance.P_BASE, atol=1e-5)
     assert listener.stance() is stance  # nothing new came
@@ -73,6 +74,7 @@ def test_a_robot_is_listened_to_and_nothing_is_sent() -> None:
     assert wire.closed
 
 
+@pytest.mark.slow
 def test_a_robot_in_this_process_moves_when_it_is_asked_and_stops() -> None:
     robot = Virtual()
     try:

@@ -77,6 +77,7 @@ def serving() -> Iterator[Callable[[Collection], App]]:
         yield serve
 
 
+@pytest.mark.slow
 def test_a_grasp_is_seen_and_changes_when_the_slider_moves(serving, visit) -> None:
     shown = serving(STILL)
     one = visit(shown)
