@@ -16,6 +16,7 @@ Takes seconds to open.
 
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -123,7 +124,7 @@ def show(config: View, console: Console) -> None:
             markup=False,
             soft_wrap=True,
         )
-        app.run()
+        app.run(threading.Event())
     finally:
         app.close()
 

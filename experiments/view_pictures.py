@@ -25,12 +25,12 @@ from rich.console import Console
 from experiments import commands, view, watched
 from experiments.view import View
 from realdex_jax.errors import ConfigError
+from realdex_jax.evaluation import results
 from sim import objects
 from viewer.tableau import ViewError
 
 if TYPE_CHECKING:
     from viewer.app import App
-    from viewer.panel import Panel
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _FLAGS = (
@@ -39,9 +39,10 @@ _FLAGS = (
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
 )
-_SETTLED_S = 2.0
-"""Seconds after which a picture without a graphics card has been drawn."""
-_TICK_S = 1.0 / 30.0
+_LOOK_S = 2.0
+"""Seconds between two looks at a picture that is being drawn; a processor takes about one."""
+_LOOKS = 15
+"""Most looks, for what moves never settles."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +63,7 @@ class ViewPictures:
     """Columns of a picture."""
     height: int = 760
     """Rows."""
-    patience: float = 120.0
+    patience: float = 300.0
     """Seconds after which a view that does not come is given up."""
 
 
@@ -85,7 +86,7 @@ def take(config: ViewPictures, console: Console) -> list[Path]:
     files = []
     with _browser() as browser:
         for name, shown, act in _wanted(config):
-            with console.status(name), _serving(shown) as (app, panels):
+            with console.status(name), _serving(shown) as app:
                 page = browser.new_page(viewport={"width": config.width, "height": config.height})
                 page.set_default_timeout(1000.0 * config.patience)
                 page.goto(app.address)
@@ -93,16 +94,28 @@ def take(config: ViewPictures, console: Console) -> list[Path]:
                 # The page says that there is no graphics card, over the picture.
                 style = ".mantine-Notification-root {display: none !important}"
                 page.add_style_tag(content=style)
-                act(page, panels[0], config.patience)
-                time.sleep(_SETTLED_S)
+                act(page)
+                results.write_whole(config.out / f"{name}.png", _settled(page))
                 files.append(config.out / f"{name}.png")
-                page.screenshot(path=files[-1])
                 page.close()
             console.print(str(files[-1]), highlight=False)
     return files
 
 
-_Act = Callable[[Any, "Panel", float], None]
+def _settled(page: Any) -> bytes:
+    """A picture once its lights are there and nothing changes any more."""
+    page.wait_for_function("document.querySelector('canvas').style.opacity === '1'")
+    before = page.screenshot()
+    for _ in range(_LOOKS):
+        time.sleep(_LOOK_S)
+        seen = page.screenshot()
+        if seen == before:
+            break
+        before = seen
+    return before
+
+
+_Act = Callable[[Any], None]
 
 
 def _wanted(config: ViewPictures) -> Iterator[tuple[str, View, _Act]]:
@@ -114,38 +127,38 @@ def _wanted(config: ViewPictures) -> Iterator[tuple[str, View, _Act]]:
         moving = dataclasses.replace(still, path=str(config.motions))
         yield "motions", moving, _in_the_middle
     if config.recording is not None:
-        yield "recording", dataclasses.replace(still, path=str(config.recording)), _until("points")
+        yield (
+            "recording",
+            dataclasses.replace(still, path=str(config.recording)),
+            _until("text=/\\d+ points/"),
+        )
     robot = dataclasses.replace(still, robot=watched.VIRTUAL)
     yield "robot", robot, _reaching
     yield "mesh", View(), _sent
 
 
 def _until(selector: str) -> _Act:
-    def wait(page: Any, panel: "Panel", patience: float) -> None:
-        del panel, patience
-        page.wait_for_selector(selector if "=" in selector else f"text=/\\d+ {selector}/")
+    def wait(page: Any) -> None:
+        page.wait_for_selector(selector)
 
     return wait
 
 
-def _in_the_middle(page: Any, panel: "Panel", patience: float) -> None:
-    del panel, patience
+def _in_the_middle(page: Any) -> None:
     frame = page.get_by_role("slider").nth(1)
     frame.press("End")
     for _ in range(12):
         frame.press("ArrowLeft")
 
 
-def _reaching(page: Any, panel: "Panel", patience: float) -> None:
-    del panel, patience
+def _reaching(page: Any) -> None:
     page.get_by_role("button", name="Robot", exact=True).click()
     page.get_by_role("button", name=watched.REACH.capitalize()).click()
-    page.wait_for_selector("text=lifting")
+    page.wait_for_selector("text=/lifting|holding/")
 
 
-def _sent(page: Any, panel: "Panel", patience: float) -> None:
+def _sent(page: Any) -> None:
     """Sends a mug in millimetres and waits for its grasps."""
-    del panel, patience
     mug = objects.make("mug")
     body = trimesh.Trimesh(1000.0 * mug.vertices, mug.faces).export(file_type="stl")
     page.get_by_role("button", name="Your mesh", exact=True).click()
@@ -159,22 +172,17 @@ def _sent(page: Any, panel: "Panel", patience: float) -> None:
 
 
 @contextlib.contextmanager
-def _serving(shown: View) -> "Iterator[tuple[App, list[Panel]]]":
+def _serving(shown: View) -> "Iterator[App]":
     """An app that goes on in a thread."""
     from viewer.app import App
 
     panels, told = view.panels(shown, Console(quiet=True))
     over = threading.Event()
     with contextlib.closing(App(told, panels, port=0)) as app:
-
-        def run() -> None:
-            while not over.wait(_TICK_S):
-                app.tick(time.monotonic())
-
-        thread = threading.Thread(target=run, name="ticks", daemon=True)
+        thread = threading.Thread(target=app.run, args=[over], name="ticks", daemon=True)
         thread.start()
         try:
-            yield app, panels
+            yield app
         finally:
             over.set()
             thread.join()

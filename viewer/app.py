@@ -84,10 +84,9 @@ class App:
         """Lets the view that is shown go on to a time (s)."""
         self._shown.tick(now)
 
-    def run(self) -> None:
-        """Goes on until it is interrupted."""
-        while True:
-            time.sleep(_TICK)
+    def run(self, over: threading.Event) -> None:
+        """Goes on until it is interrupted, or told that it is over."""
+        while not over.wait(_TICK):
             self.tick(time.monotonic())
 
     def close(self) -> None:

@@ -12,15 +12,17 @@ from scipy.spatial.transform import Rotation
 
 from realdex_jax.errors import RealdexError
 from viewer import props
-from viewer.server import FIELD_OF_VIEW, Server
+from viewer.server import Server
 from viewer.tableau import Thing, Viewpoint
 from viewer.words import plain
 
 _DOT = 0.002
 _KEPT = 48
 """Moments that are kept in memory."""
-_AWAY = 1.05
-"""Metres from which the middle is looked at, first from the side and from above."""
+_AWAY = 2.2
+"""Metres to the side from which the middle is looked at first: behind the cameras."""
+_RISE = 0.55
+"""Height over the middle, times that."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +105,7 @@ class Footage:
                 fov=eye.opening,
                 aspect=eye.aspect,
                 scale=0.06,
+                thickness=0.002,
                 color=(40, 90, 160),
                 wxyz=eye.wxyz_xyz_world_cam[:4],
                 position=eye.wxyz_xyz_world_cam[4:],
@@ -156,9 +159,11 @@ class Footage:
     def viewpoint(self) -> Viewpoint:
         """As `Panel` says."""
         middle = self._recorded.p_world_middle
-        way = np.array([0.70, -0.62, 0.48])
-        away = _AWAY * way / np.linalg.norm(way) / np.tan(FIELD_OF_VIEW)
-        return Viewpoint(middle + away, middle)
+        side = _beside(
+            np.stack([e.wxyz_xyz_world_cam[4:] for e in self._recorded.eyes.values()]) - middle
+        )
+        way = np.array([np.cos(side), np.sin(side), _RISE])
+        return Viewpoint(middle + _AWAY * way, middle)
 
     def close(self) -> None:
         """As `Panel` says."""
@@ -202,3 +207,13 @@ def eye(wxyz_xyz_world_cam: Float[np.ndarray, " 7"], width: int, height: int, fo
     turn = Rotation.from_quat(wxyz_xyz_world_cam[:4], scalar_first=True).as_quat(scalar_first=True)
     pose = np.concatenate([turn, wxyz_xyz_world_cam[4:]])
     return Eye(pose, float(2.0 * np.arctan(0.5 * height / focal)), width / height)
+
+
+def _beside(p_middle: Float[np.ndarray, "c 3"]) -> float:
+    """The way (rad, about z) between the first camera and the next one, an eighth turn at most.
+
+    From behind a camera its frustum would be before everything.
+    """
+    around = np.arctan2(p_middle[:, 1], p_middle[:, 0])
+    gaps = (around[1:] - around[0]) % (2.0 * np.pi)
+    return float(around[0] + min(0.5 * gaps.min(initial=np.pi), 0.25 * np.pi))

@@ -116,7 +116,7 @@ class Live:
 
     def viewpoint(self) -> Viewpoint | None:
         """As `Panel` says: the whole robot from the side."""
-        return Viewpoint(np.array([0.9, -3.1, 1.7]), np.array([-0.55, 0.0, 0.5]))
+        return Viewpoint(np.array([0.7, -2.3, 1.25]), np.array([-0.6, 0.0, 0.55]))
 
     def close(self) -> None:
         """As `Panel` says."""

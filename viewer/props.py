@@ -11,7 +11,7 @@ from viewer import tableau
 from viewer.server import viser
 from viewer.tableau import Moment, Solid, Thing
 
-_DOT = 0.0025
+_DOT = 0.0015
 """Size of a point of the cloud, metres."""
 _GROUND = 0.8
 """Width of the ground, metres."""

@@ -1,6 +1,5 @@
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import browser
@@ -42,12 +41,7 @@ def ticking() -> Callable[..., contextlib.AbstractContextManager[None]]:
     @contextlib.contextmanager
     def tick(app) -> Iterator[None]:
         over = threading.Event()
-
-        def run() -> None:
-            while not over.wait(1.0 / 30.0):
-                app.tick(time.monotonic())
-
-        thread = threading.Thread(target=run, name="ticks", daemon=True)
+        thread = threading.Thread(target=app.run, args=[over], name="ticks", daemon=True)
         thread.start()
         yield
         over.set()
