@@ -87,6 +87,6 @@ def _text(
     lines = [f"**selection**: {value} of 5 by {plain(by)}, {chosen}", "", plain(explanation)]
     rated = {k: v for k, v in aspects.items() if isinstance(v, int | float)}
     if rated:
-        lines += ["", "| aspect | of 5 |", "|---|---:|"]
+        lines += ["", "| aspect | of 5 |", "|:---|---:|"]
         lines += [f"| {plain(name)} | {float(v):.1f} |" for name, v in sorted(rated.items())]
     return "\n".join(lines)

@@ -148,7 +148,8 @@ def panels(config: View, console: Console) -> "tuple[list[Panel], str]":
     told = path.name
     if collection is not None:
         found.append(Gallery(load(collection.hand), collection, config.object))
-        told = f"{collection.title}, {len(collection.names)} objects"
+        many = "s" * (len(collection.names) != 1)
+        told = f"{collection.title}, {len(collection.names)} object{many}"
     if config.motions is not None:
         moving = collect(dataclasses.replace(config, path=str(config.motions), split=None))
         if not moving.moving:

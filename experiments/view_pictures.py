@@ -6,7 +6,7 @@
 
 Needs the extra `view`, playwright, and Chromium on the machine; writes `grasps.png`, `robot.png`
 and so on. `make docs` calls it, and goes on without pictures where a browser is missing.
-Takes minutes on 2 cores.
+Takes two to ten minutes on 2 cores: a browser without a graphics card draws slowly.
 """
 
 import contextlib
@@ -104,7 +104,7 @@ def take(config: ViewPictures, console: Console) -> list[Path]:
 
 def _settled(page: Any) -> bytes:
     """A picture once its lights are there and nothing changes any more."""
-    page.wait_for_function("document.querySelector('canvas').style.opacity === '1'")
+    page.wait_for_selector("canvas[style*='opacity: 1']")
     before = page.screenshot()
     for _ in range(_LOOKS):
         time.sleep(_LOOK_S)
