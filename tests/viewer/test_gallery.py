@@ -81,7 +81,7 @@ def serving() -> Iterator[Callable[[Collection], App]]:
 def test_a_grasp_is_seen_and_changes_when_the_slider_moves(serving, visit) -> None:
     shown = serving(STILL)
     one = visit(shown)
-    first = one.until(lambda p: share(p, "touched") > 5e-4 and share(p, "hand") > 0.04)
+    first = one.until(lambda p: share(p, "touched") > 1e-4 and share(p, "hand") > 0.04)
     assert share(first, "far") > 0.02
     one.slide(0, "ArrowRight")
     moved = one.until(lambda p: (np.abs(p - first) > 24).any(-1).mean() > 0.02)
