@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    displacement,
     distances,
     kinematics,
     memory,
@@ -36,6 +37,7 @@ from benchmarks.timing import Timing
 from experiments import commands
 from realdex_jax.errors import ConfigError
 from realdex_jax.evaluation import results
+from sim import objects
 
 Numbers = dict[str, object]
 
@@ -78,6 +80,14 @@ def _physics(console: Console, bench: "Bench", cores: int) -> Numbers:
         "physics_grasps_per_second": rate,
         "physics_ratio_to_target_per_core": rate / cores / share,
     }
+
+
+def _displacement(console: Console, bench: "Bench", cores: int) -> Numbers:
+    count = displacement.GRASPS * len(objects.SPLITS["test"])
+    title = f"Displacement after 0.146 s of {count} grasps, {cores} cores"
+    found = _compared(console, "displacement", title, displacement.compare(repeats=bench.repeats))
+    console.print(f"the target is {displacement.TARGET:.0f} times as fast as the loop")
+    return found
 
 
 def _retarget(console: Console, bench: "Bench", cores: int) -> Numbers:
@@ -160,6 +170,7 @@ BENCHMARKS: Mapping[str, Callable[[Console, "Bench", int], Numbers]] = {
     "distances": _distances,
     "network": _network,
     "physics": _physics,
+    "displacement": _displacement,
     "retarget": _retarget,
     "rollout": _rollout,
     "pictures": _pictures,
@@ -264,7 +275,7 @@ def _plain(timings: list[Timing]) -> list[dict[str, object]]:
 
 def _peers() -> dict[str, str]:
     found = {}
-    for name in ("torch", "pytorch-kinematics"):
+    for name in ("torch", "pytorch-kinematics", "pybullet"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
