@@ -20,8 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    cold_start,
     displacement,
     distances,
+    floor,
     kinematics,
     memory,
     network,
@@ -165,6 +167,35 @@ def _memory(console: Console, bench: "Bench", cores: int) -> Numbers:
     return {"memory": [dataclasses.asdict(peak) for peak in peaks]}
 
 
+def _floor(console: Console, bench: "Bench", cores: int) -> Numbers:
+    rates, floors = floor.measure(bench.repeats)
+    title = (
+        f"What {cores} cores could do at best: {rates.flops / 1e9:.0f} GFLOP/s, "
+        f"{rates.bytes_per_s / 1e9:.1f} GB/s"
+    )
+    table = Table(title=title, title_justify="left")
+    for heading in ("what", "median ms", "floor ms", "bound by", "times the floor"):
+        table.add_column(heading, justify="left" if heading in ("what", "bound by") else "right")
+    for f in floors:
+        times = f"{1e3 * f.median_s:.2f}", f"{1e3 * f.floor_s:.3f}"
+        table.add_row(f.name, *times, f.bound, f"{f.gap:.0f}")
+    console.print(table)
+    plain = [{**dataclasses.asdict(f), "gap": f.gap} for f in floors]
+    return {"machine": dataclasses.asdict(rates), "floors": plain}
+
+
+def _cold_start(console: Console, bench: "Bench", cores: int) -> Numbers:
+    del bench
+    found = cold_start.measure()
+    console.print(
+        f"import realdex_jax {found.import_s:.2f} s (at most {cold_start.TARGET_S:.0f}), of "
+        f"extras it imports {', '.join(found.optional) or 'nothing'}; {cores} cores: to a loaded "
+        f"model {found.loaded_s:.1f} s, from there to ten grasps {found.first_s:.1f} s, in the "
+        f"next process {found.again_s:.1f} s; installed {found.installed_bytes / 2**20:.0f} MiB"
+    )
+    return {"cold_start": dataclasses.asdict(found)}
+
+
 BENCHMARKS: Mapping[str, Callable[[Console, "Bench", int], Numbers]] = {
     "kinematics": _kinematics,
     "distances": _distances,
@@ -177,6 +208,8 @@ BENCHMARKS: Mapping[str, Callable[[Console, "Bench", int], Numbers]] = {
     "store": _store,
     "refinement": _refinement,
     "memory": _memory,
+    "floor": _floor,
+    "cold_start": _cold_start,
 }
 """Each prints what it measures and returns it for the file; in the order in which they run."""
 
