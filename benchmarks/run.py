@@ -21,6 +21,7 @@ from rich.table import Table
 
 from benchmarks import (
     cold_start,
+    curves,
     displacement,
     distances,
     floor,
@@ -38,7 +39,7 @@ from benchmarks.refinement import Gain
 from benchmarks.timing import Timing
 from experiments import commands
 from realdex_jax.errors import ConfigError
-from realdex_jax.evaluation import results
+from realdex_jax.evaluation import figures, results
 from sim import objects
 
 Numbers = dict[str, object]
@@ -184,6 +185,22 @@ def _floor(console: Console, bench: "Bench", cores: int) -> Numbers:
     return {"machine": dataclasses.asdict(rates), "floors": plain}
 
 
+def _curves(console: Console, bench: "Bench", cores: int) -> Numbers:
+    found = curves.measure()
+    table = Table(title=f"Milliseconds by size, {cores} cores", title_justify="left")
+    for heading in ("what", "sizes", "ms", "grows with the power"):
+        table.add_column(heading, justify="left" if heading == "what" else "right")
+    for curve in found:
+        sizes = f"{', '.join(map(str, curve.sizes))} {curve.axis}"
+        times = ", ".join(f"{1e3 * s:.2f}" for s in curve.seconds)
+        table.add_row(curve.name, sizes, times, f"{curve.exponent:.2f}")
+    console.print(table)
+    path = bench.json.with_name("curves.svg")
+    results.write_whole(path, figures.as_svg(curves.plot(found)))
+    console.print(f"plotted in {path}")
+    return {"curves": [dataclasses.asdict(curve) for curve in found]}
+
+
 def _cold_start(console: Console, bench: "Bench", cores: int) -> Numbers:
     del bench
     found = cold_start.measure()
@@ -209,6 +226,7 @@ BENCHMARKS: Mapping[str, Callable[[Console, "Bench", int], Numbers]] = {
     "refinement": _refinement,
     "memory": _memory,
     "floor": _floor,
+    "curves": _curves,
     "cold_start": _cold_start,
 }
 """Each prints what it measures and returns it for the file; in the order in which they run."""
