@@ -77,8 +77,9 @@ def compare(
         _agree(hand, drops[0], bullet, files[drops[0].shape.name])
         fall = 100.0 * 0.5 * _GRAVITY * (_STEPS * _STEP_S) ** 2
         for side, moved in (("realdex_jax", own()), ("PyBullet", theirs())):
-            # Of grasps that hold nearly all stay; who lets go of them measures something else.
-            peers.agree(f"{side}: share that falls", float((moved > 0.5 * fall).mean()), 0.2)
+            # Most of these grasps hold: a side that lets go of them measures something else. Under
+            # ten times the weight, with another solver, a quarter falls in the loop.
+            peers.agree(f"{side}: share that falls", float((moved > 0.5 * fall).mean()), 0.4)
         calls = {"realdex_jax": own, "PyBullet, one after the other": theirs}
         return time_calls(calls, grasps * len(drops), repeats, warm_up=0)
 
