@@ -364,7 +364,7 @@ def _sheet(
 
     Each with number, score and the first letters of the fingers that touch.
     """
-    framed = []
+    framed, found = [], selection.each(pool.features)
     for i in best_of(chosen.scores, len(chosen.scores), by):
         image = images[i].copy()
         if i in chosen.best:
@@ -372,20 +372,13 @@ def _sheet(
             for side in (image[:edge], image[-edge:], image[:, :edge], image[:, -edge:]):
                 side[:] = _FRAME
         labelled = Image.fromarray(image)
-        text = f"{pool.index[i]}: {chosen.scores[i].value:.2f} {_touching(pool, i)}"
+        touching = features.touching(found[i])
+        letters = "".join(d[0].upper() if touches else "-" for d, touches in touching.items())
+        text = f"{pool.index[i]}: {chosen.scores[i].value:.2f} {letters}"
         ImageDraw.Draw(labelled).text((5, 4), text, fill=_INK)
         framed.append(np.asarray(labelled))
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(render.contact_sheet(framed, _COLUMNS)).save(path, quality=88)
-
-
-def _touching(pool: Pool, i: int) -> str:
-    """First letters of the fingers that touch, from thumb to little finger; "-" for the others."""
-    if not all(name in pool.features for name in features.TOUCHES):
-        return ""
-    pairs = zip(features.DIGITS, features.TOUCHES, strict=True)
-    letters = {d: d[0].upper() if pool.features[name][i] else "-" for d, name in pairs}
-    return letters.pop("thumb") + "".join(letters.values())
 
 
 def _publish(

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from numpy.typing import ArrayLike
 
-from realdex_jax import descent, pose, pytree, touch, wrench
+from realdex_jax import descent, doubt, pose, pytree, touch, wrench
 from realdex_jax import refine as refinement
 from realdex_jax.data import schema
 from realdex_jax.data.schema import GraspSet
@@ -39,8 +39,13 @@ SURFACE_POINTS = 4096
 """Points of the cloud that the surface is built from; more are thinned out."""
 _PAD = 32
 """Counts are padded to a multiple of this, so that few sizes are ever compiled."""
-AT_ONCE = 1024
+AT_ONCE = 256
 """Most grasps made together; more are made in turns, so that memory has a bound."""
+
+
+_WIDER = 0.15
+"""Radians by which the hand opens further before a grasp where hidden sides were filled in: fingers
+that start in a surface that is nearer than it seemed push the object away."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +79,9 @@ class GenerateConfig:
     complete: bool = True
     """Whether the hidden sides of a cloud whose view is known are filled in, see
     `geometry.completion`; +z must be up."""
+    spare: int = 8
+    """So many grasps are refined for each one wanted where hidden sides were filled in; the one is
+    kept that depends least on what nobody saw, see `realdex_jax.doubt`."""
 
 
 @pytree.dataclass
@@ -93,6 +101,20 @@ class Judgement:
     """Depth of the worst pair of links, metres."""
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+    """A cloud as the stages need it, all in its centred frame."""
+
+    target: Target
+    """What refinement aims at."""
+    points: Float[Array, "n 3"]
+    """Points for the networks, metres."""
+    centre: Float[np.ndarray, " 3"]
+    """What was taken off the cloud, metres."""
+    seen: Float[np.ndarray, "s 3"] | None
+    """What was seen, metres, if anything was filled in."""
+
+
 @pytree.dataclass
 class Candidates:
     """Grasps of one cloud, in the frame the cloud was given in."""
@@ -100,8 +122,8 @@ class Candidates:
     raw: GraspSet
     """As sampled."""
     refined: GraspSet
-    """After refinement, each from the best of as many samples as `RefineConfig.choices`; columns:
-    the judgement."""
+    """After refinement, each from the best of as many samples as `RefineConfig.choices`, where
+    hidden sides were filled in the steadiest of `GenerateConfig.spare`; columns: the judgement."""
     order: Int[np.ndarray, " k"]
     """Indices into `refined`, best first."""
     passed: Bool[np.ndarray, " k"]
@@ -151,28 +173,31 @@ def generate(
     Raises:
         CloudError: A cloud that no grasp can be predicted from, or normals or a view that do not
             fit it.
-        ConfigError: A count below one.
+        ConfigError: A count or a number of spare grasps below one.
     """
     config = config or GenerateConfig()
     hand = hand or load.load("shadow")
     if count < 1:
         raise ConfigError(f"count={count} grasps asked; at least one is needed")
+    if config.spare < 1:
+        raise ConfigError(f"spare={config.spare}; 1 keeps every grasp, more choose among so many")
     key_cloud, key_latent = jax.random.split(key)
     start = time.perf_counter()
-    target, points, centre = jax.block_until_ready(
-        prepare(cloud, normals, model, config, key_cloud, view)
-    )
+    prepared = prepare(cloud, normals, model, config, key_cloud, view)
+    jax.block_until_ready((prepared.target, prepared.points))
     surface_seconds = time.perf_counter() - start
-    turns = -(-count // AT_ONCE)
-    size = AT_ONCE if turns > 1 else -(-count // _PAD) * _PAD
+    spare = 1 if prepared.seen is None else config.spare
+    at_once, pad = (max(size // spare, 1) for size in (AT_ONCE, _PAD))
+    turns = -(-count // at_once)
+    size = at_once if turns > 1 else -(-count // pad) * pad
     keys = jax.random.split(key_latent, turns) if turns > 1 else [key_latent]
-    made = [_turn(hand, model, config, target, points, key, size) for key in keys]
+    made = [_turn(hand, model, config, prepared, key, size, spare) for key in keys]
     raw, refined = (
         schema.take(schema.concatenate(sets), slice(count))
         for sets in ([turn[0] for turn in made], [turn[1] for turn in made])
     )
     for grasps in (raw, refined):
-        np.asarray(grasps.phi)[:, 22:25] += centre
+        np.asarray(grasps.phi)[:, 22:25] += prepared.centre
     spent = [surface_seconds, *np.sum([turn[2] for turn in made], axis=0).tolist()]
     return Candidates(
         raw=raw,
@@ -187,10 +212,10 @@ def _turn(
     hand: HandModel,
     model: GraspModel,
     config: GenerateConfig,
-    target: Target,
-    points: Float[Array, "n 3"],
+    prepared: Prepared,
     key: PRNGKeyArray,
     count: int,
+    spare: int,
 ) -> tuple[GraspSet, GraspSet, Float[np.ndarray, " 3"]]:
     """Raw and refined grasps in the cloud's centred frame, and the seconds of the three stages."""
     clock = [time.perf_counter()]
@@ -200,17 +225,42 @@ def _turn(
         clock.append(time.perf_counter())
         return made
 
-    samples = count * config.refine.choices
-    raw, predicted = done(sample(hand, model, points, target.points, key, samples, config))
+    target, samples = prepared.target, count * spare * config.refine.choices
+    raw, predicted = done(sample(hand, model, prepared.points, target.points, key, samples, config))
     refined = done(refine(hand, target, raw, predicted, config.refine))
-    q_pre, q_squeeze = closing(hand, refined)
-    judged = done(judge(hand, target, refined, config.filter))
+    q_pre, q_squeeze = closing(hand, refined, 0.0 if prepared.seen is None else _WIDER)
+    judged = judge(hand, target, refined, config.filter)
     columns = {f.name: np.asarray(getattr(judged, f.name)) for f in dataclasses.fields(judged)}
+    grasps = GraspSet(phi=refined.phi, q_pregrasp=q_pre, q_squeeze=q_squeeze, columns=columns)
+    if prepared.seen is not None and spare > 1:
+        unsteady = dependence(refined, q_squeeze, prepared.seen, target.p_centre)
+        grasps = schema.take(grasps, doubt.steadiest(unsteady, spare))
+    done(judged)
     return (
         GraspSet(phi=raw[:count], q_pregrasp=raw[:count, :22], q_squeeze=raw[:count, :22]),
-        GraspSet(phi=refined.phi, q_pregrasp=q_pre, q_squeeze=q_squeeze, columns=columns),
+        grasps,
         np.diff(clock),
     )
+
+
+def dependence(
+    refined: Refined,
+    q_squeeze: Float[Array, "k 22"],
+    seen: Float[np.ndarray, "s 3"],
+    p_centre: Float[Array, " 3"],
+) -> Float[np.ndarray, " k"]:
+    """How much grasps depend on what nobody saw: metres of sway for each radian of squeeze.
+
+    Args:
+        refined: The grasps.
+        q_squeeze: Their squeeze.
+        seen: What was seen, metres, same frame.
+        p_centre: Estimated centre of mass, metres.
+    """
+    offset = doubt.offsets(np.asarray(refined.p), seen)
+    swayed = doubt.sway(refined.p, refined.normal, refined.wanted, jnp.asarray(offset), p_centre)
+    pressed = jnp.linalg.norm(q_squeeze - refined.phi[:, :22], axis=1)
+    return np.asarray(swayed / jnp.maximum(pressed, 1e-6))
 
 
 def prepare(
@@ -220,12 +270,8 @@ def prepare(
     config: GenerateConfig,
     key: PRNGKeyArray,
     view: np.ndarray | None = None,
-) -> tuple[Target, Float[Array, "n 3"], Float[np.ndarray, " 3"]]:
+) -> Prepared:
     """Checks a cloud and builds what the stages need; runs on the host, under a second.
-
-    Returns:
-        The refinement's target, the networks' points (both centred), and the centre that was taken
-        off.
 
     Raises:
         CloudError: See `generate`.
@@ -234,9 +280,11 @@ def prepare(
     n = None if normals is None else _unit_normals(normals, points.shape)
     p_view = None if view is None else _position(view)
     key_thin, key_net, key_map = jax.random.split(key, 3)
+    seen = None
     if p_view is not None and n is None and config.complete:
         completed = completion.complete(points, p_view)
         points, n = completed.points, completed.normals
+        seen = None if completed.seen.all() else points[completed.seen]
     if len(points) > SURFACE_POINTS:
         keep = np.asarray(
             jax.random.choice(key_thin, len(points), (SURFACE_POINTS,), replace=False)
@@ -257,7 +305,12 @@ def prepare(
         p_centre=jnp.asarray((points.min(axis=0) + points.max(axis=0)) / 2, jnp.float32),
         table=jnp.asarray(points[:, 2].min() if config.table else -jnp.inf, jnp.float32),
     )
-    return target, jnp.asarray(net_points, jnp.float32), centre
+    return Prepared(
+        target=target,
+        points=jnp.asarray(net_points, jnp.float32),
+        centre=centre,
+        seen=None if seen is None else seen - centre,
+    )
 
 
 def _unit_normals(normals: ArrayLike, shape: tuple[int, ...]) -> Float[np.ndarray, "n 3"]:
@@ -361,8 +414,16 @@ def refine(
 
 
 @functools.partial(jax.jit, static_argnames="hand")
-def closing(hand: HandModel, refined: Refined) -> tuple[Float[Array, "k 22"], Float[Array, "k 22"]]:
-    """Pre-grasp and squeeze postures, from the torques of the contact forces."""
+def closing(
+    hand: HandModel, refined: Refined, wider: float | Float[Array, ""] = 0.0
+) -> tuple[Float[Array, "k 22"], Float[Array, "k 22"]]:
+    """Pre-grasp and squeeze postures, from the torques of the contact forces.
+
+    Args:
+        hand: The hand.
+        refined: The grasps.
+        wider: See `torque.pregrasp`.
+    """
     q, T_object_hand = pose.split(refined.phi)
     T_hand_object = T_object_hand.inverse()
     R = T_hand_object.rotation().as_matrix()
@@ -370,7 +431,7 @@ def closing(hand: HandModel, refined: Refined) -> tuple[Float[Array, "k 22"], Fl
     f_hand = jnp.einsum("kij,knj->kni", R, refined.force)
     links = [hand.link(name) for name in touch.CONTACT_LINKS]
     tau = torque.joint_torque(hand, q, links, p_hand, f_hand)
-    return torque.pregrasp(q, tau), torque.squeeze(q, tau)
+    return torque.pregrasp(q, tau, wider), torque.squeeze(q, tau)
 
 
 @functools.partial(jax.jit, static_argnames=("hand", "config"))

@@ -87,6 +87,8 @@ class Refined:
     """Poses in the cloud's centred frame."""
     p: Float[Array, "k c 3"]
     """Contact points of `touch.CONTACT_LINKS`, metres, same frame."""
+    normal: Float[Array, "k c 3"]
+    """Outward unit normals of the object there."""
     force: Float[Array, "k c 3"]
     """Balancing forces on the object there, in units of the greatest normal force of a link."""
     wanted: Float[Array, "k c"]
@@ -148,6 +150,7 @@ def refine(
     return Refined(
         phi=descent.poses(state),
         p=found.p.transpose(2, 1, 0),
+        normal=found.normal.transpose(2, 1, 0),
         force=force.transpose(2, 1, 0),
         wanted=task.wanted.T,
         steps=made,

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from realdex_jax import arm, pytree
 from realdex_jax.hand import collision, kinematics
+from realdex_jax.hand.kinematics import Links
 from realdex_jax.hand.load import HandModel
 from realdex_jax.hand.spheres import spheres
 from sim.demonstrate import P_WORLD_BASE
@@ -122,14 +123,18 @@ def _carried(hand: HandModel, q: Float[Array, "b 30"]) -> tuple[Array, Array]:
     """Ends of the arm's capsules and centres of the hand's spheres, and all links' orientations."""
     links_of_arm = arm.forward(q[:, :6])
     p_a, p_b, _ = arm.capsules(links_of_arm)
-    R_palm, p_palm = palm(q)
-    links = kinematics.forward(hand, q[:, 8:])
+    R, centre = _covered(hand, palm(q), kinematics.forward(hand, q[:, 8:]))
+    points = jnp.concatenate([p_a, p_b, centre], axis=1)
+    return points, jnp.concatenate([links_of_arm.R, R], axis=1)
+
+
+def _covered(hand: HandModel, palm_pose: tuple[Array, Array], links: Links) -> tuple[Array, Array]:
+    """Orientations of the hand's links, and centres of its spheres (m), in the robot's base."""
+    R_palm, p_palm = palm_pose
     R = jnp.einsum("bij,bljk->blik", R_palm, links.R)
     p = jnp.einsum("bij,blj->bli", R_palm, links.p) + p_palm[:, None]
     cover = spheres(hand)
-    centre = p[:, cover.link] + jnp.einsum("bsij,sj->bsi", R[:, cover.link], cover.p_link)
-    points = jnp.concatenate([p_a, p_b, centre], axis=1)
-    return points, jnp.concatenate([links_of_arm.R, R], axis=1)
+    return R, p[:, cover.link] + jnp.einsum("bsij,sj->bsi", R[:, cover.link], cover.p_link)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -138,10 +143,8 @@ def _look(hand: HandModel, q: Float[Array, "b 30"]) -> dict[str, Array]:
     of_self, of_table = arm_clearance(q[:, :6])
     R_palm, p_palm = palm(q)
     links = kinematics.forward(hand, q[:, 8:])
-    R = jnp.einsum("bij,bljk->blik", R_palm, links.R)
-    p = jnp.einsum("bij,blj->bli", R_palm, links.p) + p_palm[:, None]
+    _, centre = _covered(hand, (R_palm, p_palm), links)
     cover = spheres(hand)
-    centre = p[:, cover.link] + jnp.einsum("bsij,sj->bsi", R[:, cover.link], cover.p_link)
     p_a, p_b, radius = arm.capsules(arm.forward(q[:, :6]))
     # The forearm carries the hand; the rest of the arm can be met by the whole of it.
     others = np.setdiff1d(np.arange(len(arm.CAPSULE_LINK)), _FOREARM)

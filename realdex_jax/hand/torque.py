@@ -16,6 +16,8 @@ STIFFNESS = 5.0
 """Position gain (N m / rad) the squeeze is meant for; the strict test's actuators."""
 OPENING = 0.1
 """Radians by which the busiest joint backs off before the grasp."""
+_BUSY = 0.2
+"""Share of the largest torque from which a joint counts as one that closes the hand."""
 
 
 def joint_torque(
@@ -55,14 +57,24 @@ def squeeze(q: Float[Array, "*b 22"], torque: Float[Array, "*b 22"]) -> Float[Ar
     return jnp.clip(q + SQUEEZE_GAIN * torque / STIFFNESS, joints.LOWER, joints.UPPER)
 
 
-def pregrasp(q: Float[Array, "*b 22"], torque: Float[Array, "*b 22"]) -> Float[Array, "*b 22"]:
+def pregrasp(
+    q: Float[Array, "*b 22"],
+    torque: Float[Array, "*b 22"],
+    wider: float | Float[Array, ""] = 0.0,
+) -> Float[Array, "*b 22"]:
     """Joint angles (rad) from which the hand closes: every joint backed off against its torque.
 
     The joint with the largest torque opens by `OPENING`, the others in proportion; J1 stays below
     J2.
+
+    Args:
+        q: Joint angles of the grasp, radians.
+        torque: Torques of its contact forces, N m.
+        wider: Radians by which all joints that close the hand open further, about alike: for an
+            object whose surface may be nearer than it seems.
     """
-    largest = jnp.abs(torque).max(-1, keepdims=True)
-    return within_limits(q - OPENING * torque / jnp.maximum(largest, 1e-9))
+    share = torque / jnp.maximum(jnp.abs(torque).max(-1, keepdims=True), 1e-9)
+    return within_limits(q - OPENING * share - wider * jnp.tanh(share / _BUSY))
 
 
 def within_limits(q: Float[Array, "*b 22"]) -> Float[Array, "*b 22"]:

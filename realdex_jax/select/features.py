@@ -4,6 +4,8 @@ Contacts come from points of the object's surface: a link touches where the surf
 `TOUCHING` of it. Nothing here needs physics; a caller who ran it adds its own under `STABILITY`.
 """
 
+from collections.abc import Mapping
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -61,6 +63,14 @@ _HABITS: tuple[tuple[str, float, float], ...] = (
 )
 HABIT_MEAN = np.array([mean for _, mean, _ in _HABITS])
 HABIT_DEVIATION = np.array([deviation for _, _, deviation in _HABITS])
+
+
+def touching(found: Mapping[str, float]) -> dict[str, bool]:
+    """Whether each finger touches, from thumb to little finger; empty where that is unknown."""
+    if not all(name in found for name in TOUCHES):
+        return {}
+    *fingers, thumb = zip(DIGITS, TOUCHES, strict=True)
+    return {digit: bool(found[name]) for digit, name in (thumb, *fingers)}
 
 
 class FeatureError(RealdexError):

@@ -215,15 +215,12 @@ def _sentence(subject: Subject, weights: Mapping[str, float], usual: Mapping[str
 
 def _touching(found: Mapping[str, float]) -> str:
     """The fingers that touch, in words; empty where that is unknown."""
-    if not all(name in found for name in features.TOUCHES):
+    known = features.touching(found)
+    if not known:
         return ""
-    pairs = zip(features.DIGITS, features.TOUCHES, strict=True)
-    touching = [digit for digit, name in pairs if found[name]]
-    if len(touching) == len(features.DIGITS):
+    if all(known.values()):
         return "all five fingers touch"
-    *most, last = ["thumb"] * ("thumb" in touching) + [d for d in touching if d != "thumb"] or [
-        "no"
-    ]
+    *most, last = [digit for digit, touches in known.items() if touches] or ["no"]
     text = f"{', '.join(most)} and {last}" if most else last
     noun = "" if last == "thumb" else " finger"
     return f"{text}{noun} {'touch' if most else 'touches'}"

@@ -158,7 +158,7 @@ def good_then_bad(
         meshes=dict.fromkeys((*names, "y_bad"), mesh),
     )
 
-    def propose(hand, model, entry, stages, *, seed, latents, grasps, physics, camera):
+    def propose(hand, model, entry, stages, *, seed, latents, grasps, physics, config, camera):
         if entry.shape.name.endswith("bad"):
             raise CloudError("nothing [here] to grasp")
         some = schema.take(entry.grasps, slice(grasps))

@@ -261,16 +261,20 @@ ALONE = dataclasses.replace(PRESET, heartbeat="")
 """As a real robot, which nobody stops when its client gives no sign of life."""
 
 
+def late_once(seconds):
+    """A hook that holds the program up when it is first called."""
+    left = [seconds]
+
+    def hook(driven):
+        if left:
+            driven.network.sleep(left.pop())
+
+    return hook
+
+
 def test_a_program_that_is_late_does_not_tear_the_robot_back():
     """A gap of 80 ms: the robot brakes and goes on, within the accelerations of the run."""
-    left = [1]
-
-    def slow(driven):
-        if left[0]:
-            left[0] -= 1
-            driven.network.sleep(0.08)
-
-    driven = Driven(hook=slow, preset=ALONE)
+    driven = Driven(hook=late_once(0.08), preset=ALONE)
     assert driven.timing.reason == ""
     assert driven.timing.skipped > 5
     t, qd = driven.nothing_moved_after_the_stop()
@@ -281,14 +285,7 @@ def test_a_program_that_is_late_does_not_tear_the_robot_back():
 
 def test_a_program_that_is_too_late_stops():
     """The brake behind the last command has ended by then."""
-    left = [1]
-
-    def slow(driven):
-        if left[0]:
-            left[0] -= 1
-            driven.network.sleep(0.3)
-
-    driven = Driven(hook=slow, preset=ALONE)
+    driven = Driven(hook=late_once(0.3), preset=ALONE)
     assert "this program was late: 3" in driven.timing.reason
     driven.nothing_moved_after_the_stop()
 

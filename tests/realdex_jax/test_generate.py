@@ -16,7 +16,7 @@ from realdex_jax.models.cvae import CvaeConfig, Statistics
 from realdex_jax.models.grasp_model import GraspModel, NetworkConfig
 from realdex_jax.refine import RefineConfig
 
-CONFIG = GenerateConfig(refine=RefineConfig(steps=40, choices=2), map_points=64)
+CONFIG = GenerateConfig(refine=RefineConfig(steps=40, choices=2), map_points=64, spare=1)
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +71,10 @@ def test_a_cloud_of_any_count_gives_ranked_grasps(model, monkeypatch):
         q = np.asarray(out.refined.phi)
         assert (q[:, j1] <= q[:, j2] + 1e-5).all()
     # Refinement brings hands to the surface: less penetration, more links in contact.
-    start, _, centre = generation.prepare(
+    prepared = generation.prepare(
         cloud, None, model, CONFIG, jax.random.split(jax.random.key(1))[0]
     )
+    start, centre = prepared.target, prepared.centre
     raw = jnp.asarray(out.raw.phi).at[:, 22:25].add(-jnp.asarray(centre, jnp.float32))
     raw = jnp.concatenate([raw, jnp.tile(raw[:1], (22, 1))])
     before = generation.judge(
@@ -82,6 +83,7 @@ def test_a_cloud_of_any_count_gives_ranked_grasps(model, monkeypatch):
         generation.Refined(
             phi=raw,
             p=jnp.zeros((32, 16, 3)),
+            normal=jnp.zeros((32, 16, 3)),
             force=jnp.zeros((32, 16, 3)),
             wanted=jnp.ones((32, 16)),
             steps=jnp.zeros((), jnp.int32),
@@ -95,11 +97,17 @@ def test_a_cloud_of_any_count_gives_ranked_grasps(model, monkeypatch):
     np.testing.assert_array_equal(out.refined.phi, again.refined.phi)
     # Few points and one side only go the same way, through the same compiled functions.
     half = cloud[(cloud - offset) @ [1.0, 0.5, 0.3] > 0][:200]
-    few = generation.generate(
-        model, half, 5, jax.random.key(2), CONFIG, view=offset + np.array([1.0, 0.5, 0.3])
-    )
+    view = offset + np.array([1.0, 0.5, 0.3])
+    spare = dataclasses.replace(CONFIG, spare=4)
+    few = generation.generate(model, half, 5, jax.random.key(2), spare, view=view)
     assert len(few.refined) == 5
     schema.validate(few.refined)
+    # Filled-in sides: of each four the steadiest, so every one is among all that were refined.
+    every = generation.generate(model, half, 32, jax.random.key(2), CONFIG, view=view)
+    apart = np.abs(np.asarray(few.refined.phi)[:, None] - np.asarray(every.refined.phi)).max(-1)
+    assert (apart.min(1) < 1e-6).all()
+    assert (apart.argmin(1) % 8 == np.arange(5)).all()
+    assert (apart.argmin(1) != np.arange(5)).any()
     # More than are made at once come in turns, no two alike and all where the cloud is.
     monkeypatch.setattr(generation, "AT_ONCE", 32)
     many = generation.generate(model, cloud, 40, jax.random.key(3), CONFIG)
@@ -109,6 +117,38 @@ def test_a_cloud_of_any_count_gives_ranked_grasps(model, monkeypatch):
         assert np.linalg.norm(np.asarray(made.phi)[:, 22:25] - offset, axis=1).max() < 0.3
     assert sorted(many.order.tolist()) == list(range(40))
     assert len(many.passed) == 40
+
+
+def test_of_spare_grasps_the_steadiest_is_kept_where_sides_were_filled_in(model, monkeypatch):
+    contacts = np.zeros((32, 16, 3), np.float32)
+    contacts[:, 3], contacts[:, 15] = [0.03, 0, 0], [-0.03, 0, 0]
+    made = generation.Refined(
+        phi=jnp.zeros((32, 28)),
+        p=jnp.asarray(contacts),
+        normal=jnp.sign(contacts),
+        force=jnp.zeros((32, 16, 3)),
+        wanted=jnp.asarray(contacts[..., 0] != 0, jnp.float32),
+        steps=jnp.zeros((), jnp.int32),
+    )
+    # All alike but for the squeeze: in groups of every eighth grasp, 16, 1 and 26 press hardest.
+    squeeze = jnp.full((32, 22), 0.1).at[jnp.array([16, 1, 26])].set(0.2)
+    row = jnp.arange(32.0)
+    judged = generation.Judgement(row > 0, row, jnp.arange(32), row, row, row)
+    phi = jnp.zeros((64, 28))
+    monkeypatch.setattr(generation, "sample", lambda *_: (phi, phi))
+    monkeypatch.setattr(generation, "refine", lambda *_: made)
+    monkeypatch.setattr(generation, "closing", lambda *_: (squeeze, squeeze))
+    monkeypatch.setattr(generation, "judge", lambda *_: judged)
+    half = can(3000)[can(3000)[:, 0] > 0]
+    spare = dataclasses.replace(CONFIG, spare=4)
+    for view, config, kept in [
+        (np.array([0.8, 0.0, 0.3]), spare, [16, 1, 26]),
+        (np.array([0.8, 0.0, 0.3]), CONFIG, [0, 1, 2]),
+        (None, spare, [0, 1, 2]),
+    ]:
+        out = generation.generate(model, half, 3, jax.random.key(0), config, view=view)
+        assert out.refined.columns["score"].tolist() == kept
+        assert len(out.raw) == 3
 
 
 @pytest.mark.parametrize(
@@ -129,6 +169,10 @@ def test_bad_clouds_are_refused(model, cloud, message):
 def test_bad_settings_are_refused(model):
     with pytest.raises(ConfigError, match="count=0 grasps"):
         generation.generate(model, can(500), 0, jax.random.key(0), CONFIG)
+    with pytest.raises(ConfigError, match="spare=0"):
+        generation.generate(
+            model, can(500), 4, jax.random.key(0), dataclasses.replace(CONFIG, spare=0)
+        )
     with pytest.raises(CloudError, match="normals have shape"):
         generation.generate(model, can(500), 4, jax.random.key(0), CONFIG, normals=np.zeros((4, 3)))
     assert dataclasses.replace(CONFIG, table=True).table
@@ -163,7 +207,7 @@ def test_normals_of_any_length_give_the_same_surface(model, length):
     cloud = can(500)
     normals = cloud / np.linalg.norm(cloud, axis=1, keepdims=True)
     unit, long = (
-        generation.prepare(cloud, n, model, CONFIG, jax.random.key(0))[0].grid
+        generation.prepare(cloud, n, model, CONFIG, jax.random.key(0)).target.grid
         for n in (normals, length * normals)
     )
     for ours, theirs in zip(jax.tree.leaves(unit), jax.tree.leaves(long), strict=True):

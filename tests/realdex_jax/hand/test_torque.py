@@ -46,6 +46,17 @@ def test_pregrasp_opens_against_the_torque_and_squeeze_closes_with_it():
     np.testing.assert_allclose(no_torque, q, atol=1e-6)
 
 
+def test_a_wider_pregrasp_opens_all_joints_that_close_about_alike():
+    q, index = jnp.asarray(joints.REST)[None], joints.NAMES.index
+    busy, half, idle = index("FFJ3"), index("MFJ3"), index("RFJ3")
+    tau = jnp.zeros((1, 22)).at[0, jnp.array([busy, half])].set(jnp.array([0.02, 0.01]))
+    opened = (torque.pregrasp(q, tau) - torque.pregrasp(q, tau, 0.1))[0]
+    np.testing.assert_allclose(opened[busy], 0.1, rtol=1e-3)
+    # The half as busy one would open half as far in proportion.
+    np.testing.assert_allclose(opened[half], 0.1, rtol=0.02)
+    assert opened[idle] == 0.0
+
+
 def test_limits_keep_j1_below_j2():
     rng = np.random.default_rng(0)
     q = torque.within_limits(jnp.asarray(rng.normal(size=(50, 22)), jnp.float32))
