@@ -27,8 +27,10 @@ from realdex_jax.hand.load import HandModel, load
 from sim import displacement, objects, tableau
 from sim.physics import Physics
 
-GRASPS = 32
+GRASPS = 8
 """Stored grasps of each object, which hold."""
+REPEATS = 3
+"""Most times that the loop is timed: it takes a second a grasp."""
 TARGET = 10.0
 """Times as fast as the loop."""
 _STEPS, _STEP_S = 35, 1.0 / 240.0
@@ -51,7 +53,7 @@ class Drop:
 def compare(
     names: tuple[str, ...] = objects.SPLITS["test"],
     grasps: int = GRASPS,
-    repeats: int = 5,
+    repeats: int = REPEATS,
     data: str = "realdex-sim",
 ) -> list[Timing]:
     """Times both over all objects, after they agreed on a fall and on what stays in the hand.

@@ -6,6 +6,7 @@ from benchmarks import curves
 from benchmarks.curves import Curve
 
 
+@pytest.mark.slow
 def test_every_program_is_timed_at_every_size() -> None:
     found = curves.measure(hands=(2, 8), points=(16, 64), repeats=1)
     assert {curve.axis for curve in found} == {"hands", "points"}
