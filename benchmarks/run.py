@@ -88,7 +88,12 @@ def _physics(console: Console, bench: "Bench", cores: int) -> Numbers:
 def _displacement(console: Console, bench: "Bench", cores: int) -> Numbers:
     count = displacement.GRASPS * len(objects.SPLITS["test"])
     title = f"Displacement after 0.146 s of {count} grasps, {cores} cores"
-    found = _compared(console, "displacement", title, displacement.compare(repeats=min(bench.repeats, displacement.REPEATS)))
+    found = _compared(
+        console,
+        "displacement",
+        title,
+        displacement.compare(repeats=min(bench.repeats, displacement.REPEATS)),
+    )
     console.print(f"the target is {displacement.TARGET:.0f} times as fast as the loop")
     return found
 
