@@ -24,8 +24,9 @@ from benchmarks.timing import Timing, time_calls
 from realdex_jax.data import store
 from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand.load import HandModel, load
-from sim import displacement, objects, tableau
+from sim import displacement, objects
 from sim.physics import Physics
+from viewer import tableau
 
 GRASPS = 8
 """Stored grasps of each object, which hold."""
