@@ -3,7 +3,7 @@
 #   make test    the unit suite; test-slow and test-long: what takes longer
 #   make check   format, lint, types and import layers
 #   make bench   speed against peers (installs torch)
-#   make docs    the documentation as pages, into build/docs; pictures of the viewer once, with Chromium
+#   make docs    the documentation as pages, into build/docs
 #   make data    rebuild the embedded dataset from its recipe
 #   make clean   remove .venv and everything that runs wrote
 
@@ -71,7 +71,6 @@ bench: $(BENCH_STAMP)
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
 docs: $(DOCS_STAMP)
-	-test -d docs/api/pictures || $(BIN)/python -m experiments.view_pictures
 	$(BIN)/python -m sphinx -W --keep-going -q -j auto -d build/doctrees docs build/docs $(ARGS)
 	@echo build/docs/index.html
 

@@ -5,7 +5,7 @@
         --recording RECORDING --object mug                          # and what these hold
 
 Needs the extra `view`, playwright, and Chromium on the machine; writes `grasps.png`, `robot.png`
-and so on. `make docs` calls it, and goes on without pictures where a browser is missing.
+and so on, where the next `make docs` finds them.
 Takes two to ten minutes on 2 cores: a browser without a graphics card draws slowly.
 """
 
