@@ -38,8 +38,7 @@ def chamfer(batch: int = BATCH, repeats: int = 30) -> list[Timing]:
         DisagreementError: Implementations computed different things.
         MissingPeerError: The bench extra is not installed.
     """
-    rng = np.random.default_rng(0)
-    a, b = (rng.normal(0.0, 0.05, (batch, n, 3)).astype(np.float32) for n in (HAND_POINTS, POINTS))
+    a, b = chamfer_inputs(batch)
     return _timed({"realdex_jax": our_chamfer(a, b), **_peer_chamfers(a, b)}, batch, repeats)
 
 
@@ -51,28 +50,48 @@ def contact_map(batch: int = BATCH, repeats: int = 30) -> list[Timing]:
         MissingPeerError: The bench extra is not installed.
     """
     hand = load()
-    rng = np.random.default_rng(0)
-    share = rng.uniform(size=(batch, 22)).astype(np.float32)
-    links = jax.jit(lambda q: kinematics.forward(hand, q))(share)
-    points = rng.normal(0.0, 0.08, (batch, POINTS, 3)).astype(np.float32)
+    links, points = map_inputs(hand, batch)
     runs = {"realdex_jax": our_map(hand, links, points), **_peer_maps(hand, links, points)}
     return _timed(runs, batch, repeats)
 
 
+def chamfer_inputs(batch: int = BATCH) -> tuple[np.ndarray, np.ndarray]:
+    """Two clouds for each hand."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(0.0, 0.05, (batch, n, 3)) for n in (HAND_POINTS, POINTS))
+    return a.astype(np.float32), b.astype(np.float32)
+
+
+def map_inputs(hand: HandModel, batch: int = BATCH) -> tuple[Links, np.ndarray]:
+    """Posed hands, and points about each."""
+    rng = np.random.default_rng(0)
+    share = rng.uniform(size=(batch, 22)).astype(np.float32)
+    links = jax.jit(lambda q: kinematics.forward(hand, q))(share)
+    return links, rng.normal(0.0, 0.08, (batch, POINTS, 3)).astype(np.float32)
+
+
 def our_chamfer(a: np.ndarray, b: np.ndarray) -> Run:
     """Ours."""
-    on_device = jnp.asarray(a), jnp.asarray(b)
-    call = jax.jit(jax.value_and_grad(lambda a, b: pose_loss.chamfer(a, b).sum()))
-    return _jax_run(call, *on_device)
+    return _jax_run(chamfer_program(), jnp.asarray(a), jnp.asarray(b))
+
+
+def chamfer_program() -> Any:
+    """What is timed of ours: the chamfer distance's sum and its gradient by the first cloud."""
+    return jax.jit(jax.value_and_grad(lambda a, b: pose_loss.chamfer(a, b).sum()))
 
 
 def our_map(hand: HandModel, links: Links, points: np.ndarray) -> Run:
     """Ours; the value is the sum over all points."""
+    return _jax_run(map_program(hand), jnp.asarray(points), links)
+
+
+def map_program(hand: HandModel) -> Any:
+    """What is timed of ours: the contact map's sum and its gradient by the points."""
 
     def total(points: Float[Array, "b n 3"], links: Links) -> Float[Array, ""]:
         return contact.contact_map(hand, links, points).sum()
 
-    return _jax_run(jax.jit(jax.value_and_grad(total)), jnp.asarray(points), links)
+    return jax.jit(jax.value_and_grad(total))
 
 
 def _jax_run(call: Callable[..., Any], *given: Any) -> Run:

@@ -6,6 +6,7 @@ our constants, since its MJCF reader fails on this MuJoCo.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,8 +71,18 @@ Run = tuple[Callable[[], object], Callable[[], Float[np.ndarray, "b l 3"]]]
 """A call that finishes its work before it returns, and the link origins it computes."""
 
 
+def our_program(hand: HandModel) -> Any:
+    """What is timed of ours: link poses of joint angles (b, 22)."""
+    return jax.jit(lambda q: kinematics.forward(hand, q))
+
+
+def our_gradient_program(hand: HandModel, weight: np.ndarray) -> Any:
+    """The gradient, by joint angles, of the weighted link origins' sum."""
+    return jax.jit(jax.grad(lambda q: (kinematics.forward(hand, q).p * weight).sum()))
+
+
 def _ours(hand: HandModel, q: np.ndarray) -> Run:
-    forward = jax.jit(lambda q: kinematics.forward(hand, q))
+    forward = our_program(hand)
     on_device = jnp.asarray(q)
     return lambda: jax.block_until_ready(forward(on_device)), lambda: np.asarray(
         forward(on_device).p
@@ -118,7 +129,7 @@ def _pytorch(hand: HandModel, q: np.ndarray) -> Run:
 
 
 def _our_gradient(hand: HandModel, q: np.ndarray, weight: np.ndarray) -> Run:
-    gradient = jax.jit(jax.grad(lambda q: (kinematics.forward(hand, q).p * weight).sum()))
+    gradient = our_gradient_program(hand, weight)
     on_device = jnp.asarray(q)
     return lambda: jax.block_until_ready(gradient(on_device)), lambda: np.asarray(
         gradient(on_device)

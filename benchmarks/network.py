@@ -34,14 +34,7 @@ def compare(repeats: int = 30) -> list[Timing]:
         DisagreementError: The losses differ.
         MissingPeerError: The bench extra is not installed.
     """
-    rng = np.random.default_rng(0)
-    given = {
-        "points": rng.normal(0.0, 0.05, (OBJECTS, POINTS, 3)),
-        "hand": rng.normal(0.0, 0.08, (OBJECTS, GRASPS, HAND_POINTS, 3)),
-        "numbers": rng.uniform(-1.0, 1.0, (OBJECTS, GRASPS, 31)),
-        "noise": rng.normal(size=(OBJECTS, GRASPS, CvaeConfig().latent)),
-    }
-    given = {name: value.astype(np.float32) for name, value in given.items()}
+    given = inputs()
     ours = Ours(given)
     torch = peers.torch()
     theirs = {
@@ -52,6 +45,18 @@ def compare(repeats: int = 30) -> list[Timing]:
         peers.agree(name, abs(peer.loss() / ours.loss() - 1.0), AGREEMENT)
     calls = {"realdex_jax": ours.step, **{name: peer.step for name, peer in theirs.items()}}
     return time_calls(calls, OBJECTS * GRASPS, repeats)
+
+
+def inputs() -> dict[str, np.ndarray]:
+    """Clouds, poses as numbers, and draws."""
+    rng = np.random.default_rng(0)
+    given = {
+        "points": rng.normal(0.0, 0.05, (OBJECTS, POINTS, 3)),
+        "hand": rng.normal(0.0, 0.08, (OBJECTS, GRASPS, HAND_POINTS, 3)),
+        "numbers": rng.uniform(-1.0, 1.0, (OBJECTS, GRASPS, 31)),
+        "noise": rng.normal(size=(OBJECTS, GRASPS, CvaeConfig().latent)),
+    }
+    return {name: value.astype(np.float32) for name, value in given.items()}
 
 
 class Ours:
@@ -89,6 +94,10 @@ class Ours:
     def loss(self) -> float:
         """At the first parameters."""
         return float(self._loss(self.params, self.given))
+
+    def program(self) -> tuple[Any, tuple[Any, ...]]:
+        """What is timed, and what it is given; calling it uses up the parameters it is given."""
+        return self._step, (*self._now, self.given)
 
     def step(self) -> None:
         """One step."""

@@ -18,7 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    cold_start,
+    curves,
+    displacement,
     distances,
+    floor,
     kinematics,
     memory,
     network,
@@ -33,7 +37,8 @@ from benchmarks.refinement import Gain
 from benchmarks.timing import Timing
 from experiments import commands
 from realdex_jax.errors import ConfigError
-from realdex_jax.evaluation import page, results
+from realdex_jax.evaluation import figures, page, results
+from sim import objects
 
 Numbers = dict[str, object]
 
@@ -76,6 +81,19 @@ def _physics(console: Console, bench: "Bench", cores: int) -> Numbers:
         "physics_grasps_per_second": rate,
         "physics_ratio_to_target_per_core": rate / cores / share,
     }
+
+
+def _displacement(console: Console, bench: "Bench", cores: int) -> Numbers:
+    count = displacement.GRASPS * len(objects.SPLITS["test"])
+    title = f"Displacement after 0.146 s of {count} grasps, {cores} cores"
+    found = _compared(
+        console,
+        "displacement",
+        title,
+        displacement.compare(repeats=min(bench.repeats, displacement.REPEATS)),
+    )
+    console.print(f"the target is {displacement.TARGET:.0f} times as fast as the loop")
+    return found
 
 
 def _retarget(console: Console, bench: "Bench", cores: int) -> Numbers:
@@ -153,17 +171,66 @@ def _memory(console: Console, bench: "Bench", cores: int) -> Numbers:
     return {"memory": [dataclasses.asdict(peak) for peak in peaks]}
 
 
+def _floor(console: Console, bench: "Bench", cores: int) -> Numbers:
+    rates, floors = floor.measure(bench.repeats)
+    title = (
+        f"What {cores} cores could do at best: {rates.flops / 1e9:.0f} GFLOP/s, "
+        f"{rates.bytes_per_s / 1e9:.1f} GB/s"
+    )
+    table = Table(title=title, title_justify="left")
+    for heading in ("what", "median ms", "floor ms", "bound by", "times the floor"):
+        table.add_column(heading, justify="left" if heading in ("what", "bound by") else "right")
+    for f in floors:
+        times = f"{1e3 * f.median_s:.2f}", f"{1e3 * f.floor_s:.3f}"
+        table.add_row(f.name, *times, f.bound, f"{f.gap:.0f}")
+    console.print(table)
+    plain = [{**dataclasses.asdict(f), "gap": f.gap} for f in floors]
+    return {"machine": dataclasses.asdict(rates), "floors": plain}
+
+
+def _curves(console: Console, bench: "Bench", cores: int) -> Numbers:
+    found = curves.measure()
+    table = Table(title=f"Milliseconds by size, {cores} cores", title_justify="left")
+    for heading in ("what", "sizes", "ms", "grows with the power"):
+        table.add_column(heading, justify="left" if heading == "what" else "right")
+    for curve in found:
+        sizes = f"{', '.join(map(str, curve.sizes))} {curve.axis}"
+        times = ", ".join(f"{1e3 * s:.2f}" for s in curve.seconds)
+        table.add_row(curve.name, sizes, times, f"{curve.exponent:.2f}")
+    console.print(table)
+    path = bench.json.with_name("curves.svg")
+    results.write_whole(path, figures.as_svg(curves.plot(found)))
+    console.print(f"plotted in {path}")
+    return {"curves": [dataclasses.asdict(curve) for curve in found]}
+
+
+def _cold_start(console: Console, bench: "Bench", cores: int) -> Numbers:
+    del bench
+    found = cold_start.measure()
+    console.print(
+        f"import realdex_jax {found.import_s:.2f} s (at most {cold_start.TARGET_S:.0f}), of "
+        f"extras it imports {', '.join(found.optional) or 'nothing'}; {cores} cores: to a loaded "
+        f"model {found.loaded_s:.1f} s, from there to ten grasps {found.first_s:.1f} s, in the "
+        f"next process {found.again_s:.1f} s; installed {found.installed_bytes / 2**20:.0f} MiB"
+    )
+    return {"cold_start": dataclasses.asdict(found)}
+
+
 BENCHMARKS: Mapping[str, Callable[[Console, "Bench", int], Numbers]] = {
     "kinematics": _kinematics,
     "distances": _distances,
     "network": _network,
     "physics": _physics,
+    "displacement": _displacement,
     "retarget": _retarget,
     "rollout": _rollout,
     "pictures": _pictures,
     "store": _store,
     "refinement": _refinement,
     "memory": _memory,
+    "floor": _floor,
+    "curves": _curves,
+    "cold_start": _cold_start,
 }
 """Each prints what it measures and returns it for the file; in the order in which they run."""
 
@@ -277,7 +344,7 @@ def _plain(timings: list[Timing]) -> list[dict[str, object]]:
 
 def _peers() -> dict[str, str]:
     found = {}
-    for name in ("torch", "pytorch-kinematics"):
+    for name in ("torch", "pytorch-kinematics", "pybullet"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -24,7 +24,7 @@ from realdex_jax import arm
 from realdex_jax.data import realdex_layout, rigid
 from realdex_jax.hand import kinematics
 from realdex_jax.hand.load import HandModel
-from sim import visuals
+from sim import robot_meshes
 from sim.sequence import JOINTS
 from sim.stage import FOREARM
 
@@ -113,11 +113,13 @@ def surface(hand: HandModel, spacing: float = SPACING, *, with_arm: bool = True)
     """
     if not spacing > 0:
         raise CaptureError(f"spacing of {spacing} m; must be positive")
-    parts = [(link, mesh, spacing, True) for link, mesh in _hand_meshes(hand)]
+    parts = [(link, mesh, spacing, True) for link, mesh in robot_meshes.of_hand(hand)]
     first = len(hand.link_names)
     for y, low, high, radius in FOREARM:
         ends = np.array([[0.0, y, low], [0.0, y, high]]) + arm.P_FOREARM_PALM
-        parts.append((first + _FOREARM, _capsule(ends[0], ends[1], radius), spacing, True))
+        parts.append(
+            (first + _FOREARM, robot_meshes.capsule(ends[0], ends[1], radius), spacing, True)
+        )
     if with_arm:
         straight = arm.forward(jnp.zeros(6))
         R, p = np.asarray(straight.R, np.float64), np.asarray(straight.p, np.float64)
@@ -125,7 +127,7 @@ def surface(hand: HandModel, spacing: float = SPACING, *, with_arm: bool = True)
         for c, link in enumerate(arm.CAPSULE_LINK.tolist()):
             if link != _FOREARM:
                 ends = [(end - p[link]) @ R[link] for end in (p_a[c], p_b[c])]
-                mesh = _capsule(ends[0], ends[1], float(radius[c]))
+                mesh = robot_meshes.capsule(ends[0], ends[1], float(radius[c]))
                 parts.append((first + link, mesh, 4.0 * spacing, False))
     sampled = [_sample(mesh, apart) for _, mesh, apart, _ in parts]
     counts = [len(p) for p, _ in sampled]
@@ -248,35 +250,6 @@ def _arm_jitted(q: Array) -> arm.ArmLinks:
 def _hand_jitted(hand: HandModel, q: Array) -> tuple[Array, Array]:
     links = kinematics.forward(hand, q)
     return links.R, links.p
-
-
-def _hand_meshes(hand: HandModel) -> list[tuple[int, trimesh.Trimesh]]:
-    """Meshes by link, in the order of links."""
-    found = [
-        (v.link, trimesh.Trimesh(v.vertices @ v.R_link_mesh.T + v.p_link_mesh, v.faces))
-        for v in visuals.load(hand)
-    ]
-    g = hand.geoms
-    for i in range(0 if found else len(g.link)):
-        size = np.asarray(g.size[i], np.float64)
-        if g.is_box[i]:
-            mesh = trimesh.creation.box(2.0 * size)
-        else:
-            mesh = _capsule(np.array([0, 0, -size[1]]), np.array([0, 0, size[1]]), float(size[0]))
-        T = np.eye(4)
-        T[:3, :3], T[:3, 3] = g.R_link_geom[i], g.p_link_geom[i]
-        found.append((int(g.link[i]), mesh.apply_transform(T)))
-    return sorted(found, key=lambda part: part[0])
-
-
-def _capsule(p_a: np.ndarray, p_b: np.ndarray, radius: float) -> trimesh.Trimesh:
-    length = float(np.linalg.norm(p_b - p_a))
-    mesh = trimesh.creation.capsule(length, radius, count=[32, 32])
-    along = (p_b - p_a) / max(length, 1e-9)
-    T = np.asarray(trimesh.geometry.align_vectors([0, 0, 1], along))
-    mesh.apply_translation([0, 0, -mesh.bounds.mean(axis=0)[2]])
-    T[:3, 3] = 0.5 * (p_a + p_b)
-    return mesh.apply_transform(T)
 
 
 def _sample(

@@ -51,6 +51,7 @@ PACKAGES = {
     "sim": "physics, objects, grasp synthesis, rendering",
     "capture": "depth cameras: recording, calibration, synchronisation, clouds, tracking",
     "robot": "plans, gate, preflight, executor, ROS 2, the simulated robot",
+    "viewer": "the browser app: grasps, motions, recordings, a live robot, uploads",
     "study": "the user study",
 }
 
@@ -58,6 +59,7 @@ PACKAGES = {
 def setup(app: Sphinx) -> None:
     """Connects what this file adds to Sphinx."""
     app.connect("builder-inited", _write_reference)
+    app.connect("builder-inited", _write_pictures)
     app.add_post_transform(_ExactTypes)
     app.connect("autodoc-skip-member", _is_foreign)
     # Before and after napoleon, which reads the sections.
@@ -106,6 +108,15 @@ def _write_reference(_: Sphinx) -> None:
         # Unchanged pages keep their time, so that a second build skips them.
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
+
+
+def _write_pictures(_: Sphinx) -> None:
+    """Writes what docs/view.md includes: the pictures that were taken, or how to take them."""
+    folder = DOCS / "api"
+    taken = sorted((folder / "pictures").glob("*.png"))
+    lines = [f"![The view of: {path.stem}](pictures/{path.name})\n" for path in taken]
+    text = "\n".join(lines or ["(`python -m experiments.view_pictures` takes pictures of it.)\n"])
+    (folder / "view_pictures.txt").write_text(text, encoding="utf-8")
 
 
 def _name(path: Path) -> str:

@@ -40,7 +40,7 @@ from realdex_jax.hand.load import load
 from sim import objects
 
 if TYPE_CHECKING:
-    from sim.pose_editor import PoseEditor
+    from viewer.pose_editor import PoseEditor
 
 _SAVED = 30
 """Frames between two writes while an object is followed."""
@@ -237,7 +237,7 @@ def _first(config: Annotate, task: Task, console: Console) -> Float[np.ndarray, 
 
 
 def _with_browser(config: Annotate, task: Task, found: Annotation, console: Console) -> Annotation:
-    from sim import pose_editor  # needs the extra
+    from viewer import pose_editor  # needs the extra
 
     editor = pose_editor.PoseEditor(
         f"{task.recording.path.name}: object poses",

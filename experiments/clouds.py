@@ -111,7 +111,7 @@ def run(config: Clouds, console: Console) -> list[Path]:
         raise ConfigError(f"--cut-robot: {config.recording} has no robot whose place is known")
     out = config.out or config.recording / FOLDER
     how = CloudConfig(upstream_compatible=config.upstream_compatible)
-    low, high = (config.box[:3], config.box[3:]) if config.box else _box(shots)
+    low, high = (config.box[:3], config.box[3:]) if config.box else box(shots)
     how = dataclasses.replace(how, low=low, high=high)
     rows = _begin(out, config, how)
     head = {"command": commands.line(), "commit": results.commit(), "device": results.device()}
@@ -223,8 +223,12 @@ def _of_release(recording: realdex_raw.Recording, config: Clouds) -> Shots:
     )
 
 
-def _box(shots: Shots) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """About what the cameras look at, from the table of the first frame up where up is known."""
+def box(shots: Shots) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Smallest and largest x y z (m, world) of what is kept where nobody says.
+
+    Half a metre about what the cameras look at, from the table of the first frame up where up is
+    known.
+    """
     x, y, z = segmentation.looked_at(shots.wxyz_xyz_world_cam).tolist()
     if not shots.upright:
         return (x - _SIDE, y - _SIDE, z - _SIDE), (x + _SIDE, y + _SIDE, z + _SIDE)

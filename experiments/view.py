@@ -1,58 +1,86 @@
-"""Shows grasps and motions in a browser: hand, object, cloud and contact map.
+"""Looks at grasps, motions, recordings and robots in a browser, and makes grasps for your meshes.
 
-    python -m experiments.view realdex-sim                          # a dataset, by name or folder
-    python -m experiments.view runs/demo/grasps                     # what a run delivered
-    python -m experiments.view runs/mine/grasps --objects FOLDER    # the same, on your own meshes
+    python -m experiments.view                                      # RealDex-Sim's grasps
+    python -m experiments.view runs/select                          # what was chosen, and why
+    python -m experiments.view runs/mine/grasps --objects FOLDER    # grasps on your own meshes
     python -m experiments.view MOTIONS.npz                          # motions: scrub and play
+    python -m experiments.view RECORDING --object mug               # clouds, pictures, the object
+    python -m experiments.view thing.stl --scale 0.001              # grasps for a mesh, made now
+    python -m experiments.view --robot virtual                      # and a robot that moves now
     python -m experiments.view realdex-sim --object mug --save mug.html      # one page, no server
 
-Prints the address to open; Ctrl-C ends. See docs/view.md.
+One app: the buttons on top choose the view. Prints the address to open, with a token that lets you
+in; Ctrl-C ends. See docs/view.md.
 Takes seconds to open.
 """
 
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import tyro
 from rich.console import Console
 
-from experiments import commands
-from realdex_jax.data import motion_set, npz, object_files, store
+from experiments import commands, explained
+from realdex_jax.data import motion_set, npz, object_files, realdex_raw, store
 from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.data.object_files import Surface
 from realdex_jax.data.store import Dataset
 from realdex_jax.errors import ConfigError, DatasetError
 from realdex_jax.geometry import mesh
-from realdex_jax.hand.load import load
-from sim import meshes, objects, tableau
-from sim.tableau import Collection, Exhibit, Thing
+from realdex_jax.hand.load import HandModel, load
+from sim import meshes, objects
+from viewer import tableau
+from viewer.tableau import Collection, Exhibit, Thing
+
+if TYPE_CHECKING:
+    from viewer.panel import Panel
+    from viewer.uploads import Uploads
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
     """Command line of this script."""
 
-    path: Annotated[str, tyro.conf.Positional]
-    """A dataset by name or folder, a file of grasps or a folder of them, or a file of motions."""
+    path: Annotated[str, tyro.conf.Positional] = "realdex-sim"
+    """A dataset by name or folder, a file of grasps or a folder of them, a file of motions, a
+    recording, or a mesh."""
     object: str | None = None
-    """The object to begin with; of a file of grasps that is not named after its object, the
-    object."""
+    """The object to begin with; of a file of grasps that is not named after its object, or of a
+    recording, the object."""
     objects: Path | None = None
     """The folder of meshes, or the mesh, instead of the dataset's or the catalogue's."""
     scale: float | None = None
-    """Factor to metres for `--objects`; metres if not given."""
+    """Factor to metres for `--objects`, or for a mesh; metres if not given."""
     split: str | None = None
     """Only this split of a dataset."""
+    motions: Path | None = None
+    """A file of motions beside what PATH is; a view of its own."""
+    recording: Path | None = None
+    """A recording beside it; a view of its own."""
+    calibration: Path | None = None
+    """Of the recording, as `experiments.clouds` has it; a virtual one needs none."""
+    world: Path | None = None
+    """Of the recording, as `experiments.clouds` has it."""
+    robot: str | None = None
+    """A robot beside it: virtual (simulated here, without ROS 2), or a preset of docs/ros2.md whose
+    joint states are listened to; nothing is sent to it."""
+    upload: bool = True
+    """Take meshes from the browser and make grasps for them."""
+    model: str = "realdex-sim-small"
+    """Name of a shipped grasp model, or a `.safetensors` file, that makes them."""
     index: int = 0
     """Which grasp or motion `--save` writes, counted in the file from 0."""
+    first: int = 0
+    """Of grasps: `--save` writes the first so many, one after the other, instead of one."""
     save: Path | None = None
     """Write one grasp or motion as a page (.html) or a scene (.viser), and serve nothing."""
     host: str = "127.0.0.1"
-    """Address to listen at; others than this machine's own let others in."""
+    """Address to listen at; others than this machine's own let others in who have the token."""
     port: int = 8080
     """Port; 0 takes a free one."""
 
@@ -72,37 +100,127 @@ def show(config: View, console: Console) -> None:
         ConfigError: Settings that make no sense, or a port that cannot be had.
         RealdexError: Data or meshes that cannot be used, or the extra is missing.
     """
-    collection = collect(config)
-    from sim import viewer  # needs the extra; looking for the data does not
-
-    hand = load(collection.hand)
-
     if config.save is not None:
-        exhibit = tableau.open_exhibit(collection, config.object)[0]
-        path = viewer.save(config.save, hand, exhibit, config.index)
-        console.print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)", highlight=False)
+        _save(config, console)
         return
-    if config.host not in viewer.LOCAL:
+    views, told = panels(config, console)
+    from viewer import guard
+    from viewer.app import App
+
+    if config.host not in guard.LOCAL:
         console.print(
-            f"--host {config.host}: other machines can reach this server, without a password, and "
-            "what is sent is not encrypted",
+            f"--host {config.host}: other machines can reach this server with the token of its "
+            "address, and what is sent is not encrypted",
             style="yellow",
             highlight=False,
             markup=False,
         )
     with console.status("opening"):
-        shown = viewer.Viewer(hand, collection, config.host, config.port, config.object)
+        app = App(told.partition(",")[0], views, config.host, config.port)
     try:
         console.print(
-            f"{collection.title}, {len(collection.names)} objects, at\n{shown.address}\n"
-            "Ctrl-C ends",
+            f"{told}, at\n{app.address}\nCtrl-C ends",
             highlight=False,
             markup=False,
             soft_wrap=True,
         )
-        shown.run()
+        app.run(threading.Event())
     finally:
-        shown.close()
+        app.close()
+
+
+def panels(config: View, console: Console) -> "tuple[list[Panel], str]":
+    """The views, the one of PATH first, and what is to be seen in words.
+
+    Raises:
+        RealdexError: Data or meshes that cannot be used, or the extra is missing.
+    """
+    path = Path(config.path)
+    of_mesh = path.suffix.lower() in mesh.SUFFIXES and path.is_file()
+    of_recording = not of_mesh and _is_recording(path)
+    if of_mesh and not config.upload:
+        raise ConfigError(f"{path} is a mesh, and --no-upload makes no grasps for it")
+    collection = None if of_mesh or of_recording else collect(config)
+    from viewer.gallery import Gallery  # needs the extra; looking for the data does not
+
+    hand = load("shadow")
+    found: list[Panel] = []
+    told = path.name
+    if collection is not None:
+        found.append(Gallery(load(collection.hand), collection, config.object))
+        many = "s" * (len(collection.names) != 1)
+        told = f"{collection.title}, {len(collection.names)} object{many}"
+    if config.motions is not None:
+        moving = collect(dataclasses.replace(config, path=str(config.motions), split=None))
+        if not moving.moving:
+            raise ConfigError(f"--motions {config.motions}: grasps; give them as PATH")
+        name = config.object if config.object in moving.names else None
+        found.append(Gallery(hand, moving, name))
+    recording = path if of_recording else config.recording
+    if recording is not None:
+        found.append(_footage(config, recording, console))
+    if config.robot is not None:
+        from experiments import watched
+        from viewer.live import Live
+
+        found.append(Live(hand, watched.watch(config.robot, _thing(config, config.object))))
+    if config.upload:
+        found.append(_uploads(config, hand, path if of_mesh else None))
+    if of_mesh:
+        found.insert(0, found.pop())
+    return found, told
+
+
+def _footage(config: View, recording: Path, console: Console) -> "Panel":
+    from experiments import footage
+    from viewer.footage import Footage
+
+    thing = _thing(config, config.object or realdex_raw.object_name(recording.name))
+    with console.status(f"opening {recording}"):
+        return Footage(footage.Recorded(recording, thing, config.calibration, config.world))
+
+
+def _uploads(config: View, hand: HandModel, path: Path | None) -> "Uploads":
+    """The view of one's own meshes, which begins with a file or gets ready for one."""
+    from experiments import uploads
+    from viewer.uploads import Uploads
+
+    make = uploads.maker(hand, config.model)
+    if path is None:
+        return Uploads(hand, make, mesh.SUFFIXES)
+    if path.stat().st_size > mesh.MAX_BYTES:
+        raise ConfigError(f"{path} has {path.stat().st_size} bytes; at most {mesh.MAX_BYTES}")
+    sent = path.name, path.read_bytes(), config.scale or 1.0
+    return Uploads(hand, make, mesh.SUFFIXES, mesh.MAX_BYTES, first=sent)
+
+
+def _is_recording(path: Path) -> bool:
+    if not path.is_dir() or (path / store.INDEX).is_file():
+        return False
+    from experiments import footage  # needs the extra
+
+    return footage.is_recording(path)
+
+
+def _thing(config: View, name: str | None) -> Thing | None:
+    """The object of a recording or robot; None if nobody knows its mesh."""
+    if config.objects is not None:
+        return _meshes(config)(name or config.objects.stem)
+    known = name is not None and name.partition("@")[0] in objects.names()
+    return _of_catalogue(name) if known and name is not None else None
+
+
+def _save(config: View, console: Console) -> None:
+    collection = collect(config)
+    from viewer import export  # needs the extra; looking for the data does not
+
+    assert config.save is not None
+    exhibit = tableau.open_exhibit(collection, config.object)[0]
+    indices = [config.index]
+    if config.first:
+        indices = list(range(min(config.first, len(exhibit))))
+    path = export.save(config.save, load(collection.hand), exhibit, indices)
+    console.print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)", highlight=False)
 
 
 def collect(config: View) -> Collection:
@@ -114,7 +232,7 @@ def collect(config: View) -> Collection:
     """
     path = Path(config.path)
     if config.scale is not None and config.objects is None:
-        raise ConfigError("--scale is for the meshes of --objects")
+        raise ConfigError("--scale is for the meshes of --objects, and for a mesh")
     if config.path in store.EMBEDDED or (path / store.INDEX).is_file():
         return _of_dataset(config)
     if config.split is not None:
@@ -166,7 +284,8 @@ def _of_grasps(config: View, files: Mapping[str, Path]) -> Collection:
     find = _meshes(config)
 
     def open_exhibit(name: str) -> Exhibit:
-        return Exhibit(find(name), grasps=object_files.load_grasps(files[name]))
+        grasps = object_files.load_grasps(files[name])
+        return Exhibit(find(name), grasps=grasps, notes=explained.notes(files[name], name, grasps))
 
     return Collection(Path(config.path).name, tuple(files), open_exhibit)
 

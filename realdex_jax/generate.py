@@ -39,6 +39,8 @@ SURFACE_POINTS = 4096
 """Points of the cloud that the surface is built from; more are thinned out."""
 _PAD = 32
 """Counts are padded to a multiple of this, so that few sizes are ever compiled."""
+_MAPS_AT_ONCE = 256
+"""Contact maps predicted together: one takes 2.7 MB meanwhile."""
 AT_ONCE = 256
 """Most grasps made together; more are made in turns, so that memory has a bound."""
 
@@ -397,8 +399,12 @@ def _sample(
         skin = surface.points(hand, config.hand_points)
     hand_points, _ = surface.pose_points(skin, links)
     net = contact_net(config.contact)
-    logits = net.apply(params.contact, map_points[None], hand_points[None])
-    return phi, contact.expectation(logits[0])
+
+    def predicted(p_hand: Float[Array, "m 3"]) -> Float[Array, " n"]:
+        logits = net.apply(params.contact, map_points[None], p_hand[None, None])
+        return contact.expectation(logits[0, 0])
+
+    return phi, jax.lax.map(predicted, hand_points, batch_size=_MAPS_AT_ONCE)
 
 
 @functools.partial(jax.jit, static_argnames=("hand", "config"))

@@ -34,14 +34,9 @@ class Film:
         """Hand and object in the world; None if next to nothing was seen of the object."""
         if len(self.wxyz_xyz_world_object) < 6 or len(self.q) > len(self.wxyz_xyz_world_object):
             return None
-        q = np.stack(self.q)
-        R, p_base = clearance.palm(jnp.asarray(q, jnp.float32))
-        turn = Rotation.from_matrix(np.asarray(R, np.float64)).as_rotvec()
-        p_world = np.asarray(p_base, np.float64) + clearance.P_BASE
-        fingers = np.clip(q[:, limits.HAND], limits.LOWER[limits.HAND], limits.UPPER[limits.HAND])
         return Motion(
             time=np.asarray(self.time_s, np.float32) - np.float32(self.time_s[0]),
-            phi=np.concatenate([fingers, p_world, turn], axis=1).astype(np.float32),
+            phi=hand_poses(np.stack(self.q)),
             wxyz_xyz_world_object=np.stack(self.wxyz_xyz_world_object).astype(np.float32),
         )
 
@@ -59,6 +54,18 @@ class Film:
     def lifted(self) -> bool:
         """Whether the object ends in the air."""
         return self.risen_m() >= MIN_RISE_M
+
+
+def hand_poses(q: Float[np.ndarray, "t 30"]) -> Float[np.ndarray, "t 28"]:
+    """Poses of the hand in the world at joint angles (rad, order `limits.NAMES`).
+
+    Fingers that are measured beyond their limits are put at them.
+    """
+    R, p_base = clearance.palm(jnp.asarray(q, jnp.float32))
+    turn = Rotation.from_matrix(np.asarray(R, np.float64)).as_rotvec()
+    p_world = np.asarray(p_base, np.float64) + clearance.P_BASE
+    fingers = np.clip(q[:, limits.HAND], limits.LOWER[limits.HAND], limits.UPPER[limits.HAND])
+    return np.concatenate([fingers, p_world, turn], axis=1).astype(np.float32)
 
 
 @contextlib.contextmanager

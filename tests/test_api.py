@@ -6,7 +6,16 @@ import tomllib
 
 import pytest
 
-PACKAGES = ("realdex_jax", "sim", "study", "capture", "robot", "experiments", "benchmarks")
+PACKAGES = (
+    "realdex_jax",
+    "sim",
+    "study",
+    "capture",
+    "robot",
+    "viewer",
+    "experiments",
+    "benchmarks",
+)
 UNSAFE = (
     r"allow_pickle\s*=\s*True",
     r"(?<![\w.])eval\(",
@@ -81,7 +90,7 @@ def test_mujoco_is_imported_in_the_core_only_where_mjcf_is_read(repository: path
 @pytest.mark.parametrize(
     ("package", "place"),
     [
-        ("viser", "sim/viewer.py"),
+        ("viser", "viewer/server.py"),
         ("pyarrow", "realdex_jax/data/lerobot.py"),
         ("pyk4a", "capture/kinect.py"),
         ("cv2", "capture/apriltag.py"),

@@ -21,7 +21,16 @@ from realdex_jax.evaluation import results
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 PAGES = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
 CHANGELOG = REPOSITORY / "CHANGELOG.md"
-PACKAGES = ("realdex_jax", "sim", "study", "capture", "robot", "experiments", "benchmarks")
+PACKAGES = (
+    "realdex_jax",
+    "sim",
+    "study",
+    "capture",
+    "robot",
+    "viewer",
+    "experiments",
+    "benchmarks",
+)
 CHILDREN = {"sim.decomposition", "benchmarks.store"}
 """Modules that others start as processes; people do not."""
 JOBS = listing.jobs()

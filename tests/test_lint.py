@@ -5,7 +5,16 @@ import pathlib
 
 import pytest
 
-PACKAGES = ("realdex_jax", "sim", "study", "capture", "robot", "experiments", "benchmarks")
+PACKAGES = (
+    "realdex_jax",
+    "sim",
+    "study",
+    "capture",
+    "robot",
+    "viewer",
+    "experiments",
+    "benchmarks",
+)
 
 MODULES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 CALLS = {"eval", "exec", "__import__"}

@@ -56,6 +56,11 @@ def bars(rows: Sequence[Row], metrics: Sequence[str]) -> str:
     for axis, source in zip(axes[0], sources, strict=True):
         axis.set_title(" ".join(source))
     axes[0, 0].legend(frameon=False, fontsize="small")
+    return as_svg(figure)
+
+
+def as_svg(figure: Figure) -> str:
+    """A figure as SVG, the same for the same figure, to stand inside HTML."""
     out = io.StringIO()
     # Text stays text: the page's fonts, selectable, a third of the size.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "realdex_jax"}):

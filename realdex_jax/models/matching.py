@@ -26,6 +26,8 @@ PLACE = 9
 """3 translation, 6 rotation."""
 HOLD = 28
 """22 joints, and translation and rotation vector from the given to the right palm."""
+_SEEN_AT_ONCE = 256
+"""Palms of each cloud whose view is encoded together: one takes 1.6 MB meanwhile."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +111,11 @@ def sample(
     net = matching(config)
     b = len(points)
     keys = jax.random.split(key, 1 + config.rounds)
+
+    def encoded(palm: tuple[Float[Array, "b 3 3"], Float[Array, "b 3"]]) -> Float[Array, "b f"]:
+        R, t = palm
+        return net.encode_seen(params, seen_from(points, R[:, None], t[:, None]))[:, 0]
+
     noise = config.noise[0] * temperature * jax.random.normal(keys[0], (b, count, PLACE))
     feature = net.encode(params, points)
     R, t = to_place(
@@ -117,7 +124,8 @@ def sample(
     q = jnp.zeros((b, count, pose.JOINTS))
     for key_round in keys[1:]:
         noise = config.noise[1] * temperature * jax.random.normal(key_round, (b, count, HOLD))
-        seen = net.encode_seen(params, seen_from(points, R, t))
+        seen = jax.lax.map(encoded, (R.swapaxes(0, 1), t.swapaxes(0, 1)), batch_size=_SEEN_AT_ONCE)
+        seen = seen.swapaxes(0, 1)
         x = _flown(config, lambda x, time, seen=seen: net.hold(params, seen, x, time), noise)
         q, R, t = to_hold(x, R, t, config)
     return Decoded(q=q, t=t, R=R)

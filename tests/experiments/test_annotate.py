@@ -166,7 +166,7 @@ def _address(console: Console, worker: threading.Thread) -> str:
 
 def test_others_cannot_reach_the_page() -> None:
     pytest.importorskip("viser", reason="the extra `view` is not installed")
-    from sim.pose_editor import PoseEditor
+    from viewer.pose_editor import PoseEditor
 
     with pytest.raises(ConfigError, match=r"host 0\.0\.0\.0: whoever opens the page changes poses"):
         PoseEditor("x", np.zeros((3, 3)), np.array([[0, 1, 2]]), 2, host="0.0.0.0")

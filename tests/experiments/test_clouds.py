@@ -15,7 +15,7 @@ from capture.device import CaptureError
 from capture.recording import Storage
 from capture.streams import RecorderConfig
 from capture.virtual import VirtualJoints
-from experiments import clouds, record, virtual_rig
+from experiments import clouds, footage, record, virtual_rig
 from experiments.clouds import Clouds
 from experiments.record import ToRealdex
 from experiments.virtual_rig import Made
@@ -116,3 +116,26 @@ def test_clouds_of_realdexs_layout(folder, tmp_path):
     assert len(read(old[0])[0]) > 500
     with pytest.raises(ConfigError, match="in RealDex's layout and has them"):
         clouds.run(Clouds(tmp_path / "mug_1", calibration=tmp_path), QUIET)
+
+
+def test_the_viewer_has_the_same_clouds_and_the_object(made, folder, tmp_path):
+    config = Clouds(folder, out=tmp_path / "out")
+    shown = footage.Recorded(folder)
+    files = clouds.run(config, QUIET)
+    assert footage.is_recording(folder)
+    assert not footage.is_recording(tmp_path)
+    assert (shown.count, sorted(shown.eyes)) == (len(files), [0, 1, 2, 3])
+    lens = made.rig.lenses[0].colour
+    assert shown.eyes[0].aspect == pytest.approx(lens.width / lens.height)
+    for k, file in enumerate(files):
+        shot = shown.shot(k)
+        p, colour = read(file)
+        np.testing.assert_allclose(shot.p_world, p, atol=1e-6)
+        np.testing.assert_array_equal(shot.colour, colour)
+        assert sorted(shot.pictures) == [0, 1, 2, 3]
+        assert shot.pictures[0].shape[1] == 360
+        true = virtual_rig.read_truth(folder)
+        then = rigid.interpolate(
+            true["time_s"], true["wxyz_xyz_world_object"], true["exposure_s_0"][k : k + 1]
+        )
+        np.testing.assert_allclose(shot.wxyz_xyz_world_object, then[0], atol=1e-6)

@@ -56,6 +56,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "experiments.train_pose": ("--data", NOWHERE),
     "experiments.user_study": ("serve", "--items", NOWHERE),
     "experiments.view": (NOWHERE,),
+    "experiments.view_pictures": ("--width", NOWHERE),
     "experiments.write_release": ("--data", NOWHERE),
     "robot.execute": ("--object", NOWHERE),
     "robot.simulated": ("--object", NOWHERE),

@@ -19,7 +19,7 @@ from realdex_jax.data.schema import GraspSet
 from realdex_jax.errors import ConfigError, DatasetError
 from realdex_jax.hand import joints
 from sim import objects
-from sim.tableau import ViewError
+from viewer.tableau import ViewError
 
 
 def motions(path: pathlib.Path) -> pathlib.Path:
@@ -127,6 +127,10 @@ def test_motions_by_object(tmp_path: pathlib.Path) -> None:
         (("realdex-sim", "--save", "scene.png"), "a scene is written as .html or .viser"),
         (("realdex-sim", "--save", "s.html", "--index", "-1"), "no number -1 for"),
         (("realdex-sim", "--port", "65536"), "port 65536"),
+        (("realdex-sim", "--robot", "r2d2"), "no preset 'r2d2'"),
+        (("realdex-sim", "--recording", "empty"), "no recording in it"),
+        (("realdex-sim", "--motions", "moon.npz"), "--motions moon.npz: grasps; give them as PATH"),
+        (("thing.stl", "--no-upload"), "is a mesh, and --no-upload makes no grasps for it"),
         (("realdex-sim", "--host", "192.0.2.1"), "cannot listen at 192.0.2.1, port 8080"),
     ],
 )
@@ -142,6 +146,7 @@ def test_a_mistake_ends_in_one_line(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.npz").write_bytes(b"PK not a zip")
+    (tmp_path / "thing.stl").write_bytes(b"solid")
     object_files.save_grasps("moon.npz", open_palm(1))
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.setattr(sys, "argv", ["experiments/view.py", *words])
@@ -155,10 +160,29 @@ def test_a_mistake_ends_in_one_line(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_several_grasps_are_one_file(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    msgspec = pytest.importorskip("msgspec", reason="the extra `view` is not installed")
+    zstandard = pytest.importorskip("zstandard", reason="the extra `view` is not installed")
+    words = ["realdex-sim", "--object", "mug", "--first", "3", "--save", str(tmp_path / "a.viser")]
+    monkeypatch.setattr(sys, "argv", ["experiments/view.py", *words])
+    view.main()
+    assert "a.viser (" in capsys.readouterr().out.replace("\n", "")
+    content = (tmp_path / "a.viser").read_bytes()
+    inner = zstandard.ZstdDecompressor().decompressobj().decompress(content[8:])
+    found = msgspec.msgpack.decode(inner[8 : 8 + int.from_bytes(inner[:8], "little")])
+    assert found["durationSeconds"] == pytest.approx(7.5, abs=0.1)
+    text = str(found["messages"])
+    places = [text.index(f"mug, grasp {k}") for k in range(3)]
+    assert places == sorted(places)
+
+
 def test_no_extra_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "viser", None)
-    monkeypatch.delitem(sys.modules, "sim.viewer", raising=False)
-    monkeypatch.delattr("sim.viewer", raising=False)
+    for name in [name for name in sys.modules if name.startswith("viewer.")]:
+        if name != "viewer.tableau":  # whose error is caught below
+            monkeypatch.delitem(sys.modules, name)
     from rich.console import Console
 
     with pytest.raises(ViewError, match=r"pip install 'realdex_jax\[view\]'"):
@@ -176,15 +200,18 @@ def test_it_prints_where_it_is_and_ctrl_c_ends_it(repository: pathlib.Path) -> N
         lines = [running.stdout.readline().strip() for _ in range(3)]
         assert lines[0] == "realdex-sim, 52 objects, at"
         assert lines[1].startswith("http://127.0.0.1:")
-        with urllib.request.urlopen(lines[1], timeout=20) as page:
-            assert b"<canvas" in page.read() or page.status == 200
+        assert "/?token=" in lines[1]
+        opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        with opener.open(lines[1], timeout=20) as page:
+            assert page.status == 200
         running.send_signal(signal.SIGINT)
         rest, _ = running.communicate(timeout=30)
     finally:
         running.kill()
         running.wait()
     assert running.returncode == 0
-    assert rest.strip() == "stopped"
+    assert "Traceback" not in rest
+    assert rest.split()[-1] == "stopped"  # rich repeats a line whose writing a signal met
 
 
 def test_a_folder_of_a_dataset_may_have_any_name(

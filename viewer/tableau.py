@@ -16,16 +16,13 @@ from realdex_jax.data.motion import Motion
 from realdex_jax.data.object_files import Surface
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.errors import RealdexError
-from realdex_jax.evaluation.results import METRICS
 from realdex_jax.hand import kinematics
 from realdex_jax.hand.load import HandModel
 from realdex_jax.losses import contact
-from sim import stage, visuals
+from sim import robot_meshes, stage
 
 POINTS = 4096
 """Points of a cloud that is sampled here: about 3 mm apart on a bottle."""
-STORED = "as stored"
-"""The order of a file; other orders are names of columns."""
 AT_ORIGIN: Float[np.ndarray, " 7"] = np.eye(7)[0]
 """An object whose frame is the world."""
 
@@ -45,8 +42,6 @@ _RAMP = np.array(
 _PLAIN = (0.30, 0.33, 0.38)
 _CREASE = np.deg2rad(35.0)
 """Faces that meet at a larger angle have an edge between them."""
-_SIDES = 20
-"""Around a capsule."""
 _RISE = 0.42
 """Height of the viewpoint over its distance to the side."""
 _MARGIN = 1.15
@@ -91,6 +86,8 @@ class Exhibit:
     thing: Thing
     grasps: GraspSet | None = None
     motions: tuple[Motion, ...] | None = None
+    notes: tuple[str, ...] | None = None
+    """Of each grasp what a selection said, Markdown."""
 
     def __len__(self) -> int:
         """Number of grasps or motions."""
@@ -193,21 +190,20 @@ def hand_solids(hand: HandModel, forearm: bool = False) -> tuple[Solid, ...]:
         forearm: Whether the palm carries a forearm, as it does over a table.
     """
     parts: dict[int, list[trimesh.Trimesh]] = {}
-    for visual in visuals.load(hand):
-        vertices = visual.vertices @ visual.R_link_mesh.T + visual.p_link_mesh
-        mesh = trimesh.Trimesh(vertices, visual.faces, process=False)
-        parts.setdefault(visual.link, []).append(mesh)
-    for g in range(0 if parts else len(hand.geoms.link)):
-        parts.setdefault(int(hand.geoms.link[g]), []).append(_primitive(hand, g))
+    for link, mesh in robot_meshes.of_hand(hand):
+        parts.setdefault(link, []).append(mesh)
     names = hand.link_names
-    solids = [
-        _solid(names[link], link, meshes, stage.link_colour(names[link]))
+    shown = [
+        solid_of(names[link], link, meshes, stage.link_colour(names[link]))
         for link, meshes in sorted(parts.items())
     ]
     if forearm:
-        sleeve = [_capsule(*shape) for shape in stage.FOREARM]
-        solids.append(_solid("forearm", 0, sleeve, stage.COLOURS["forearm_0"]))
-    return tuple(solids)
+        sleeve = [
+            robot_meshes.capsule(np.array([0.0, y, low]), np.array([0.0, y, high]), radius)
+            for y, low, high, radius in stage.FOREARM
+        ]
+        shown.append(solid_of("forearm", 0, sleeve, stage.COLOURS["forearm_0"]))
+    return tuple(shown)
 
 
 def creased(
@@ -219,38 +215,23 @@ def creased(
     return np.asarray(apart.vertices, np.float64), np.asarray(apart.faces, np.int64)
 
 
-def _solid(
+def solid_of(
     name: str, link: int, meshes: Sequence[trimesh.Trimesh], colour: tuple[float, float, float]
 ) -> Solid:
+    """Several meshes of a link as one solid.
+
+    Args:
+        name: Of the link.
+        link: Its index.
+        meshes: In its frame, metres.
+        colour: From 0 to 1.
+    """
     first = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
     vertices = np.concatenate([np.asarray(mesh.vertices, np.float64) for mesh in meshes])
     faces = np.concatenate(
         [np.asarray(mesh.faces, np.int64) + at for mesh, at in zip(meshes, first, strict=False)]
     )
     return Solid(name, link, vertices, faces, to_bytes(np.array(colour)))
-
-
-def _primitive(hand: HandModel, g: int) -> trimesh.Trimesh:
-    """Mesh of one collision primitive, in its link's frame."""
-    geoms = hand.geoms
-    size = geoms.size[g].astype(np.float64)
-    if geoms.is_box[g]:
-        mesh = trimesh.creation.box(2.0 * size)
-    else:
-        mesh = trimesh.creation.capsule(2.0 * size[1], size[0], count=[_SIDES, _SIDES])
-        # It starts at the origin; ours is around it.
-        mesh.apply_translation([0.0, 0.0, -mesh.bounds.mean(axis=0)[2]])
-    T_link_geom = np.eye(4)
-    T_link_geom[:3, :3], T_link_geom[:3, 3] = geoms.R_link_geom[g], geoms.p_link_geom[g]
-    return mesh.apply_transform(T_link_geom)
-
-
-def _capsule(y: float, z_from: float, z_to: float, radius: float) -> trimesh.Trimesh:
-    """A capsule along z."""
-    mesh = trimesh.creation.capsule(z_to - z_from, radius, count=[_SIDES, _SIDES])
-    return mesh.apply_translation(
-        np.array([0.0, y, 0.5 * (z_from + z_to)]) - mesh.bounds.mean(axis=0)
-    )
 
 
 def moment(
@@ -271,12 +252,27 @@ def moment(
     turn = Rotation.from_quat(placed[:4], scalar_first=True)
     p_world = turn.apply(thing.points) + placed[4:]
     R, p, value = _posed(hand, jnp.asarray(phi, jnp.float32), jnp.asarray(p_world, jnp.float32))
-    quaternions = Rotation.from_matrix(np.asarray(R, np.float64)).as_quat(scalar_first=True)
     return Moment(
-        np.concatenate([quaternions, np.asarray(p, np.float64)], axis=1),
+        _as_poses(R, p),
         placed,
         np.asarray(value, np.float64),
     )
+
+
+def link_poses(hand: HandModel, phi: Float[np.ndarray, " 28"]) -> Float[np.ndarray, "l 7"]:
+    """Quaternion wxyz and position (m) of each link of a hand whose pose in the world is `phi`."""
+    return _as_poses(*_linked(hand, jnp.asarray(phi, jnp.float32)))
+
+
+def _as_poses(R: Array, p: Array) -> Float[np.ndarray, "l 7"]:
+    quaternions = Rotation.from_matrix(np.asarray(R, np.float64)).as_quat(scalar_first=True)
+    return np.concatenate([quaternions, np.asarray(p, np.float64)], axis=1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _linked(hand: HandModel, phi: Float[Array, " 28"]) -> tuple[Array, Array]:
+    links = kinematics.posed(hand, phi)
+    return links.R, links.p
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -316,53 +312,6 @@ def plain_colours(count: int) -> UInt8[np.ndarray, "n 3"]:
 def to_bytes(colour: Float[np.ndarray, "*n 3"]) -> UInt8[np.ndarray, "*n 3"]:
     """Colours from 0 to 1 as bytes."""
     return (255.0 * np.clip(colour, 0.0, 1.0)).round().astype(np.uint8)
-
-
-def sortings(grasps: GraspSet | None) -> tuple[str, ...]:
-    """The orders that grasps can be browsed in."""
-    return (STORED, *sorted(grasps.columns if grasps is not None else ()))
-
-
-def ranked(grasps: GraspSet, by: str = STORED, descending: bool = False) -> Int[np.ndarray, " n"]:
-    """Indices of grasps in the order of a column; ties as stored, what is not a number last.
-
-    Raises:
-        ViewError: No such column.
-    """
-    if by == STORED:
-        index = np.arange(len(grasps))
-        return index[::-1] if descending else index
-    if by not in grasps.columns:
-        raise ViewError(f"no column {by!r}; known: {', '.join(sortings(grasps))}")
-    value = np.asarray(grasps.columns[by], np.float64)
-    return np.argsort(
-        np.where(np.isnan(value), np.inf, -value if descending else value), kind="stable"
-    )
-
-
-def more_is_better(column: str) -> bool:
-    """Whether the best of a column are its highest."""
-    return column in METRICS and METRICS[column].better > 0
-
-
-def caption(grasps: GraspSet, index: int) -> str:
-    """The columns of one grasp, as a table in Markdown."""
-    lines = [f"**grasp {index}**", "", "| | |", "|---|---:|"]
-    for name in sorted(grasps.columns):
-        value = float(np.asarray(grasps.columns[name])[index])
-        metric = METRICS.get(name)
-        if metric is not None:
-            text = f"{value:.{metric.digits}f}"
-        else:
-            text = f"{value:.0f}" if value.is_integer() else f"{value:.3g}"
-        lines.append(f"| {metric.label if metric is not None else name} | {text} |")
-    return "\n".join(lines if grasps.columns else [lines[0], "", "no columns in this file"])
-
-
-def touched(moment: Moment) -> str:
-    """How much of the cloud the hand is at, in words."""
-    share = float((moment.contact > 0.5).mean()) if len(moment.contact) else 0.0
-    return f"contact value above 0.5: {100.0 * share:.1f} % of the cloud"
 
 
 def viewpoint(thing: Thing, moments: Sequence[Moment], field_of_view: float) -> Viewpoint:

@@ -1,45 +1,34 @@
-"""The viewer in a real browser, and the files it leaves."""
+"""Grasps and motions in a real browser, and the files they leave."""
 
 import contextlib
 import dataclasses
-import io
 import pathlib
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 
-import browser
 import numpy as np
 import pytest
-from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from realdex_jax.data import schema, store
 from realdex_jax.data.motion import RATE, Motion
 from realdex_jax.errors import ConfigError, DatasetError
 from realdex_jax.hand import joints, load
-from sim import objects, tableau
-from sim.tableau import Collection, Exhibit, ViewError
+from sim import objects
+from viewer import tableau
+from viewer.tableau import Collection, Exhibit, ViewError
 
 pytest.importorskip("viser", reason="the extra `view` is not installed")
-from sim import viewer
-from sim.viewer import Viewer
+from visitor import PATIENCE, Visitor, share
 
-SIZE = {"width": 760, "height": 480}
-PICTURE = {"x": 0, "y": 0, "width": 430, "height": 480}
-"""The part of the window beside the panel."""
-PATIENCE = 60.0
+from viewer import export
+from viewer.app import App
+from viewer.gallery import Gallery
+from viewer.words import plain
+
 FRAMES = 12
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator:
-    # WebGL without a graphics card.
-    with browser.headless(
-        "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"
-    ) as started:
-        yield started
 
 
 def grasps_of(name: str, count: int = 5) -> Exhibit:
@@ -73,95 +62,26 @@ STILL = Collection("two objects", ("body_lotion", "mug"), grasps_of)
 MOVING = Collection("a motion", ("body_lotion",), motion_of, moving=True)
 
 
-class Visitor:
-    """Somebody who looks at a viewer."""
-
-    def __init__(self, browser, address: str) -> None:
-        self.asked: list[str] = []
-        self.wrong: list[str] = []
-        self.page = browser.new_page(viewport=SIZE)
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.goto(address)
-        self.page.wait_for_selector("canvas")
-        # The page says that there is no graphics card, over the picture.
-        self.page.add_style_tag(content=".mantine-Notification-root {display: none !important}")
-
-    def picture(self) -> np.ndarray:
-        shot = self.page.screenshot(clip=PICTURE)
-        return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB")).astype(int)
-
-    def until(self, there: Callable[[np.ndarray], bool]) -> np.ndarray:
-        """Waits until a picture is as it should be, and gives it."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            picture = self.picture()
-            if there(picture):
-                return picture
-            assert time.monotonic() < deadline, "the picture never became as it should"
-
-    def settled(self) -> np.ndarray:
-        """Waits until nothing changes any more."""
-        before = self.picture()
-
-        def still(picture: np.ndarray) -> bool:
-            nonlocal before
-            same, before = (np.abs(picture - before) > 24).any(-1).mean() < 1e-3, picture
-            return same
-
-        return self.until(still)
-
-    def press(self, label: str) -> None:
-        self.page.get_by_label(label, exact=True).click()
-
-    def slide(self, number: int, key: str) -> None:
-        self.page.get_by_role("slider").nth(number).press(key)
+def app_of(collection: Collection, first: str | None = None, port: int = 0) -> App:
+    gallery = Gallery(load.load(), collection, first)
+    return App(collection.title, [gallery], port=port)
 
 
 @pytest.fixture
-def visit(chromium) -> Iterator[Callable[[Viewer], Visitor]]:
-    """Opens pages, which may ask nobody but their server for anything."""
-    opened: list[tuple[Visitor, str]] = []
-
-    def come(shown: Viewer) -> Visitor:
-        opened.append((Visitor(chromium, shown.address), shown.address))
-        return opened[-1][0]
-
-    yield come
-    for visitor, address in opened:
-        visitor.page.close()
-        assert visitor.wrong == []
-        assert {url for url in visitor.asked if not url.startswith(("data:", "blob:"))} == {
-            f"{address}/"
-        }
-
-
-@pytest.fixture
-def serving() -> Iterator[Callable[[Collection], Viewer]]:
+def serving() -> Iterator[Callable[[Collection], App]]:
     with contextlib.ExitStack() as stack:
 
-        def serve(collection: Collection) -> Viewer:
-            return stack.enter_context(contextlib.closing(Viewer(load.load(), collection, port=0)))
+        def serve(collection: Collection) -> App:
+            return stack.enter_context(contextlib.closing(app_of(collection)))
 
         yield serve
 
 
-def share(picture: np.ndarray, kind: str) -> float:
-    """Share of a picture that has the colour of something."""
-    r, g, b = np.moveaxis(picture, -1, 0)
-    found = {
-        "object": (r > g + 15) & (g > b + 25),  # wood
-        "hand": (np.abs(r - g) < 25) & (b > r + 8) & (b < r + 70) & (b < 245),  # bluish grey
-        "touched": (r > 190) & (g < 110) & (b < 90),
-        "far": b > r + 90,
-    }[kind]
-    return float(found.mean())
-
-
+@pytest.mark.slow
 def test_a_grasp_is_seen_and_changes_when_the_slider_moves(serving, visit) -> None:
     shown = serving(STILL)
     one = visit(shown)
-    first = one.until(lambda p: share(p, "touched") > 5e-4 and share(p, "hand") > 0.04)
+    first = one.until(lambda p: share(p, "touched") > 1e-4 and share(p, "hand") > 0.04)
     assert share(first, "far") > 0.02
     one.slide(0, "ArrowRight")
     moved = one.until(lambda p: (np.abs(p - first) > 24).any(-1).mean() > 0.02)
@@ -249,7 +169,7 @@ def share_rows(picture: np.ndarray) -> np.ndarray:
 
 @pytest.mark.slow
 def test_a_page_of_its_own_shows_the_same(chromium, tmp_path: pathlib.Path) -> None:
-    path = viewer.save(tmp_path / "new" / "lotion.html", load.load(), grasps_of("body_lotion"), 1)
+    path = export.save(tmp_path / "new" / "lotion.html", load.load(), grasps_of("body_lotion"), [1])
     assert [p.name for p in path.parent.iterdir()] == ["lotion.html"]
     assert path.stat().st_size < 5e6
     one = Visitor(chromium, path.as_uri())
@@ -262,7 +182,7 @@ def test_a_motion_is_saved_with_all_its_frames(tmp_path: pathlib.Path) -> None:
     import msgspec
     import zstandard
 
-    path = viewer.save(tmp_path / "lift.viser", load.load(), motion_of("body_lotion"))
+    path = export.save(tmp_path / "lift.viser", load.load(), motion_of("body_lotion"))
     content = path.read_bytes()  # its size, then all of it compressed: a length, a message, arrays
     inner = zstandard.ZstdDecompressor().decompressobj().decompress(content[8:])
     found = msgspec.msgpack.decode(inner[8 : 8 + int.from_bytes(inner[:8], "little")])
@@ -277,25 +197,25 @@ def test_a_motion_is_saved_with_all_its_frames(tmp_path: pathlib.Path) -> None:
 
 
 def of_palm(message: dict) -> bool:
-    return message["type"] == "SetPositionMessage" and message["name"] == "/hand/palm"
+    return message["type"] == "SetPositionMessage" and message["name"] == "/shown/hand/palm"
 
 
 def test_mistakes_are_named(tmp_path: pathlib.Path) -> None:
     hand, lotion = load.load(), grasps_of("body_lotion")
     with pytest.raises(ConfigError, match=r"scene is written as .html or .viser"):
-        viewer.save(tmp_path / "scene.png", hand, lotion)
+        export.save(tmp_path / "scene.png", hand, lotion)
     with pytest.raises(ViewError, match="no number 5 for body_lotion; there are 5"):
-        viewer.save(tmp_path / "scene.html", hand, lotion, 5)
+        export.save(tmp_path / "scene.html", hand, lotion, [5])
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot write"):
-        viewer.save(tmp_path / "file" / "scene.viser", hand, lotion)
+        export.save(tmp_path / "file" / "scene.viser", hand, lotion)
     with pytest.raises(ViewError, match="no object 'bowl' in two objects; known: body_lotion, mug"):
-        Viewer(hand, STILL, port=0, first="bowl")
+        app_of(STILL, "bowl")
     with pytest.raises(ConfigError, match="port 70000"):
-        Viewer(hand, STILL, port=70000)
+        app_of(STILL, port=70000)
     nothing = dataclasses.replace(STILL, open=lambda name: grasps_of(name, 0))
     with pytest.raises(ViewError, match="body_lotion: no grasp and no motion"):
-        Viewer(hand, nothing, port=0)
+        app_of(nothing)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
 
 
@@ -303,7 +223,7 @@ def test_a_port_in_use_is_refused_and_not_passed_by() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"cannot listen at 127.0.0.1, port {port}"):
-            Viewer(load.load(), STILL, port=port)
+            app_of(STILL, port=port)
 
 
 def test_an_exhibit_that_cannot_be_read_leaves_the_old_one(serving) -> None:
@@ -313,12 +233,12 @@ def test_an_exhibit_that_cannot_be_read_leaves_the_old_one(serving) -> None:
         return grasps_of(name)
 
     shown = serving(dataclasses.replace(STILL, open=read))
-    shown._name.value = "mug"
+    shown.shown._name.value = "mug"
     deadline = time.monotonic() + PATIENCE
-    while "mug.npz is damaged" not in shown._words.content:
+    while plain("mug.npz is damaged") not in shown.shown._words.content:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert shown._exhibit.thing.name == "body_lotion"
+    assert shown.shown._exhibit.thing.name == "body_lotion"
 
 
 def test_it_listens_at_this_machine_only_prints_nothing_and_cannot_be_shared(
@@ -326,7 +246,7 @@ def test_it_listens_at_this_machine_only_prints_nothing_and_cannot_be_shared(
 ) -> None:
     before = set(threading.enumerate())
     shown = serving(STILL)
-    port = int(shown.address.rpartition(":")[2])
+    port = int(shown.address.partition("/?")[0].rpartition(":")[2])
     table = pathlib.Path("/proc/net/tcp")
     if table.is_file():
         lines = [line.split() for line in table.read_text().splitlines()[1:]]

@@ -9,9 +9,10 @@ from realdex_jax.data import store
 from realdex_jax.data.object_files import Surface
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.hand import joints, load
-from sim import objects, tableau, visuals
+from sim import objects, visuals
 from sim.stage import Stage
-from sim.tableau import Thing, ViewError
+from viewer import captions, tableau
+from viewer.tableau import Thing, ViewError
 
 ROUNDING = 2e-6
 """Metres: link poses come as float32, and span half a metre."""
@@ -130,20 +131,20 @@ def test_order_by_a_column() -> None:
     phi[:, :22] = joints.REST
     values = {"held": np.array([0.0, 1.0, 1.0, 0.0]), "q1": np.array([0.2, np.nan, 0.1, 0.3])}
     grasps = GraspSet(phi, phi[:, :22], phi[:, :22], values)
-    assert tableau.sortings(grasps) == (tableau.STORED, "held", "q1")
-    assert tableau.ranked(grasps).tolist() == [0, 1, 2, 3]
-    assert tableau.ranked(grasps, descending=True).tolist() == [3, 2, 1, 0]
-    assert tableau.ranked(grasps, "held", True).tolist() == [1, 2, 0, 3]  # ties as stored
-    assert tableau.ranked(grasps, "q1").tolist() == [2, 0, 3, 1]  # what is no number comes last
-    assert tableau.ranked(grasps, "q1", True).tolist() == [3, 0, 2, 1]
-    assert tableau.more_is_better("held")
-    assert not tableau.more_is_better("penetration_cm")
-    assert not tableau.more_is_better("unheard_of")
+    assert captions.sortings(grasps) == (captions.STORED, "held", "q1")
+    assert captions.ranked(grasps).tolist() == [0, 1, 2, 3]
+    assert captions.ranked(grasps, descending=True).tolist() == [3, 2, 1, 0]
+    assert captions.ranked(grasps, "held", True).tolist() == [1, 2, 0, 3]  # ties as stored
+    assert captions.ranked(grasps, "q1").tolist() == [2, 0, 3, 1]  # what is no number comes last
+    assert captions.ranked(grasps, "q1", True).tolist() == [3, 0, 2, 1]
+    assert captions.more_is_better("held")
+    assert not captions.more_is_better("penetration_cm")
+    assert not captions.more_is_better("unheard_of")
     with pytest.raises(ViewError, match=r"no column 'depth'; known: as stored, held, q1"):
-        tableau.ranked(grasps, "depth")
-    assert "| held 1 s | 1.000 |" in tableau.caption(grasps, 2)
-    assert "| Q1 | nan |" in tableau.caption(grasps, 1)
-    assert "no columns" in tableau.caption(GraspSet(phi, phi[:, :22], phi[:, :22]), 0)
+        captions.ranked(grasps, "depth")
+    assert "| held 1 s | 1.000 |" in captions.caption(grasps, 2)
+    assert "| Q1 | nan |" in captions.caption(grasps, 1)
+    assert "no columns" in captions.caption(GraspSet(phi, phi[:, :22], phi[:, :22]), 0)
 
 
 def test_a_cloud_of_a_mesh_lies_on_it_and_is_always_the_same(thing) -> None:

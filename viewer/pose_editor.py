@@ -14,7 +14,8 @@ from jaxtyping import Float, Int
 from scipy.spatial.transform import Rotation
 
 from realdex_jax.errors import ConfigError
-from sim import tableau, viewer
+from viewer import server as servers
+from viewer import tableau
 
 _DOT = 0.0015
 """Size of a point of the cloud, metres."""
@@ -60,19 +61,15 @@ class PoseEditor:
         Raises:
             ConfigError: Others could reach the host, or host or port cannot be had.
         """
-        if host not in viewer.LOCAL:
+        if host not in servers.LOCAL:
             raise ConfigError(
                 f"host {host}: whoever opens the page changes poses; must be one of "
-                f"{', '.join(sorted(viewer.LOCAL))}"
+                f"{', '.join(sorted(servers.LOCAL))}"
             )
         self._events: queue.Queue[Event] = queue.Queue()
         self._quiet, self._flagged = False, np.zeros(0, np.int64)
-        self._server = viewer.start(host, port, title)
+        self._server = servers.start(host, port, title)
         scene, gui = self._server.scene, self._server.gui
-        scene.set_up_direction("+z")
-        scene.configure_default_lights()
-        gui.configure_theme(show_logo=False, show_share_button=False)
-        gui.main_panel.dock_right()
         self._gizmo = scene.add_transform_controls("/object", scale=_GIZMO, depth_test=False)
         self._mesh = scene.add_mesh_simple(
             "/object/mesh",
@@ -105,7 +102,7 @@ class PoseEditor:
     @property
     def address(self) -> str:
         """Where to point the browser."""
-        return viewer.address(self._server)
+        return servers.address(self._server)
 
     @property
     def pose(self) -> Float[np.ndarray, " 7"]:
@@ -161,7 +158,7 @@ class PoseEditor:
 
     def close(self) -> None:
         """Ends the server."""
-        viewer.stop(self._server)
+        servers.stop(self._server)
 
     def _tell(self, what: What) -> None:
         if not self._quiet:

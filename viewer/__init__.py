@@ -1,0 +1,1 @@
+"""The browser app: what it shows, and the server that shows it; only this package knows viser."""
