@@ -52,7 +52,7 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m "slow and not alone and not long" $(SIDE_BY_SIDE) $(ARGS) || test $$? = 5
-	$(BIN)/python -m pytest -m "slow and alone and not long" $(ARGS) || test $$? = 5  # 5: ARGS chose none
+	$(BIN)/python -m pytest -m "slow and alone and not long" --durations 10 $(ARGS) || test $$? = 5  # 5: ARGS chose none
 
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -m long $(ARGS)

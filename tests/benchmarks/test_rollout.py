@@ -6,6 +6,7 @@ from benchmarks import rollout
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_all_methods_are_timed_on_the_same_motions():
     timings = rollout.compare(motions=3, frames=12, repeats=2)
     assert [t.name for t in timings] == ["MotionNet", "MotionNet, aware", "GOAL", "SAGA"]

@@ -6,6 +6,7 @@ from benchmarks import store
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_small_one_is_converted_and_drawn_from():
     found = store.measure(objects=8, grasps=25, seconds=3.0, processes=2)
     assert (found.units, found.grasps, found.processes) == (40, 200, 2)

@@ -10,7 +10,7 @@ import numpy as np
 
 from realdex_jax.errors import RealdexError
 
-MANY = int(os.environ.get("REALDEX_MUTATIONS", "500"))
+MANY = int(os.environ.get("REALDEX_MUTATIONS", "300"))
 """Mutations of each kind in the slow tests; REALDEX_MUTATIONS=10000 tries more."""
 
 SOME = MANY if "REALDEX_MUTATIONS" in os.environ else 60

@@ -162,6 +162,7 @@ def test_mended_motions_end_at_the_goal_out_of_the_table(tiny):
 
 
 @pytest.mark.slow
+@pytest.mark.long  # the demo does the same, in a slow test
 def test_generated_motions_are_carried_out_and_shown(dataset, tmp_path):
     model = motion_model.load_model(HAND, "realdex-sim-motion")
     shape, grasps = objects.make("yogurt"), schema.take(dataset.grasps("yogurt"), np.arange(3))

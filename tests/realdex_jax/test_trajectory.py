@@ -52,6 +52,7 @@ def worst(grid, phi, placed):
     return float(in_object.max()), float(in_table.max())
 
 
+@pytest.mark.slow
 def test_a_clear_smooth_motion_that_arrives_hardly_changes(scene):
     grid, placed = scene
     phi, goal = along(-0.3)

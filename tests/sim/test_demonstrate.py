@@ -102,6 +102,7 @@ def test_most_demonstrations_take_the_usual_way(shown):
     assert (off < 1e-5).mean() > 0.5
 
 
+@pytest.mark.slow
 def test_depth_agrees_with_the_exact_one_of_the_primitives(yogurt, shown):
     shape, _ = yogurt
     motions, _ = shown
