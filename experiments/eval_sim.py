@@ -116,11 +116,12 @@ class EvalSim:
     def protocol(self) -> Protocol:
         """The preset with the command line's changes."""
         base = PRESETS[self.preset]
+        grasps = base.grasps if self.grasps is None else self.grasps
         return dataclasses.replace(
             base,
             seeds=base.seeds if self.seeds is None else self.seeds,
-            grasps=base.grasps if self.grasps is None else self.grasps,
-            latents=base.latents if self.latents is None else self.latents,
+            grasps=grasps,
+            latents=max(base.latents, grasps) if self.latents is None else self.latents,
         )
 
     def generation(self) -> GenerateConfig:

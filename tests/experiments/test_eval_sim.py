@@ -316,3 +316,9 @@ def test_the_demo_runs_on_what_is_shipped(tmp_path: pathlib.Path) -> None:
     found = results.load(tmp_path / "results.json")
     assert [row.stage for row in found.rows] == list(results.STAGES)
     assert (tmp_path / "report.html").stat().st_size > 20_000
+
+
+def test_there_are_as_many_proposals_as_grasps_to_measure() -> None:
+    assert EvalSim(grasps=300).protocol().latents == 300
+    with pytest.raises(ConfigError, match="--latents 8 are fewer than the 10"):
+        eval_sim.evaluate(EvalSim(latents=8), "test", Console())
