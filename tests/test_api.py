@@ -5,17 +5,8 @@ import re
 import tomllib
 
 import pytest
+from packages import PACKAGES
 
-PACKAGES = (
-    "realdex_jax",
-    "sim",
-    "study",
-    "capture",
-    "robot",
-    "viewer",
-    "experiments",
-    "benchmarks",
-)
 UNSAFE = (
     r"allow_pickle\s*=\s*True",
     r"(?<![\w.])eval\(",

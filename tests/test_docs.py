@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 import tyro
+from packages import PACKAGES
 
 from experiments import __main__ as listing
 from experiments.report_table import insert
@@ -21,16 +22,6 @@ from realdex_jax.evaluation import results
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 PAGES = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
 CHANGELOG = REPOSITORY / "CHANGELOG.md"
-PACKAGES = (
-    "realdex_jax",
-    "sim",
-    "study",
-    "capture",
-    "robot",
-    "viewer",
-    "experiments",
-    "benchmarks",
-)
 CHILDREN = {"sim.decomposition", "benchmarks.store"}
 """Modules that others start as processes; people do not."""
 JOBS = listing.jobs()

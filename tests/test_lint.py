@@ -4,17 +4,7 @@ import ast
 import pathlib
 
 import pytest
-
-PACKAGES = (
-    "realdex_jax",
-    "sim",
-    "study",
-    "capture",
-    "robot",
-    "viewer",
-    "experiments",
-    "benchmarks",
-)
+from packages import PACKAGES
 
 MODULES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 CALLS = {"eval", "exec", "__import__"}
