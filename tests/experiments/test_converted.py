@@ -85,6 +85,7 @@ def test_training_takes_a_release_as_it_lies(
     monkeypatch.setattr(
         train_pose, "train", lambda recipe, data, *_: given.append(data) or object()
     )
+    monkeypatch.setattr(train_pose.training_page, "leave", lambda run, _: run)
     assert train_pose.main(TrainPose(preset="smoke", data=str(release), run=tmp_path / "run")) == 0
     data = store.open_dataset(given[0])
     assert data.path.parent == tmp_path / "realdex_jax" / "converted"
