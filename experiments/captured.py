@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 from capture import cloud, segmentation, virtual
 from capture.device import CaptureError, Frame, Optics
 from realdex_jax.data import rigid
+from realdex_jax.errors import ConfigError
 from realdex_jax.geometry import support
 from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.geometry.view import DepthNoise
@@ -100,3 +101,15 @@ def captured(
     p = support.closed(p[thing], 0.0)
     n = np.concatenate([n[thing], np.tile([0.0, 0.0, -1.0], (len(p) - thing.sum(), 1))])
     return p - [0.0, 0.0, z], n
+
+
+def check_rigs(seeds: int, place_mm: float, turn_deg: float) -> None:
+    """Refuses counts of virtual rigs, or errors of their places, that make no sense.
+
+    Raises:
+        ConfigError: No rig, or a negative error.
+    """
+    if seeds < 1 or min(place_mm, turn_deg) < 0.0:
+        raise ConfigError(
+            f"--seeds {seeds}, --place-mm {place_mm}, --turn-deg {turn_deg}; at least 1, 0 and 0"
+        )

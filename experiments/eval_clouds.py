@@ -28,7 +28,6 @@ from capture.robot_surface import Posed
 from experiments import captured, commands
 from experiments.captured import RigErrors
 from realdex_jax.data import realdex_write
-from realdex_jax.errors import ConfigError
 from realdex_jax.evaluation import page
 from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand.load import load
@@ -98,16 +97,8 @@ def main() -> None:
 
 def plan(config: EvalClouds) -> Iterator[str]:
     """What a dry run says."""
-    _check(config)
+    captured.check_rigs(config.seeds, config.place_mm, config.turn_deg)
     yield f"{config.seeds} virtual rigs"
-
-
-def _check(config: EvalClouds) -> None:
-    if config.seeds < 1 or min(config.place_mm, config.turn_deg) < 0.0:
-        raise ConfigError(
-            f"--seeds {config.seeds}, --place-mm {config.place_mm}, --turn-deg {config.turn_deg}; "
-            "at least 1, 0 and 0"
-        )
 
 
 def run(config: EvalClouds, console: Console) -> dict[str, list[Measured]]:
@@ -117,7 +108,7 @@ def run(config: EvalClouds, console: Console) -> dict[str, list[Measured]]:
         ConfigError: Counts or errors that make no sense.
         RealdexError: No such object.
     """
-    _check(config)
+    captured.check_rigs(config.seeds, config.place_mm, config.turn_deg)
     shape = objects.make(config.object)
     commands.make_folder(config.out)
     found: dict[str, list[Measured]] = {name: [] for name in WAYS}

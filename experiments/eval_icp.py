@@ -28,7 +28,6 @@ from capture.cloud import CloudConfig
 from experiments import captured, commands
 from experiments.captured import RigErrors
 from realdex_jax.data import rigid
-from realdex_jax.errors import ConfigError
 from realdex_jax.evaluation import page
 from realdex_jax.hand.load import load
 from sim import objects
@@ -81,16 +80,8 @@ def main() -> None:
 
 def plan(config: EvalIcp) -> Iterator[str]:
     """What a dry run says."""
-    _check(config)
+    captured.check_rigs(config.seeds, config.place_mm, config.turn_deg)
     yield f"{config.seeds} virtual rigs"
-
-
-def _check(config: EvalIcp) -> None:
-    if config.seeds < 1 or min(config.place_mm, config.turn_deg) < 0.0:
-        raise ConfigError(
-            f"--seeds {config.seeds}, --place-mm {config.place_mm}, --turn-deg {config.turn_deg}; "
-            "at least 1, 0 and 0"
-        )
 
 
 def run(config: EvalIcp, console: Console) -> dict[str, list[tuple[float, float]]]:
@@ -99,7 +90,7 @@ def run(config: EvalIcp, console: Console) -> dict[str, list[tuple[float, float]
     Raises:
         ConfigError: Counts or errors that make no sense.
     """
-    _check(config)
+    captured.check_rigs(config.seeds, config.place_mm, config.turn_deg)
     commands.make_folder(config.out)
     found: dict[str, list[tuple[float, float]]] = {}
     with commands.progress(console) as bar:
