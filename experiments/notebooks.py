@@ -14,6 +14,7 @@ import base64
 import dataclasses
 import io
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -40,6 +41,8 @@ COVER = "cover"
 
 
 COVER_PX = 640
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
+"""What IPython colours tracebacks with."""
 
 
 class NotebookError(RealdexError):
@@ -137,7 +140,7 @@ def execute(path: Path) -> "NotebookNode":
         try:
             return client.execute()
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-            raise NotebookError(f"{path.name}: {error}") from error
+            raise NotebookError(f"{path.name}: {_COLOUR.sub('', str(error))}") from error
 
 
 def write(done: "NotebookNode", stem: Path) -> None:

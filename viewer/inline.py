@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from realdex_jax.data.motion import Motion
+from realdex_jax.data.object_files import Surface
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand.load import HandModel
@@ -57,6 +58,7 @@ def grasps(
     shown: GraspSet,
     indices: Sequence[int] = range(4),
     size: tuple[int, int] = (320, 240),
+    cloud: Surface | None = None,
 ) -> Scene:
     """Some grasps of an object: side by side in the picture, one after the other in the scene.
 
@@ -66,6 +68,7 @@ def grasps(
         shown: Its grasps, in the object frame.
         indices: Which of them; those beyond the last are left out.
         size: Width and height of each picture, pixels.
+        cloud: The object's cloud in the scene, such as what cameras saw; if None drawn evenly.
 
     Raises:
         ViewError: None of them is there.
@@ -77,7 +80,7 @@ def grasps(
             f"{shape.name}: none of the grasps {list(indices)} to show; there are {len(shown)}"
         )
     pictures = render.render_grasps(hand, shape, np.asarray(shown.phi)[chosen], size)
-    exhibit = Exhibit(_thing(shape), grasps=shown)
+    exhibit = Exhibit(_thing(shape, cloud), grasps=shown)
     page = export.page(hand, exhibit, chosen)
     return Scene(png(render.contact_sheet(pictures, _COLUMNS)), page)
 
@@ -115,5 +118,5 @@ def png(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:
     return into.getvalue()
 
 
-def _thing(shape: ObjectShape) -> tableau.Thing:
-    return tableau.make_thing(shape.name, shape.vertices, shape.faces)
+def _thing(shape: ObjectShape, cloud: Surface | None = None) -> tableau.Thing:
+    return tableau.make_thing(shape.name, shape.vertices, shape.faces, cloud)
