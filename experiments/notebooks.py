@@ -101,9 +101,11 @@ def chosen(names: tuple[str, ...] = ()) -> list[Path]:
     """The files of the notebooks with these names, or of all, in the order to read them in.
 
     Raises:
-        ConfigError: There is none of that name.
+        ConfigError: There is none of that name, or none at all.
     """
     every = {path.stem: path for path in sorted(SOURCES.glob("*.ipynb"))}
+    if not every:
+        raise ConfigError(f"no notebooks in {SOURCES}; they come with the repository")
     if unknown := [name for name in names if name.removesuffix(".ipynb") not in every]:
         raise ConfigError(f"no notebook {', '.join(unknown)}; there are {', '.join(every)}")
     return [every[name.removesuffix(".ipynb")] for name in names] or list(every.values())
