@@ -169,7 +169,7 @@ def measure(
 
     start = time.perf_counter()
     values["penetration_cm"] = 100.0 * intersection.penetration_depth(hand, shape, phi)
-    values["self_intersection_cm3"] = intersection.self_intersection_volume(hand, phi[:, :22])
+    values["self_intersection_cm3"] = intersection.self_intersection_volume(hand, phi[:, :-6])
     surface = shape.surface(CONTACT_POINTS)
     gaps = grasp.link_distance(hand, phi, surface.points)
     values["contact_number"] = grasp.contact_number(hand, gaps).astype(float)
@@ -191,7 +191,7 @@ def measure(
     if len(phi) > 1:
         poses = spread.spread(phi)
         whole["diversity"] = spread.diversity(phi)
-        whole["joint_entropy"] = spread.joint_entropy(phi)[0]
+        whole["joint_entropy"] = spread.joint_entropy(phi, hand.joints)[0]
         whole["pca_first_share"] = float(spread.explained_variance(phi)[0])
         whole["rotation_spread_deg"] = poses.rotation_deg
         whole["translation_spread_cm"] = poses.translation_cm
@@ -304,7 +304,7 @@ def remarks(takens: Sequence[Taken]) -> list[str]:
 
 def _grips(grasps: GraspSet) -> bool:
     """Whether any grasp opens before or presses after the grasp itself."""
-    q = np.asarray(grasps.phi)[:, :22]
+    q = np.asarray(grasps.phi)[:, :-6]
     around = np.stack([np.asarray(grasps.q_pregrasp), np.asarray(grasps.q_squeeze)])
     return bool(np.abs(around - q).max(initial=0.0) > _HALF_PRECISION)
 
