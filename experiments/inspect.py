@@ -101,7 +101,7 @@ def run(config: Inspect, console: Console) -> Seen:
     path = Path(config.path)
     own = config.path in store.EMBEDDED or (path / store.INDEX).is_file()
     if own and config.format is None:
-        seen = _of_dataset(config, store.open_dataset(config.path), console)
+        seen = _of_dataset(config, store.open_dataset(config.path, hand=None), console)
     elif path.exists():
         seen = _of_source(config, console)
     else:
