@@ -184,7 +184,7 @@ def shape_of(dataset: Dataset, name: str) -> ObjectShape:
 
 
 def _sheet(
-    hand: HandModel, shape: ObjectShape, phi: Float[np.ndarray, "n 28"], count: int
+    hand: HandModel, shape: ObjectShape, phi: Float[np.ndarray, "n phi"], count: int
 ) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
     if not len(phi):
         return {}

@@ -289,7 +289,7 @@ def _mesh_findings(root: Path, file: str, name: str, surface: Surface | None) ->
 
 
 def _distance_findings(grasps: GraspSet, surface: Surface, file: str) -> Iterator[Finding]:
-    distance, _ = KDTree(surface.points).query(np.asarray(grasps.phi)[:, 22:25])
+    distance, _ = KDTree(surface.points).query(np.asarray(grasps.phi)[:, -6:-3])
     far = distance > PALM_DISTANCE
     if far.any():
         yield Finding(

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from realdex_jax import pose, pytree
+from realdex_jax.errors import HandError
 from realdex_jax.hand.load import HandModel
 
 
@@ -43,7 +44,14 @@ def chain(
     Returns:
         Per link the three columns (3 *b) of its orientation, and per link its origin (3 *b); in
         the wanted frame.
+
+    Raises:
+        HandError: The angles are those of another hand.
     """
+    if len(q) != len(hand.joints):
+        raise HandError(
+            f"{len(q)} joint angles for hand {hand.name!r}, which has {len(hand.joints)} joints"
+        )
     sin, cos = jnp.unstack(jnp.sin(q)), jnp.unstack(jnp.cos(q))
     columns: list[list[Array]] = [R_frame_hand]
     origins: list[Array] = [p_frame_hand]

@@ -20,7 +20,7 @@ TOUCHING = 0.003
 """A link touches the object if a surface point is this near, metres."""
 
 FINGERS = "fingers"
-"""Fingers that touch, the thumb among them: 0 to 5."""
+"""Digits that touch, the thumb among them: 0 to 5."""
 LINKS = "links"
 """Links that touch, the palm among them."""
 OPPOSITION = "opposition"
@@ -87,7 +87,7 @@ def habits(q: Float[np.ndarray, "*b 22"]) -> Float[np.ndarray, "*b 13"]:
 
 def measure(
     hand: HandModel,
-    phi: Float[np.ndarray, "b 28"],
+    phi: Float[np.ndarray, "b phi"],
     points: Float[np.ndarray, "n 3"],
     normals: Float[np.ndarray, "n 3"],
     held_part: Bool[np.ndarray, " n"] | None = None,
