@@ -124,13 +124,15 @@ def require_shadow(hand: HandModel, what: str) -> None:
 
     Args:
         hand: The hand.
-        what: What needs Shadow's, in words.
+        what: What needs Shadow's, in words; begins the error.
 
     Raises:
         HandError: The hand has others.
     """
     if hand.joints is not joints.SHADOW:
-        raise HandError(f"{what} for hand {hand.name!r}: there is none; valid choice: shadow")
+        raise HandError(
+            f"{what} is for hand 'shadow' or another with its joints; got {hand.name!r}"
+        )
 
 
 def _assets() -> Path:
