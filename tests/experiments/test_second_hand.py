@@ -1,7 +1,9 @@
 """Another hand than Shadow's from synthesis to evaluation, and what it is refused."""
 
 import pathlib
+from collections.abc import Iterator
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -11,7 +13,7 @@ from experiments.eval_sim import EvalSim
 from experiments.make_dataset import Settings
 from experiments.view import View, collect
 from realdex_jax.data import store
-from realdex_jax.errors import DatasetError
+from realdex_jax.errors import ConfigError, DatasetError, HandError
 
 
 @pytest.fixture
