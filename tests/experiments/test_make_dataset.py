@@ -75,7 +75,7 @@ def test_the_default_can_rebuild_the_shipped_data():
     recipe = store.open_dataset("realdex-sim").recipe
     default = make_dataset.PRESETS["full"]
     # What has become a setting since then has the value that it had before.
-    since = {"scales": (1.0,), "masses": ()}
+    since = {"scales": (1.0,), "masses": (), "hand": "shadow"}
     shipped = {**recipe["settings"], "objects": tuple(recipe["settings"]["objects"]), **since}
     assert {**dataclasses.asdict(default), "out": str(default.out)} == shipped
     assert max(row["batches"] for row in recipe["objects"].values()) <= default.max_batches
