@@ -177,7 +177,7 @@ class Ros2Robot:
         q, qd = now
         rows = [limits.NAMES.index(name) for name in part.ours]
         d, w = self._doubt(part, q, qd)
-        needed = brake.seconds(qd, part.deceleration, limits.MAX_JERK[rows], d, w)
+        needed = brake.seconds(qd, part.deceleration, limits.STOP_JERK[rows], d, w)
         brake_s = max(self.preset.brake_s, float(needed.max()))
         rest = brake.rest(q, qd, brake_s, limits.LOWER[rows], limits.UPPER[rows])
         _, before = self._sent.get(part.name, (0.0, None))
