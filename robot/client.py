@@ -181,7 +181,11 @@ class Ros2Robot:
         q, qd = now
         rows = [limits.NAMES.index(name) for name in part.ours]
         d, w = self._doubt(part, q, qd)
-        needed = brake.seconds(qd, part.deceleration, limits.STOP_JERK[rows], d, w)
+        needed = brake.seconds(qd, part.deceleration, limits.STOP_JERK[rows])
+        # What may be elsewhere goes there no harder than in a plan: how fast nobody looks at.
+        gentle = np.minimum(part.deceleration, limits.MAX_ACCELERATION[rows])
+        longer = brake.seconds(qd, gentle, limits.MAX_JERK[rows], d, w)
+        needed = np.where((d > 0.0) | (w > 0.0), np.maximum(needed, longer), needed)
         least_s = _LATE_BRAKE_S if self._age_s(part).max() > _FRESH_S else 0.0
         brake_s = max(self.preset.brake_s, least_s, float(needed.max()))
         rest = brake.rest(q, qd, brake_s, limits.LOWER[rows], limits.UPPER[rows])
