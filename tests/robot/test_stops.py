@@ -156,10 +156,10 @@ def test_asked_again_fingers_that_are_still_on_their_way_are_not_hurried():
 
 
 def test_an_arm_that_hears_late_is_called_back_no_faster_than_it_may():
-    """Its states stay away first: what keeps them keeps the stop, too, for 0.2 s."""
+    """Its states stay away first: what keeps them keeps the stop, too, for 0.25 s."""
     stage = Stage()
     stage.drive(1.11)  # a command was just sent
-    stage.machine.order("delay by=0.2")
+    stage.machine.order("delay by=0.25")
     stage.wait(0.06)
     began = stage.net()
     stage.robot.stop()
