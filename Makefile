@@ -4,6 +4,7 @@
 #   make check   format, lint, types and import layers
 #   make bench   speed against peers (installs torch)
 #   make docs    the documentation as pages, into build/docs
+#   make notebooks  run them, and write them as pages into build/notebooks
 #   make data    rebuild the embedded dataset from its recipe
 #   make clean   remove .venv and everything that runs wrote
 
@@ -18,7 +19,7 @@ DOCS_STAMP := .venv/.installed-docs
 SIDE_BY_SIDE = -n $(JOBS) --dist loadfile --max-worker-restart 0 --durations 30
 JOBS ?= auto
 
-.PHONY: demo test test-slow test-long check format bench docs data setup clean
+.PHONY: demo test test-slow test-long check format bench docs notebooks data setup clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; none found. \
@@ -44,8 +45,8 @@ demo: $(STAMP)
 	$(BIN)/python -m experiments.demo $(ARGS)
 
 # Compiling takes most of the time: what is compiled is shared by processes and kept between runs.
-test test-slow test-long: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/build/compiled
-test test-slow test-long: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.3
+test test-slow test-long notebooks: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/build/compiled
+test test-slow test-long notebooks: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.3
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE) $(ARGS)
@@ -73,6 +74,9 @@ bench: $(BENCH_STAMP)
 docs: $(DOCS_STAMP)
 	$(BIN)/python -m sphinx -W --keep-going -q -j auto -d build/doctrees docs build/docs $(ARGS)
 	@echo build/docs/index.html
+
+notebooks: $(STAMP)
+	$(BIN)/python -m experiments.notebooks $(ARGS)
 
 data: $(STAMP)
 	$(BIN)/python -m experiments.make_dataset $(ARGS)

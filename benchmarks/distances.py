@@ -114,10 +114,10 @@ def _peer_chamfers(a: np.ndarray, b: np.ndarray) -> dict[str, Run]:
 
 def _peer_maps(hand: HandModel, links: Links, points: np.ndarray) -> dict[str, Run]:
     torch = peers.torch()
-    R, centre = (torch.from_numpy(np.array(x)) for x in collision.geom_poses(hand, links))
+    R, centre = (peers.tensor(x) for x in collision.geom_poses(hand, links))
     boxes = np.flatnonzero(hand.geoms.is_box).tolist()
     capsules = np.flatnonzero(~hand.geoms.is_box).tolist()
-    size = torch.from_numpy(np.array(hand.geoms.size, np.float32))
+    size = peers.tensor(np.array(hand.geoms.size, np.float32))
 
     def total(points: Any, R: Any, centre: Any) -> Any:
         axis, middle = R[:, capsules, :, 2], centre[:, capsules]
@@ -137,18 +137,19 @@ def _peer_maps(hand: HandModel, links: Links, points: np.ndarray) -> dict[str, R
 
 
 def _torch_runs(torch: Any, total: Callable[..., Any], first: np.ndarray, *rest: Any) -> dict:
-    x = torch.from_numpy(first.copy()).requires_grad_()
-    others = [torch.as_tensor(r) for r in rest]
+    x = peers.tensor(first).requires_grad_()
+    others = [peers.tensor(r) if isinstance(r, np.ndarray) else r for r in rest]
 
     def run(function: Callable[..., Any]) -> Run:
         def call() -> tuple[Any, Any]:
             value = function(x, *others)
             (gradient,) = torch.autograd.grad(value, x)
+            peers.wait()
             return value, gradient
 
         def answer() -> tuple[np.ndarray, np.ndarray]:
             value, gradient = call()
-            return value.detach().numpy(), gradient.numpy()
+            return value.detach().cpu().numpy(), gradient.cpu().numpy()
 
         return call, answer
 

@@ -1,8 +1,8 @@
 """Forward kinematics of a batch: ours against pytorch_kinematics and MuJoCo's MJX.
 
 All compute every link of the same hand at the same joint angles, in float32 on the cores this
-process may use, and all are checked against one another first. The peer reads a URDF written from
-our constants, since its MJCF reader fails on this MuJoCo.
+process may use, or on its GPU, and all are checked against one another first. The peer reads a URDF
+written from our constants, since its MJCF reader fails on this MuJoCo.
 """
 
 from collections.abc import Callable
@@ -114,16 +114,19 @@ def _pytorch(hand: HandModel, q: np.ndarray) -> Run:
     torch, pytorch_kinematics = peers.torch(), peers.load("pytorch_kinematics")
     chain = pytorch_kinematics.build_chain_from_urdf(urdf(hand).encode())
     names = chain.get_joint_parameter_names()
-    angles = torch.from_numpy(q[:, [joints.NAMES.index(name) for name in names]].copy())
+    angles = peers.tensor(q[:, [joints.NAMES.index(name) for name in names]])
+    chain = chain.to(device=angles.device)
 
     def forward() -> dict:
         with torch.inference_mode():
-            return chain.forward_kinematics(angles)
+            found = chain.forward_kinematics(angles)
+        peers.wait()
+        return found
 
     def origins() -> np.ndarray:
         found = forward()
         matrices = [found[name].get_matrix().expand(len(q), 4, 4) for name in hand.link_names]
-        return torch.stack(matrices, dim=1)[:, :, :3, 3].numpy()
+        return torch.stack(matrices, dim=1)[:, :, :3, 3].cpu().numpy()
 
     return forward, origins
 
@@ -141,18 +144,21 @@ def _peer_gradient(hand: HandModel, q: np.ndarray, weight: np.ndarray) -> Run:
     chain = pytorch_kinematics.build_chain_from_urdf(urdf(hand).encode())
     names = chain.get_joint_parameter_names()
     order = [joints.NAMES.index(name) for name in names]
-    angles = torch.from_numpy(q[:, order].copy()).requires_grad_()
-    weights = torch.from_numpy(weight)
+    angles = peers.tensor(q[:, order]).requires_grad_()
+    chain = chain.to(device=angles.device)
+    weights = peers.tensor(weight)
 
-    def gradient() -> object:
-        found = chain.forward_kinematics(angles)
-        matrices = [found[name].get_matrix()[..., :3, 3] for name in hand.link_names]
+    def gradient() -> Any:
+        posed = chain.forward_kinematics(angles)
+        matrices = [posed[name].get_matrix()[..., :3, 3] for name in hand.link_names]
         origins = torch.stack([m.expand(len(q), 3) for m in matrices], dim=1)
-        return torch.autograd.grad((origins * weights).sum(), angles)[0]
+        (found,) = torch.autograd.grad((origins * weights).sum(), angles)
+        peers.wait()
+        return found
 
     def answer() -> np.ndarray:
         ours = np.zeros_like(q)
-        ours[:, order] = np.asarray(gradient())
+        ours[:, order] = gradient().cpu().numpy()
         return ours
 
     return gradient, answer

@@ -118,10 +118,8 @@ class Theirs:
             jax.tree_util.keystr(path, simple=True, separator="/"): value
             for path, value in jax.tree.leaves_with_path(params["params"])
         }
-        self._params = {
-            name: torch.from_numpy(np.array(value)).requires_grad_() for name, value in flat.items()
-        }
-        self._given = {name: torch.from_numpy(value) for name, value in given.items()}
+        self._params = {name: peers.tensor(value).requires_grad_() for name, value in flat.items()}
+        self._given = {name: peers.tensor(value) for name, value in given.items()}
         self._optimiser = torch.optim.AdamW(self._params.values(), lr=_RATE, weight_decay=_DECAY)
         self._forward = torch.compile(self._total) if compiled else self._total
 
@@ -136,6 +134,7 @@ class Theirs:
         self._forward(self._given).backward()
         self.torch.nn.utils.clip_grad_norm_(self._params.values(), _NORM)
         self._optimiser.step()
+        peers.wait()
 
     def _total(self, given: dict[str, Any]) -> Any:
         torch, config = self.torch, CvaeConfig()

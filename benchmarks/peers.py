@@ -3,6 +3,11 @@
 import importlib
 import os
 from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
 
 from realdex_jax.errors import RealdexError
 
@@ -39,6 +44,18 @@ def torch() -> ModuleType:
     found = load("torch")
     found.set_num_threads(len(os.sched_getaffinity(0)))
     return found
+
+
+def tensor(array: ArrayLike) -> Any:
+    """A PyTorch tensor of a copy of an array, where JAX computes: on its GPU, or on the CPU."""
+    copied = torch().from_numpy(np.array(array))
+    return copied.cuda() if jax.default_backend() == "gpu" else copied
+
+
+def wait() -> None:
+    """Until PyTorch's GPU, if that is where it computes, has done what it was given."""
+    if jax.default_backend() == "gpu":
+        torch().cuda.synchronize()
 
 
 def agree(name: str, error: float, most: float) -> None:

@@ -32,6 +32,7 @@ from benchmarks import (
     retarget,
     rollout,
     store,
+    throughput,
 )
 from benchmarks.refinement import Gain
 from benchmarks.timing import Timing
@@ -159,6 +160,38 @@ def _refinement(console: Console, bench: "Bench", cores: int) -> Numbers:
     return {"whole": _plain(whole), "refinement": plain}
 
 
+def _throughput(console: Console, bench: "Bench", cores: int) -> Numbers:
+    del bench
+    sizes, targets = throughput.sizes(), throughput.TARGETS
+    where = f"{throughput.device()}, {cores} cores beside it"
+    drops = throughput.drops(sizes.dropped)
+    console.print(_table(f"One simulated second of each grasp, {where}", drops))
+    generation = throughput.generation(sizes.generated)
+    console.print(_table(f"Grasps of one object, {where}", generation))
+    validated = throughput.validated(sizes.validated)
+    for v in validated:
+        console.print(
+            f"{v.held:,} of {v.made:,} grasps hold ({v.backend}): {v.generation_s:.1f} s to make, "
+            f"{v.physics_s:.1f} s to drop, {v.per_second:,.0f} validated grasps/s"
+        )
+    training = throughput.training(sizes.steps)
+    console.print(_table(f"Training steps, {where}", training))
+    console.print(
+        f"the targets, of one accelerator: {targets['raw']:,.0f} raw and "
+        f"{targets['validated']:,.0f} validated grasps/s, 64 refined in "
+        f"{1e3 * targets['refined_s']:.0f} ms, the paper's preset in "
+        f"{targets['paper_hours']:.0f} h"
+    )
+    plain = [{**dataclasses.asdict(v), "per_second": v.per_second} for v in validated]
+    return {
+        "device": throughput.device(),
+        "drops": _plain(drops),
+        "generation": _plain(generation),
+        "validated": plain,
+        "training": _plain(training),
+    }
+
+
 def _memory(console: Console, bench: "Bench", cores: int) -> Numbers:
     del bench
     peaks = memory.measure()
@@ -227,6 +260,7 @@ BENCHMARKS: Mapping[str, Callable[[Console, "Bench", int], Numbers]] = {
     "pictures": _pictures,
     "store": _store,
     "refinement": _refinement,
+    "throughput": _throughput,
     "memory": _memory,
     "floor": _floor,
     "curves": _curves,

@@ -63,7 +63,7 @@ class Calibrate:
     placements: int = 20
     """Of the virtual board on the table."""
     poses: int = 36
-    """Of the virtual robot that holds the board."""
+    """Of the virtual robot that holds the board, 30 or more."""
     faults: float = 1.0
     """Factor on what is wrong with the virtual rig: lenses, print, robot."""
     keep_pictures: bool = False
@@ -150,6 +150,8 @@ def run(config: Calibrate, command: str, console: Console) -> list[Outcome]:
         raise ConfigError(f"--faults {config.faults}; must be 0 to 100")
     if not virtual and (config.seeds > 1 or config.keep_pictures):
         raise ConfigError("--seeds and --keep-pictures are of the virtual rig: leave out --rig")
+    if virtual and config.poses < handeye.LEAST_POSES:  # known before a minute of pictures
+        raise ConfigError(f"--poses {config.poses}; at least {handeye.LEAST_POSES} are needed")
     commands.make_folder(config.out)
     if not virtual:
         shown = board_set.read(Path(config.rig))

@@ -3,6 +3,7 @@
     python -m experiments.eval_sim                            # the six test objects
     python -m experiments.eval_sim --objects FOLDER           # your meshes, never trained on
     python -m experiments.eval_sim --stages dataset           # the stored grasps themselves
+    python -m experiments.eval_sim --hand allegro --stages dataset --data FOLDER
     python -m experiments.eval_sim --camera kinect            # clouds that one depth camera sees
     python -m experiments.eval_sim --preset smoke             # a minute, to see that it works
     python -m experiments.eval_sim --table3 --help            # three generators side by side
@@ -38,6 +39,7 @@ from realdex_jax.errors import ConfigError, RealdexError
 from realdex_jax.evaluation import report, results
 from realdex_jax.evaluation.report import Clip, Picture
 from realdex_jax.generate import GenerateConfig
+from realdex_jax.hand import load as load_hand
 from realdex_jax.hand.load import HandModel, load
 from realdex_jax.models import generator as generators
 from realdex_jax.models import grasp_model
@@ -87,6 +89,9 @@ class EvalSim:
     """A folder of meshes, or one mesh (.obj .stl .ply .glb), instead of a dataset."""
     scale: float | None = None
     """Factor to metres for `--objects`; metres if not given."""
+    hand: str = store.HAND
+    """The hand of the dataset. The stages but "dataset" need a model, and there is one for shadow
+    only."""
     model: str = "realdex-sim-small"
     """Name of a shipped model, or a `.safetensors` file."""
     camera: chain.Camera = "scan"
@@ -196,6 +201,14 @@ def _checked(config: EvalSim) -> Protocol:
         raise ConfigError(
             f"--latents {protocol_.latents} are fewer than the {protocol_.grasps} grasps measured"
         )
+    if config.hand not in load_hand.known():
+        known = ", ".join(load_hand.known())
+        raise ConfigError(f"no hand {config.hand!r}; known: {known}")
+    if config.hand != store.HAND and set(config.stages) != {"dataset"}:
+        raise ConfigError(
+            f"--hand {config.hand}: no model generates grasps for it, so its only stage is "
+            "dataset (--stages dataset); with shadow there are all"
+        )
     if config.spare < 1:
         raise ConfigError(f"--spare {config.spare}; 1 keeps every grasp, more choose among so many")
     return protocol_
@@ -221,7 +234,9 @@ def evaluate(config: EvalSim, command: str, console: Console) -> Evaluation:
         notes.append("No stored grasps for these objects: no dataset row.")
         if not stages:
             raise ConfigError("no stored grasps for these objects, and no stage but dataset asked")
-    run = _chain(config.model, tuple(stages), protocol_, config.camera, config.generation())
+    run = _chain(
+        config.hand, config.model, tuple(stages), protocol_, config.camera, config.generation()
+    )
     hand, model = run.hand, run.model
 
     if config.processes < 0:
@@ -303,7 +318,7 @@ def _apart(
     """All objects in other processes, in the order in which they are done; adds to `seconds`."""
     workers.share_cores()
     fixed = config.protocol(), config.camera, config.generation()
-    asked = (config.model, tuple(stages), *fixed)
+    asked = (config.hand, config.model, tuple(stages), *fixed)
     jobs = {entry.shape.name: (asked, entry) for entry in entries}
     for done in workers.each(jobs, _measure_apart, processes):
         measured, spent = done.result or ([], {})
@@ -312,7 +327,7 @@ def _apart(
 
 
 def _measure_apart(
-    asked: tuple[str, tuple[str, ...], Protocol, chain.Camera, GenerateConfig], entry: Entry
+    asked: tuple[str, str, tuple[str, ...], Protocol, chain.Camera, GenerateConfig], entry: Entry
 ) -> tuple[list[Measured], dict[str, float]]:
     run, seconds = _kept_chain(*asked), collections.defaultdict[str, float](float)
     with Progress(disable=True) as bar:
@@ -320,6 +335,7 @@ def _measure_apart(
 
 
 def _chain(
+    hand: str,
     model: str,
     stages: tuple[str, ...],
     protocol_: Protocol,
@@ -328,8 +344,9 @@ def _chain(
 ) -> _Chain:
     asked = set(stages) - {"dataset"}
     loaded = grasp_model.load_model(model) if asked else None
-    tests = Physics(), StrictPhysics()
-    return _Chain(load(), loaded, list(stages), protocol_, *tests, camera, generation)
+    loaded_hand = load(hand)
+    tests = Physics(), StrictPhysics.of(loaded_hand)
+    return _Chain(loaded_hand, loaded, list(stages), protocol_, *tests, camera, generation)
 
 
 _kept_chain = functools.cache(_chain)
@@ -426,7 +443,9 @@ def draw(hand: HandModel, measured: Sequence[Measured], each: int) -> list[Pictu
 def _entries(config: EvalSim) -> tuple[str, str, list[Entry], list[str]]:
     """Name and split to print, the objects, and notes about their meshes."""
     if config.objects is None:
-        data, entries, notes = protocol.entries_of_data(config.data, config.split, config.scheme)
+        data, entries, notes = protocol.entries_of_data(
+            config.data, config.split, config.scheme, config.hand
+        )
         named = "" if config.scheme == store.SCHEME else f"{config.scheme} "
         return data, named + config.split, entries, notes
     entries, notes = protocol.entries_of_folder(

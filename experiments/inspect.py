@@ -101,7 +101,7 @@ def run(config: Inspect, console: Console) -> Seen:
     path = Path(config.path)
     own = config.path in store.EMBEDDED or (path / store.INDEX).is_file()
     if own and config.format is None:
-        seen = _of_dataset(config, store.open_dataset(config.path), console)
+        seen = _of_dataset(config, store.open_dataset(config.path, hand=None), console)
     elif path.exists():
         seen = _of_source(config, console)
     else:
@@ -184,7 +184,7 @@ def shape_of(dataset: Dataset, name: str) -> ObjectShape:
 
 
 def _sheet(
-    hand: HandModel, shape: ObjectShape, phi: Float[np.ndarray, "n 28"], count: int
+    hand: HandModel, shape: ObjectShape, phi: Float[np.ndarray, "n phi"], count: int
 ) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
     if not len(phi):
         return {}

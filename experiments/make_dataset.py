@@ -2,6 +2,7 @@
 
     python -m experiments.make_dataset                 # the shipped set: 200 / 60 / 60 per object
     python -m experiments.make_dataset --preset small  # a few grasps of six objects, minutes
+    python -m experiments.make_dataset --preset small --hand allegro --out runs/allegro
     python -m experiments.make_dataset --preset wide   # training objects in three sizes, many cores
     python -m experiments.make_frames                  # pictures of its motions, four cameras
 
@@ -32,9 +33,10 @@ from experiments import commands, workers
 from realdex_jax.data import folder, npz, schema, store
 from realdex_jax.data.object_files import Surface
 from realdex_jax.data.schema import GraspSet
-from realdex_jax.errors import DatasetError, UnknownObjectError
+from realdex_jax.errors import DatasetError, HandError, UnknownObjectError
 from realdex_jax.evaluation.results import commit as commit_now
 from realdex_jax.geometry import sdf
+from realdex_jax.hand.load import known as known_hands
 from realdex_jax.hand.load import load
 from sim import native, objects
 from sim.physics import Physics, StrictPhysics
@@ -54,6 +56,8 @@ class Settings:
 
     out: Path = Path("runs/realdex_sim")
     """Folder of the dataset; progress is kept beside it in `<out>.parts`."""
+    hand: str = store.HAND
+    """The hand that grasps."""
     seed: int = 0
     train: int = 200
     """Distinct grasps per training object."""
@@ -101,6 +105,9 @@ class MakeDataset:
     three sizes."""
     out: Path | None = None
     """Folder of the dataset instead of the preset's; progress is kept in `<out>.parts`."""
+    hand: str | None = None
+    """The hand that grasps instead of the preset's: shadow, or any other that has its own joints
+    (docs/extending.md)."""
     seed: int | None = None
     """Seed instead of the preset's."""
     train: int | None = None
@@ -171,6 +178,7 @@ def run(config: Settings, command: str, console: Console) -> dict[str, Any]:
             of a run with other settings.
     """
     _check(config)
+    hand = load(config.hand)
     splits = variants(objects.SPLITS, config)
     part_of = {name: part for part, group in splits.items() for name in group}
     names = sorted(part_of)
@@ -205,7 +213,7 @@ def run(config: Settings, command: str, console: Console) -> dict[str, Any]:
         "commit": commit,
         "settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items()},
         "synthesis": dataclasses.asdict(SynthesisConfig(batch=config.batch)),
-        "physics": {"still": Physics().describe(), "strict": StrictPhysics().describe()},
+        "physics": {"still": Physics().describe(), "strict": StrictPhysics.of(hand).describe()},
         "processes": count,
         "last_run_seconds": round(time.perf_counter() - began, 1),
         "objects": results,
@@ -223,6 +231,7 @@ def run(config: Settings, command: str, console: Console) -> dict[str, Any]:
             scheme: _among(variants(whole, config), part_of)
             for scheme, whole in objects.SCHEMES.items()
         },
+        hand=config.hand,
     )
     _print(console, results)
     return recipe
@@ -257,6 +266,11 @@ def _among(
 
 
 def _check(config: Settings) -> None:
+    hands = [name for name in known_hands() if name == load(name).joints.hand]
+    if config.hand not in hands:
+        raise HandError(
+            f"no hand {config.hand!r} with joints of its own; known: {', '.join(hands)}"
+        )
     known = objects.names()
     for name in config.objects:
         if name not in known:
@@ -296,9 +310,10 @@ class Part:
 def made_with(config: Settings) -> dict[str, Any]:
     """The settings that decide an object's grasps, as they read from JSON."""
     decisive = {
+        "hand": config.hand,
         "seed": config.seed,
         "synthesis": dataclasses.asdict(SynthesisConfig(batch=config.batch)),
-        "strict": StrictPhysics().describe(),
+        "strict": StrictPhysics.of(load(config.hand)).describe(),
         "hard": HARD,
         "masses": list(config.masses),
     }
@@ -317,7 +332,8 @@ def resume(parts: Path, name: str, config: Settings) -> Part | None:
         old = json.loads(note.read_text(encoding="utf-8"))
         before, now = old.get("settings"), made_with(config)
         if before is not None:
-            before = {"masses": [], **before}  # older parts do not name what they had no choice in
+            # Older parts do not name what they had no choice in.
+            before = {"masses": [], "hand": store.HAND, **before}
         part = Part(Tally(**old["tally"]), int(old["batches"]), old.get("gate"))
     except FileNotFoundError:
         return None
@@ -343,7 +359,7 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def make_object(name: str, quota: int, config: Settings, parts: Path) -> dict[str, Any]:
     """Synthesises one object until its quota of distinct grasps; resumes from its part file."""
-    hand, shape = load("shadow"), objects.make(name)
+    hand, shape = load(config.hand), objects.make(name)
     settings = SynthesisConfig(batch=config.batch)
     path, note = parts / f"{name}.npz", parts / f"{name}.json"
     gate = Physics().describe()

@@ -17,6 +17,7 @@ from realdex_jax.evaluation import closure, grasp, spread
 from realdex_jax.evaluation.results import METRICS, STAGES, Row, stat
 from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand.load import HandModel, load
+from realdex_jax.select import features
 from sim import displacement, intersection, meshes, objects, robustness, validation
 from sim.physics import Physics, StrictPhysics
 
@@ -64,16 +65,17 @@ class Measured:
 
 
 def entries_of_data(
-    source: str, split: str, scheme: str = store.SCHEME
+    source: str, split: str, scheme: str = store.SCHEME, hand: str = store.HAND
 ) -> tuple[str, list[Entry], list[str]]:
     """Name of a dataset, its objects of one split with mesh and grasps, and notes for the reader.
 
     The notes name the objects that cannot be used and say what was done to the others' meshes.
 
     Raises:
-        DatasetError: No such dataset, scheme or split, or no object of it that can be used.
+        DatasetError: No such dataset of this hand, scheme or split, or no object of it that can
+            be used.
     """
-    dataset = store.open_dataset(converted.place(source), scheme)
+    dataset = store.open_dataset(converted.place(source), scheme, hand)
     if split not in dataset.splits:
         known = ", ".join(dataset.splits)
         raise DatasetError(f"no split {split!r} in {dataset.name}; known: {known}")
@@ -169,7 +171,7 @@ def measure(
 
     start = time.perf_counter()
     values["penetration_cm"] = 100.0 * intersection.penetration_depth(hand, shape, phi)
-    values["self_intersection_cm3"] = intersection.self_intersection_volume(hand, phi[:, :22])
+    values["self_intersection_cm3"] = intersection.self_intersection_volume(hand, phi[:, :-6])
     surface = shape.surface(CONTACT_POINTS)
     gaps = grasp.link_distance(hand, phi, surface.points)
     values["contact_number"] = grasp.contact_number(hand, gaps).astype(float)
@@ -182,7 +184,8 @@ def measure(
     by_part = selection.by_part(found_by_eye)
     if by_part is not None:
         values["part_held"] = by_part.astype(float)
-    values["human_score"] = selection.local_scores(found_by_eye)
+    if features.POSTURE in found_by_eye:  # what people do is known of hands like theirs
+        values["human_score"] = selection.local_scores(found_by_eye)
     found = closure.contacts(hand, shape, phi)
     values["q1"] = closure.q1(found, shape.bounds.mean(axis=0))
     values["valid_q1"] = closure.valid_q1(values["q1"], values["penetration_cm"] / 100.0)
@@ -191,7 +194,7 @@ def measure(
     if len(phi) > 1:
         poses = spread.spread(phi)
         whole["diversity"] = spread.diversity(phi)
-        whole["joint_entropy"] = spread.joint_entropy(phi)[0]
+        whole["joint_entropy"] = spread.joint_entropy(phi, hand.joints)[0]
         whole["pca_first_share"] = float(spread.explained_variance(phi)[0])
         whole["rotation_spread_deg"] = poses.rotation_deg
         whole["translation_spread_cm"] = poses.translation_cm
@@ -304,7 +307,7 @@ def remarks(takens: Sequence[Taken]) -> list[str]:
 
 def _grips(grasps: GraspSet) -> bool:
     """Whether any grasp opens before or presses after the grasp itself."""
-    q = np.asarray(grasps.phi)[:, :22]
+    q = np.asarray(grasps.phi)[:, :-6]
     around = np.stack([np.asarray(grasps.q_pregrasp), np.asarray(grasps.q_squeeze)])
     return bool(np.abs(around - q).max(initial=0.0) > _HALF_PRECISION)
 

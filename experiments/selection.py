@@ -94,7 +94,7 @@ def load(path: Path, shape: ObjectShape) -> Pool:
 def measure(
     hand: HandModel,
     shape: ObjectShape,
-    phi: Float[np.ndarray, "b 28"],
+    phi: Float[np.ndarray, "b phi"],
     d_1s_cm: Float[np.ndarray, "b 6"],
     physics: Physics,
 ) -> dict[str, Float[np.ndarray, " b"]]:

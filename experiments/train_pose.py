@@ -240,7 +240,7 @@ def _train(
         print(f"continuing {run} at step {int(state.step)}")
 
     # ---- update
-    update = _update(recipe, hand, statistics)
+    update = update_of(recipe, hand, statistics)
 
     # ---- loop
     steps = recipe.optimisation.steps
@@ -284,7 +284,7 @@ def _first(skipped: Mapping[str, str]) -> str:
     return f"{name}: {reason}"
 
 
-def _update(
+def update_of(
     recipe: Recipe, hand: HandModel, statistics: Statistics
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Scalars]]:
     """The jitted update of the recipe's objective."""

@@ -251,7 +251,7 @@ def collect(config: View) -> Collection:
 
 
 def _of_dataset(config: View) -> Collection:
-    dataset = store.open_dataset(config.path)
+    dataset = store.open_dataset(config.path, hand=None)
     if config.split is not None and config.split not in dataset.splits:
         known = ", ".join(dataset.splits)
         raise DatasetError(f"no split {config.split!r} in {dataset.name}; known: {known}")

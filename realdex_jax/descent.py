@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from realdex_jax import pose, pytree
 from realdex_jax.hand import torque
+from realdex_jax.hand.joints import SHADOW, JointTable
 
 _MAX_GRADIENT = 100.0
 """Gradients are shortened to this length: one deep inside an object would fling the hand."""
@@ -28,24 +29,24 @@ class State:
     """Palm orientations."""
     p: Float[Array, " 3 b"]
     """Palm positions, metres."""
-    q: Float[Array, " 22 b"]
+    q: Float[Array, " j b"]
     """Joint angles, radians."""
     force: Float[Array, " 3 k b"]
     """Contact forces of the inner problem, carried along as its warm start."""
 
 
-def start(phi: Float[Array, "b 28"], contacts: int) -> State:
+def start(phi: Float[Array, "b phi"], contacts: int, table: JointTable = SHADOW) -> State:
     """Poses as a state without forces; joints are brought within their limits."""
     q, T_object_hand = pose.split(phi)
     return State(
         R=jnp.moveaxis(T_object_hand.rotation().as_matrix(), 0, -1),
         p=T_object_hand.translation().T,
-        q=torque.within_limits(q).T,
+        q=torque.within_limits(q, table).T,
         force=jnp.zeros((3, contacts, phi.shape[0])),
     )
 
 
-def poses(state: State) -> Float[Array, "b 28"]:
+def poses(state: State) -> Float[Array, "b phi"]:
     """The pose vectors of a state."""
     T_object_hand = jaxlie.SE3.from_rotation_and_translation(
         jaxlie.SO3.from_matrix(jnp.moveaxis(state.R, -1, 0)), state.p.T
@@ -53,7 +54,7 @@ def poses(state: State) -> Float[Array, "b 28"]:
     return pose.join(state.q.T, T_object_hand)
 
 
-def move(state: State, update: Float[Array, " 28 b"]) -> State:
+def move(state: State, update: Float[Array, " phi b"]) -> State:
     """Applies tangent steps (translation, rotation vector, joints) without joint limits."""
     w = update[3:6]
     square = (w**2).sum(0) + 1e-12
@@ -83,22 +84,25 @@ _FADE = 0.7
 _LOOK = 10
 """Steps over which progress is judged."""
 
-Gradient = Callable[[Float[Array, " 28 b"], State], tuple[Array, Array]]
+Gradient = Callable[[Float[Array, " phi b"], State], tuple[Array, Array]]
 """Gradient of the energies with respect to a tangent step at zero, and the updated forces."""
 
 
-def minimise(gradient_of: Gradient, state: State, sizes: Steps) -> State:
-    """Runs Adam under one scan."""
+def minimise(
+    gradient_of: Gradient, state: State, sizes: Steps, table: JointTable = SHADOW
+) -> State:
+    """Runs Adam under one scan, within the limits of `table`."""
 
     def step(adam: _Adam, i: Array) -> tuple[_Adam, None]:
-        return _step(adam, i, *gradient_of(jnp.zeros_like(adam.first), adam.state), sizes), None
+        gradient, force = gradient_of(jnp.zeros_like(adam.first), adam.state)
+        return _step(adam, i, gradient, force, sizes, table), None
 
     adam, _ = jax.lax.scan(step, _begin(state), jnp.arange(sizes.steps))
     return adam.state
 
 
 def minimise_until(
-    gradient_of: Callable[[Float[Array, " 28 b"], State], tuple[Array, Array, Array]],
+    gradient_of: Callable[[Float[Array, " phi b"], State], tuple[Array, Array, Array]],
     state: State,
     sizes: Steps,
     progress: float,
@@ -124,7 +128,7 @@ def minimise_until(
     ) -> tuple[_Adam, Array, Array, Array, Array]:
         adam, i, made, before, now = carry
         gradient, force, energy = gradient_of(jnp.zeros_like(adam.first), adam.state)
-        adam = _step(adam, i, gradient, force, sizes)
+        adam = _step(adam, i, gradient, force, sizes, SHADOW)
         now = now + jnp.where(jnp.isfinite(energy), energy, 0.0).mean()
         judged = (made + 1) % _LOOK == 0
         # A sum over ten steps against that over the ten before: single steps are noisy.
@@ -142,17 +146,19 @@ def minimise_until(
 @pytree.dataclass
 class _Adam:
     state: State
-    first: Float[Array, " 28 b"]
-    second: Float[Array, " 28 b"]
+    first: Float[Array, " phi b"]
+    second: Float[Array, " phi b"]
 
 
 def _begin(state: State) -> _Adam:
-    zero = jnp.zeros((28, state.q.shape[-1]))
+    zero = jnp.zeros((len(state.q) + 6, state.q.shape[-1]))
     return _Adam(state=state, first=zero, second=zero)
 
 
-def _step(adam: _Adam, i: Array, gradient: Array, force: Array, sizes: Steps) -> _Adam:
-    size = np.repeat([sizes.translation, sizes.rotation, sizes.joint], [3, 3, 22])
+def _step(
+    adam: _Adam, i: Array, gradient: Array, force: Array, sizes: Steps, table: JointTable
+) -> _Adam:
+    size = np.repeat([sizes.translation, sizes.rotation, sizes.joint], [3, 3, len(table)])
     size = size[:, None].astype(np.float32)
     gradient = jnp.nan_to_num(gradient)
     norm = jnp.sqrt((gradient**2).sum(0))
@@ -165,7 +171,7 @@ def _step(adam: _Adam, i: Array, gradient: Array, force: Array, sizes: Steps) ->
     )
     spread = jnp.sqrt(second / (1 - 0.98 ** (i + 1))) + 1e-4
     moved = move(adam.state, -scale * size * (first / (1 - 0.9 ** (i + 1))) / spread)
-    q = torque.within_limits(moved.q.T).T
+    q = torque.within_limits(moved.q.T, table).T
     return _Adam(state=State(moved.R, moved.p, q, force), first=first, second=second)
 
 

@@ -176,9 +176,11 @@ def generate(
         CloudError: A cloud that no grasp can be predicted from, or normals or a view that do not
             fit it.
         ConfigError: A count or a number of spare grasps below one.
+        HandError: A hand with other joints than Shadow's.
     """
     config = config or GenerateConfig()
     hand = hand or load.load("shadow")
+    load.require_shadow(hand, "a grasp model")
     if count < 1:
         raise ConfigError(f"count={count} grasps asked; at least one is needed")
     if config.spare < 1:

@@ -1,4 +1,4 @@
-"""The pose vector phi: 22 joint angles, palm translation, palm orientation as axis-angle.
+"""The pose vector phi: a hand's joint angles, palm translation, palm orientation as axis-angle.
 
 Translation (m) and orientation (rad) are those of the palm in the object frame, so that
 `p_object = T_object_hand @ p_hand`.
@@ -10,15 +10,16 @@ from jaxtyping import Array, Float
 
 JOINTS = 22
 SIZE = 28
+"""Of the Shadow Hand; another hand's are those of its `hand.joints`."""
 
 
-def split(phi: Float[Array, "*b 28"]) -> tuple[Float[Array, "*b 22"], jaxlie.SE3]:
+def split(phi: Float[Array, "*b phi"]) -> tuple[Float[Array, "*b j"], jaxlie.SE3]:
     """Splits a pose into joint angles (rad) and `T_object_hand`."""
-    rotation = jaxlie.SO3.exp(phi[..., 25:28])
-    return phi[..., :22], jaxlie.SE3.from_rotation_and_translation(rotation, phi[..., 22:25])
+    rotation = jaxlie.SO3.exp(phi[..., -3:])
+    return phi[..., :-6], jaxlie.SE3.from_rotation_and_translation(rotation, phi[..., -6:-3])
 
 
-def join(q: Float[Array, "*b 22"], T_object_hand: jaxlie.SE3) -> Float[Array, "*b 28"]:
+def join(q: Float[Array, "*b j"], T_object_hand: jaxlie.SE3) -> Float[Array, "*b phi"]:
     """Joins joint angles (rad) and `T_object_hand`: `split` undone, below half turns."""
     return jnp.concatenate(
         [q, T_object_hand.translation(), T_object_hand.rotation().log()], axis=-1
@@ -26,8 +27,8 @@ def join(q: Float[Array, "*b 22"], T_object_hand: jaxlie.SE3) -> Float[Array, "*
 
 
 def between(
-    first: Float[Array, "*#b 28"], last: Float[Array, "*#b 28"], share: Float[Array, "*#b"]
-) -> Float[Array, "*b 28"]:
+    first: Float[Array, "*#b phi"], last: Float[Array, "*#b phi"], share: Float[Array, "*#b"]
+) -> Float[Array, "*b phi"]:
     """Poses on the straight way: joints and place in a line, orientation at a constant turn.
 
     Args:

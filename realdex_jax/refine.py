@@ -18,7 +18,7 @@ from realdex_jax import descent, pytree, touch, wrench
 from realdex_jax.descent import State
 from realdex_jax.geometry.sdf import SdfGrid
 from realdex_jax.hand import joints
-from realdex_jax.hand.load import HandModel
+from realdex_jax.hand.load import HandModel, require_shadow
 from realdex_jax.losses import contact
 from realdex_jax.touch import CONTACT_LINKS
 
@@ -125,7 +125,11 @@ def refine(
 
     Returns:
         c / `config.choices` grasps.
+
+    Raises:
+        HandError: A hand with other joints than Shadow's.
     """
+    require_shadow(hand, "refinement")
     task, state = _best(hand, target, phi, predicted, config)
     summed = jax.value_and_grad(
         lambda update, state: _summed(hand, config, task, state, update), has_aux=True

@@ -17,7 +17,7 @@ from realdex_jax.data.windows import FUTURE, PAST, Windows
 from realdex_jax.errors import ConfigError, DatasetError
 from realdex_jax.geometry.sdf import SdfGrid, SdfGrids
 from realdex_jax.hand import kinematics
-from realdex_jax.hand.load import HandModel
+from realdex_jax.hand.load import HandModel, require_shadow
 from realdex_jax.models import motion_model
 from realdex_jax.models.motion_model import MotionModel
 
@@ -83,7 +83,11 @@ def rollout(
         way: In which manner each motion comes, for a model that knows several; None is the usual.
         frames: Frames computed, at least the largest of `steps`; a constant of the trace.
         config: Stride and threshold.
+
+    Raises:
+        HandError: A hand with other joints than Shadow's.
     """
+    require_shadow(hand, "a motion model")
     b = start.shape[0]
     seen = jnp.broadcast_to(start[:, None], (b, PAST + 1, pose.SIZE))
     last = (steps - 1).astype(jnp.float32)

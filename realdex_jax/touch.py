@@ -13,27 +13,20 @@ from jaxtyping import Array, Float, Int
 from realdex_jax import pose, pytree, wrench
 from realdex_jax.geometry import sdf
 from realdex_jax.geometry.sdf import SdfGrid, SdfGrids
-from realdex_jax.hand import collision, kinematics
+from realdex_jax.hand import collision, facts, kinematics
+from realdex_jax.hand.facts import ContactLinks
 from realdex_jax.hand.load import HandModel
 from realdex_jax.hand.spheres import Spheres, spheres
 
-FINGERS: tuple[str, ...] = ("ff", "mf", "rf", "lf")
-CONTACT_LINKS: tuple[str, ...] = (
-    "palm",
-    *(f"{finger}{part}" for finger in FINGERS for part in ("proximal", "middle", "distal")),
-    *("thproximal", "thmiddle", "thdistal"),
+SHADOW = facts.SHADOW.contacts()
+CONTACT_LINKS, IS_PALM, IS_THUMB, IS_TIP = (
+    SHADOW.names,
+    SHADOW.is_palm,
+    SHADOW.is_thumb,
+    SHADOW.is_tip,
 )
-"""Links that may carry a contact."""
+"""Links of the Shadow Hand that may carry a contact; another hand's are in `hand.contacts`."""
 
-IS_PALM = np.array([n == "palm" for n in CONTACT_LINKS])
-IS_THUMB = np.array([n.startswith("th") for n in CONTACT_LINKS])
-IS_TIP = np.array([n.endswith("distal") for n in CONTACT_LINKS])
-
-# Where flexion moves a link: -y in the finger frames, -x in the two thumb frames before the last.
-_PALMAR = np.array(
-    [[-1, 0, 0] if n in ("thproximal", "thmiddle") else [0, -1, 0] for n in CONTACT_LINKS],
-    np.float32,
-)
 _SOFTNESS = 0.0015
 """Metres over which the choice of a link's contact among its spheres blurs."""
 
@@ -72,7 +65,7 @@ def posed(
     hand: HandModel,
     R: Float[Array, "3 3 b"],
     p: Float[Array, "3 b"],
-    q: Float[Array, "22 b"],
+    q: Float[Array, "j b"],
     fine: bool = False,
 ) -> Posed:
     """Places hands.
@@ -99,7 +92,7 @@ def posed(
 def sphere_depths(
     hand: HandModel,
     grid: SdfGrid,
-    phi: Float[Array, "*b 28"],
+    phi: Float[Array, "*b phi"],
     wxyz_xyz_world_object: Float[Array, "*b 7"],
 ) -> tuple[Float[Array, " s *b"], Float[Array, " s *b"]]:
     """How deep (m) each sphere of the hand is in the object and under the table z = 0.
@@ -121,7 +114,7 @@ def sphere_depths_among(
     hand: HandModel,
     grids: SdfGrids,
     which: Int[Array, " b"],
-    phi: Float[Array, "b t 28"],
+    phi: Float[Array, "b t phi"],
     wxyz_xyz_world_object: Float[Array, "b 7"],
 ) -> tuple[Float[Array, "s b t"], Float[Array, "s b t"]]:
     """The same as `sphere_depths` for motions, each around an object of its own.
@@ -143,7 +136,7 @@ def sphere_depths_among(
 
 
 def _covered(
-    hand: HandModel, phi: Float[Array, "*b 28"], wxyz_xyz_world_object: Float[Array, "*b 7"]
+    hand: HandModel, phi: Float[Array, "*b phi"], wxyz_xyz_world_object: Float[Array, "*b 7"]
 ) -> tuple[Float[Array, "3 s n"], Float[Array, "s n"]]:
     """Centres of the spheres in the object frame, and their heights above the table, metres."""
     q, T_world_hand = pose.split(phi.reshape(-1, pose.SIZE))
@@ -175,7 +168,7 @@ def _depths_of(
 def depths(
     hand: HandModel,
     grid: SdfGrid,
-    phi: Float[Array, "*b 28"],
+    phi: Float[Array, "*b phi"],
     wxyz_xyz_world_object: Float[Array, "*b 7"],
 ) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
     """How deep (m) the hand is in the object and under the table: the deepest of its spheres."""
@@ -202,10 +195,10 @@ def touch(hand: HandModel, at: Posed, grid: SdfGrid) -> Touch:
     gap_of = dict(zip(at.centre, jnp.split(gap, ends), strict=True))
     normal_of = dict(zip(at.centre, jnp.split(normal, ends, axis=1), strict=True))
     point, radius, facing = [], [], []
-    for k, name in enumerate(CONTACT_LINKS):
+    for name, palmar in zip(hand.contacts.names, hand.contacts.palmar, strict=True):
         link = hand.link(name)
-        axis = int(np.abs(_PALMAR[k]).argmax())
-        side = float(_PALMAR[k, axis]) * at.columns[link][axis]
+        axis = int(np.abs(palmar).argmax())
+        side = float(palmar[axis]) * at.columns[link][axis]
         towards = -(normal_of[link] * side[:, None]).sum(0)
         score = gap_of[link] + 0.01 * jnp.maximum(0.3 - towards, 0.0)
         choice = jax.nn.softmax(-score / _SOFTNESS, axis=0)
@@ -225,7 +218,10 @@ def touch(hand: HandModel, at: Posed, grid: SdfGrid) -> Touch:
 
 
 def contacts(
-    found: Touch, lower: Float[Array, "k b"], upper: Float[Array, "k b"] | None = None
+    found: Touch,
+    lower: Float[Array, "k b"],
+    upper: Float[Array, "k b"] | None = None,
+    of: ContactLinks = SHADOW,
 ) -> wrench.Contacts:
     """Contacts for the inner force problem.
 
@@ -235,9 +231,10 @@ def contacts(
         found: Contacts.
         lower: Share of the least force: 1 for links that must press, 0 for others.
         upper: Share of the greatest force; as `lower` if left out.
+        of: The hand's contact links.
     """
-    least = np.where(IS_PALM, 0.0, np.where(IS_THUMB, 0.3, 0.1)).astype(np.float32)
-    most = np.where(IS_PALM, 2.0, 1.0).astype(np.float32)
+    least = np.where(of.is_palm, 0.0, np.where(of.is_thumb, 0.3, 0.1)).astype(np.float32)
+    most = np.where(of.is_palm, 2.0, 1.0).astype(np.float32)
     upper = lower if upper is None else upper
     return wrench.Contacts(
         p=found.p, normal=found.normal, lower=lower * least[:, None], upper=upper * most[:, None]
@@ -307,7 +304,7 @@ def self_depth(hand: HandModel, at: Posed) -> Float[Array, "pairs b"]:
     """Deepest overlap (m, >= 0) of each two fingers, and of fingers' outer links with the palm."""
     g = hand.geoms
     capsules = []
-    for finger in (*FINGERS, "th"):
+    for finger in hand.facts.digits:
         mine = [
             i
             for i in range(len(g.link))
@@ -329,7 +326,7 @@ def self_depth(hand: HandModel, at: Posed) -> Float[Array, "pairs b"]:
             out.append(jnp.maximum(depth, 0.0).max((0, 1)))
     cover = at.cover
     palm = at.columns[0]
-    for finger in (*FINGERS, "th"):
+    for finger in hand.facts.digits:
         outer = [hand.link(f"{finger}middle"), hand.link(f"{finger}distal")]
         offset = jnp.concatenate([at.centre[link] for link in outer], axis=1)
         offset = offset - at.origins[0][:, None]

@@ -19,7 +19,7 @@ from realdex_jax import pose, touch
 from realdex_jax.data.motion import RATE
 from realdex_jax.geometry.sdf import SdfGrid
 from realdex_jax.hand import joints, torque
-from realdex_jax.hand.load import HandModel
+from realdex_jax.hand.load import HandModel, require_shadow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,11 @@ def optimise(
     Returns:
         Motions whose first frame is unchanged, whose last one is the goal, and whose joints keep
         their limits.
+
+    Raises:
+        HandError: A hand with other joints than Shadow's.
     """
+    require_shadow(hand, "trajectory optimisation")
     start, t = phi[:, :1], phi.shape[1]
     frames = jnp.arange(t)
     free = ((frames > 0) & (frames < lengths[:, None] - 1))[..., None].astype(phi.dtype)

@@ -24,7 +24,7 @@ from realdex_jax.data.schema import GraspSet
 from realdex_jax.geometry import sdf
 from realdex_jax.geometry.sdf import SdfGrid
 from realdex_jax.geometry.shape import ObjectShape
-from realdex_jax.hand.load import HandModel
+from realdex_jax.hand.load import HandModel, require_shadow
 from sim.lift import lift
 from sim.reach import CLOSING, OVERLAP, reach
 
@@ -287,7 +287,11 @@ def demonstrate(
 
     Returns:
         At most `count` motions that lift, and what became of all attempts.
+
+    Raises:
+        HandError: A hand with other joints than Shadow's.
     """
+    require_shadow(hand, "the demonstrator")
     config = config or DemonstrationConfig()
     if grid is None:
         grid = sdf.sample(lambda p: sdf.exact_distance(shape, p), shape.bounds, _CELLS)

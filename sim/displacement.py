@@ -15,7 +15,6 @@ import jaxlie
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from realdex_jax import pose
 from realdex_jax.errors import PhysicsError
 from realdex_jax.hand import kinematics
 from realdex_jax.hand.load import HandModel
@@ -50,7 +49,7 @@ class Displacement:
 def displacement(
     hand: HandModel,
     shape: Pieces,
-    phi: Float[Array | np.ndarray, "n 28"],
+    phi: Float[Array | np.ndarray, "n phi"],
     physics: Physics | None = None,
     backend: Literal["auto", "native", "mjx"] = "auto",
     *,
@@ -118,7 +117,7 @@ def _chosen() -> Literal["native", "mjx"]:
 
 
 def link_poses(
-    hand: HandModel, phi: Float[Array | np.ndarray, "n 28"]
+    hand: HandModel, phi: Float[Array | np.ndarray, "n phi"]
 ) -> tuple[Float[np.ndarray, "n l 3"], Float[np.ndarray, "n l 4"]]:
     """Origins (m) and orientations (wxyz) of all links in the object frame.
 
@@ -126,14 +125,15 @@ def link_poses(
         PhysicsError: A pose is not finite or of the wrong shape.
     """
     phi = np.asarray(phi, np.float32)
-    if phi.ndim != 2 or phi.shape[1] != pose.SIZE:
-        raise PhysicsError(f"phi must be (n, {pose.SIZE}), got {phi.shape}")
+    width = hand.joints.pose_size
+    if phi.ndim != 2 or phi.shape[1] != width:
+        raise PhysicsError(f"phi must be (n, {width}), got {phi.shape}")
     bad = np.flatnonzero(~np.isfinite(phi).all(axis=1))
     if len(bad):
         raise PhysicsError(f"pose {bad[0]} is not finite ({len(bad)} such poses)")
     count = len(phi)
     size = min(_FK_BATCH, 1 << max(count - 1, 1).bit_length())  # few sizes, few compilations
-    padded = np.zeros((-(-count // size) * size, pose.SIZE), np.float32)
+    padded = np.zeros((-(-count // size) * size, width), np.float32)
     padded[:count] = phi
     parts = [_place(hand, part) for part in np.split(padded, len(padded) // size)] if count else []
     links = len(hand.link_names)

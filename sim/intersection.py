@@ -16,7 +16,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from scipy.stats import qmc
 
-from realdex_jax import pose
 from realdex_jax.errors import PhysicsError
 from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand import kinematics
@@ -43,7 +42,7 @@ _BATCH = 16  # poses per compiled call
 def penetration_depth(
     hand: HandModel,
     shape: ObjectShape,
-    phi: Float[Array | np.ndarray, "n 28"],
+    phi: Float[Array | np.ndarray, "n phi"],
     *,
     method: Literal["points", "contacts"] = "points",
     points: int = POINTS,
@@ -65,15 +64,15 @@ def penetration_depth(
     match method:
         case "points":
             surface = jnp.asarray(shape.surface(points).points, jnp.float32)
-            return _in_batches(lambda part: _point_depth(hand, part, surface), _checked(phi))
+            return _in_batches(lambda part: _point_depth(hand, part, surface), _checked(hand, phi))
         case "contacts":
-            return _contact_depth(hand, shape, _checked(phi))
+            return _contact_depth(hand, shape, _checked(hand, phi))
         case _:
             raise PhysicsError(f"no method {method!r}; known: points, contacts")
 
 
 def self_intersection_volume(
-    hand: HandModel, q: Float[Array | np.ndarray, "n 22"], *, samples: int = SAMPLES, seed: int = 0
+    hand: HandModel, q: Float[Array | np.ndarray, "n j"], *, samples: int = SAMPLES, seed: int = 0
 ) -> Float[np.ndarray, " n"]:
     """Volume (cm3) that primitives of far links share, summed over pairs of primitives.
 
@@ -87,16 +86,17 @@ def self_intersection_volume(
         PhysicsError: An angle is not finite, or the shape is wrong.
     """
     q = np.asarray(q, np.float32)
-    if q.ndim != 2 or q.shape[1] != pose.JOINTS or not np.isfinite(q).all():
-        raise PhysicsError(f"q must be finite (n, {pose.JOINTS}), got {q.shape}")
+    if q.ndim != 2 or q.shape[1] != len(hand.joints) or not np.isfinite(q).all():
+        raise PhysicsError(f"q must be finite (n, {len(hand.joints)}), got {q.shape}")
     local = jnp.asarray(_interior_points(hand, samples, seed))
     return _in_batches(lambda part: _shared_volume(hand, part, local), q)
 
 
-def _checked(phi: Array | np.ndarray) -> Float[np.ndarray, "n 28"]:
+def _checked(hand: HandModel, phi: Array | np.ndarray) -> Float[np.ndarray, "n phi"]:
     phi = np.asarray(phi, np.float32)
-    if phi.ndim != 2 or phi.shape[1] != pose.SIZE or not np.isfinite(phi).all():
-        raise PhysicsError(f"phi must be finite (n, {pose.SIZE}), got {phi.shape}")
+    width = hand.joints.pose_size
+    if phi.ndim != 2 or phi.shape[1] != width or not np.isfinite(phi).all():
+        raise PhysicsError(f"phi must be finite (n, {width}), got {phi.shape}")
     return phi
 
 
@@ -114,7 +114,7 @@ def _in_batches(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _point_depth(
-    hand: HandModel, phi: Float[Array, "b 28"], surface: Float[Array, "n 3"]
+    hand: HandModel, phi: Float[Array, "b phi"], surface: Float[Array, "n 3"]
 ) -> Float[Array, " b"]:
     links = kinematics.posed(hand, phi)
     p = jnp.broadcast_to(surface, (*phi.shape[:1], *surface.shape))
@@ -122,7 +122,7 @@ def _point_depth(
 
 
 def _contact_depth(
-    hand: HandModel, shape: ObjectShape, phi: Float[np.ndarray, "n 28"]
+    hand: HandModel, shape: ObjectShape, phi: Float[np.ndarray, "n phi"]
 ) -> Float[np.ndarray, " n"]:
     scene = still_scene(hand, shape, Physics())
     p, wxyz = link_poses(hand, phi)
@@ -139,7 +139,7 @@ def _contact_depth(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _shared_volume(
-    hand: HandModel, q: Float[Array, "b 22"], local: Float[Array, "g k 3"]
+    hand: HandModel, q: Float[Array, "b j"], local: Float[Array, "g k 3"]
 ) -> Float[Array, " b"]:
     R, centre = geom_poses(hand, kinematics.forward(hand, q))
     p = centre[..., None, :] + jnp.einsum("bgij,gkj->bgki", R, local)

@@ -20,7 +20,7 @@ from realdex_jax import pose
 from realdex_jax.data import motion
 from realdex_jax.data.motion import Motion
 from realdex_jax.errors import DatasetError, PhysicsError
-from realdex_jax.hand.load import HandModel
+from realdex_jax.hand.load import HandModel, require_shadow
 from realdex_jax.trajectory import minimum_jerk
 from sim import native
 from sim.physics import LiftPhysics
@@ -104,7 +104,9 @@ def lift(
     Raises:
         PhysicsError: A motion, squeeze or pose is not finite, of the wrong shape or beyond joint
             limits, a motion is shorter than `motion.MIN_FRAMES`, or the object cannot be simulated.
+        HandError: A hand with other joints than Shadow's.
     """
+    require_shadow(hand, "the lift test")
     physics = physics or LiftPhysics()
     jobs = _checked(phi_world, q_squeeze, wxyz_xyz_world_object, rate)
     scene = lift_scene(hand, shape, physics)

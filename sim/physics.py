@@ -10,6 +10,8 @@ a target.
 import dataclasses
 from dataclasses import dataclass
 
+from realdex_jax.hand.load import HandModel
+
 GRAVITY = 9.81
 """Standard fall, m/s^2."""
 
@@ -143,6 +145,12 @@ class StrictPhysics:
     """... and with this rate of every hand joint, rad/s ..."""
     rest_duration: float = 0.1
     """... for this many seconds: the push is in balance, more time would show the same."""
+
+    @staticmethod
+    def of(hand: HandModel) -> "StrictPhysics":
+        """The constants with gain and torque of a hand's own drive; Shadow's are the defaults."""
+        drive = hand.facts.drive
+        return StrictPhysics(stiffness=drive.stiffness, torque_limit=drive.torque_limit)
 
     def describe(self) -> dict[str, float | int | str]:
         """All constants by dotted name, for printing beside a table."""

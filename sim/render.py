@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from realdex_jax.errors import RealdexError
 from realdex_jax.geometry.shape import ObjectShape
-from realdex_jax.hand import joints
 from realdex_jax.hand.load import HandModel
 from sim.stage import FINGER, TOUCH, Hits, Stage, load_stage
 
@@ -32,7 +31,6 @@ _LIGHT = np.array([0.45, 0.85, 0.45])
 """Above a table: to the left, up and toward the camera, metres."""
 _SHADOW_ON_TABLE = 0.45
 """Share of the light that reaches shadows where there is a table to reflect it."""
-_THUMB = joints.FINGERS.index("TH")
 _VIEWS = 20
 _VIEW_SIZE = (40, 30)
 _ENOUGH = 12
@@ -65,7 +63,7 @@ class Camera:
 def render_grasp(
     hand: HandModel,
     shape: ObjectShape,
-    phi: Float[np.ndarray, " 28"],
+    phi: Float[np.ndarray, " phi"],
     size: tuple[int, int] = (320, 240),
     camera: Camera | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
@@ -88,7 +86,7 @@ def render_grasp(
 def render_grasps(
     hand: HandModel,
     shape: ObjectShape,
-    phi: Float[np.ndarray, "b 28"],
+    phi: Float[np.ndarray, "b phi"],
     size: tuple[int, int] = (320, 240),
 ) -> list[UInt8[np.ndarray, "h w 3"]]:
     """Draws many grasps of one object, each as `render_grasp` does, one on each core at a time.
@@ -102,7 +100,7 @@ def render_grasps(
     for stage in free:
         stages.put(stage)
 
-    def draw(one: Float[np.ndarray, " 28"]) -> UInt8[np.ndarray, "h w 3"]:
+    def draw(one: Float[np.ndarray, " phi"]) -> UInt8[np.ndarray, "h w 3"]:
         stage = stages.get()
         try:
             return _draw(stage, one, size, None)
@@ -113,7 +111,7 @@ def render_grasps(
         return list(pool.map(draw, phi))
 
 
-def _check(phi: Float[np.ndarray, "*b 28"], size: tuple[int, int]) -> None:
+def _check(phi: Float[np.ndarray, "*b phi"], size: tuple[int, int]) -> None:
     if min(size) < 1:
         raise RenderError(f"picture size {size}; width and height must be positive")
     if not np.isfinite(phi).all():
@@ -121,7 +119,7 @@ def _check(phi: Float[np.ndarray, "*b 28"], size: tuple[int, int]) -> None:
 
 
 def _draw(
-    stage: Stage, phi: Float[np.ndarray, " 28"], size: tuple[int, int], camera: Camera | None
+    stage: Stage, phi: Float[np.ndarray, " phi"], size: tuple[int, int], camera: Camera | None
 ) -> UInt8[np.ndarray, "h w 3"]:
     stage.place(phi)
     if camera is None:
@@ -206,7 +204,7 @@ def best_camera(
     contacts, link = stage.contacts()
     digit = _digits(stage.hand)[link]
     touching = np.unique(digit)
-    weight = np.where(touching == _THUMB, max(len(touching) - 1, 1), 1)
+    weight = np.where(touching == len(stage.hand.facts.fingers), max(len(touching) - 1, 1), 1)
     columns, rows = np.meshgrid(np.arange(_VIEW_SIZE[0]) + 0.5, np.arange(_VIEW_SIZE[1]) + 0.5)
     pixels = np.stack([columns.ravel(), rows.ravel()], axis=1)
     best, best_score = None, -np.inf
@@ -244,9 +242,10 @@ def _shown(contacts: Bool[np.ndarray, " k"], links: Bool[np.ndarray, " h"]) -> f
 
 
 def _digits(hand: HandModel) -> Int[np.ndarray, " l"]:
-    """Which digit each link is of, in the order of `joints.FINGERS`; the palm comes after them."""
-    order = {finger: i for i, finger in enumerate(joints.FINGERS)}
-    return np.array([order.get(name[:2].upper(), len(order)) for name in hand.link_names])
+    """Which digit each link is of, in the order of the hand's digits; the palm comes after them."""
+    digits = hand.facts.digits
+    of = [[name.startswith(digit) for digit in digits] for name in hand.link_names]
+    return np.array([mine.index(True) if any(mine) else len(digits) for mine in of])
 
 
 def fitted(

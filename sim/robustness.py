@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from scipy.spatial.transform import Rotation
 
 from realdex_jax.errors import PhysicsError
+from realdex_jax.hand.joints import JointTable
 from realdex_jax.hand.load import HandModel
 from sim import native
 from sim.physics import StrictPhysics
@@ -61,17 +62,17 @@ class Grasps(Protocol):
     """What the test needs of a set of grasps; `GraspSet` has it."""
 
     @property
-    def phi(self) -> Float[Array | np.ndarray, "n 28"]:
+    def phi(self) -> Float[Array | np.ndarray, "n phi"]:
         """Grasp poses; the palm in the object frame."""
         ...
 
     @property
-    def q_pregrasp(self) -> Float[Array | np.ndarray, "n 22"]:
+    def q_pregrasp(self) -> Float[Array | np.ndarray, "n j"]:
         """Joint angles (rad) before closing; the palm is already where it grasps."""
         ...
 
     @property
-    def q_squeeze(self) -> Float[Array | np.ndarray, "n 22"]:
+    def q_squeeze(self) -> Float[Array | np.ndarray, "n j"]:
         """Joint targets (rad) that press on the object."""
         ...
 
@@ -96,9 +97,9 @@ class Robustness:
     """Deepest hand-object contact after settling, metres."""
     at_rest: Bool[np.ndarray, " n"]
     """Object and hand came to rest before the pushes."""
-    q_settled: Float[np.ndarray, "n 22"]
+    q_settled: Float[np.ndarray, "n j"]
     """Joint angles after settling, radians."""
-    phi_settled: Float[np.ndarray, "n 28"]
+    phi_settled: Float[np.ndarray, "n phi"]
     """The settled grasp as a pose: what the closed hand really holds."""
 
     def counts(self) -> dict[str, int]:
@@ -120,10 +121,10 @@ def robustness(
     """Closes, squeezes, settles and pushes every grasp.
 
     Args:
-        hand: Any hand with Shadow's joints.
+        hand: The hand.
         shape: The object; its mass is replaced by `physics.mass`.
         grasps: Poses with pre-grasp and squeeze angles.
-        physics: The constants; `StrictPhysics()` if None.
+        physics: The constants; `StrictPhysics.of(hand)` if None.
         threads: Worker threads; `native.cores()` if None.
         early_stop: Skip the remaining pushes after the first failure.
         accept_at_rest: End a push once object and hand are at rest.
@@ -132,12 +133,12 @@ def robustness(
         PhysicsError: A grasp is not finite or of the wrong shape, or the object cannot be
             simulated.
     """
-    physics = physics or StrictPhysics()
-    phi, q_pregrasp, q_squeeze = _checked(grasps)
+    physics = physics or StrictPhysics.of(hand)
+    phi, q_pregrasp, q_squeeze = _checked(grasps, hand.joints)
     scene = actuated_scene(hand, shape, physics)
     test = _Test(scene, physics, early_stop, accept_at_rest)
     count = len(phi)
-    out = _empty(count)
+    out = _empty(count, hand.joints)
     threads = max(1, min(threads or native.cores(), -(-count // _BATCH)))
     idle: queue.SimpleQueue[mujoco.MjData] = queue.SimpleQueue()
     for _ in range(threads):
@@ -173,10 +174,11 @@ class _Start:
     wxyz: np.ndarray
 
 
-def _checked(grasps: Grasps) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _checked(grasps: Grasps, table: JointTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     arrays = []
     count = len(grasps.phi)
-    for name, width in (("phi", 28), ("q_pregrasp", 22), ("q_squeeze", 22)):
+    j = len(table)
+    for name, width in (("phi", table.pose_size), ("q_pregrasp", j), ("q_squeeze", j)):
         value = np.asarray(getattr(grasps, name), np.float64)
         if value.shape != (count, width):
             raise PhysicsError(f"{name} must be ({count}, {width}), got {value.shape}")
@@ -187,7 +189,7 @@ def _checked(grasps: Grasps) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return arrays[0], arrays[1], arrays[2]
 
 
-def _empty(count: int) -> Robustness:
+def _empty(count: int, table: JointTable) -> Robustness:
     return Robustness(
         success=np.zeros(count, bool),
         pushes_held=np.zeros((count, len(PUSHES)), bool),
@@ -197,8 +199,8 @@ def _empty(count: int) -> Robustness:
         contacts=np.zeros(count, np.int8),
         penetration_m=np.zeros(count, np.float32),
         at_rest=np.zeros(count, bool),
-        q_settled=np.zeros((count, 22), np.float32),
-        phi_settled=np.zeros((count, 28), np.float32),
+        q_settled=np.zeros((count, len(table)), np.float32),
+        phi_settled=np.zeros((count, table.pose_size), np.float32),
     )
 
 
@@ -215,7 +217,7 @@ def _run(
     scene, physics = test.scene, test.physics
     model = scene.model
     start = _reset(scene, data, phi, q_pregrasp)
-    reason, moved = _close(test, data, start, phi[:22], q_pregrasp, q_squeeze)
+    reason, moved = _close(test, data, start, phi[:-6], q_pregrasp, q_squeeze)
     links, depth = _touching(scene, data)
     out.contacts[row], out.penetration_m[row] = len(links), depth
     out.shift_m[row], out.turn_rad[row] = moved
@@ -246,9 +248,9 @@ def _reset(
     scene: ActuatedScene, data: mujoco.MjData, phi: np.ndarray, q_pregrasp: np.ndarray
 ) -> _Start:
     mujoco.mj_resetData(scene.model, data)
-    R_hand_object = Rotation.from_rotvec(phi[25:28]).inv()
+    R_hand_object = Rotation.from_rotvec(phi[-3:]).inv()
     data.qpos[scene.joint_qpos] = q_pregrasp
-    data.qpos[scene.object_qpos : scene.object_qpos + 3] = -R_hand_object.apply(phi[22:25])
+    data.qpos[scene.object_qpos : scene.object_qpos + 3] = -R_hand_object.apply(phi[-6:-3])
     data.qpos[scene.object_qpos + 3 : scene.object_qpos + 7] = R_hand_object.as_quat(
         scalar_first=True
     )
@@ -364,7 +366,7 @@ def _touching(scene: ActuatedScene, data: mujoco.MjData) -> tuple[set[int], floa
 
 
 def _pose(scene: ActuatedScene, data: mujoco.MjData) -> np.ndarray:
-    """The present grasp as phi (28,): the palm is at the origin, so invert the object's pose."""
+    """The present grasp as phi: the palm is at the origin, so invert the object's pose."""
     at = scene.object_qpos
     R_object_hand = Rotation.from_quat(data.qpos[at + 3 : at + 7], scalar_first=True).inv()
     p_object_hand = -R_object_hand.apply(data.qpos[at : at + 3])

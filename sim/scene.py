@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from scipy.spatial import ConvexHull, QhullError
 
 from realdex_jax.errors import PhysicsError
-from realdex_jax.hand import joints
 from realdex_jax.hand.collision import MIN_HOPS
+from realdex_jax.hand.joints import JointTable
 from realdex_jax.hand.load import HandModel
 from sim.physics import Contact, LiftPhysics, Physics, StrictPhysics
 
@@ -64,9 +64,9 @@ class ActuatedScene:
     """A compiled model of the actuated hand and a floating object; world = palm frame."""
 
     model: mujoco.MjModel
-    joint_qpos: Int[np.ndarray, " 22"]
-    """Address in qpos of each joint of `joints.NAMES`."""
-    joint_dof: Int[np.ndarray, " 22"]
+    joint_qpos: Int[np.ndarray, " j"]
+    """Address in qpos of each joint of the hand."""
+    joint_dof: Int[np.ndarray, " j"]
     """Address in qvel of each joint."""
     object_qpos: int
     """Address of the object's pose (position, quaternion wxyz) in qpos."""
@@ -75,7 +75,7 @@ class ActuatedScene:
     object_body: int
     p_object_com: Float[np.ndarray, " 3"]
     """Centre of mass in the object frame, metres."""
-    control: Float[np.ndarray, "18 22"]
+    control: Float[np.ndarray, "a j"]
     """Actuator set points = control @ joint angles: a joint, or the sum of the two a tendon
     bends."""
 
@@ -87,14 +87,14 @@ class LiftScene:
     model: mujoco.MjModel
     palm_qpos: int
     """Address of the palm's pose (position, quaternion wxyz) in qpos, world frame."""
-    joint_qpos: Int[np.ndarray, " 22"]
-    """Address in qpos of each joint of `joints.NAMES`."""
+    joint_qpos: Int[np.ndarray, " j"]
+    """Address in qpos of each joint of the hand."""
     object_qpos: int
     """Address of the object's pose in qpos, world frame."""
     object_body: int
     table: int
     """The table's geometry."""
-    control: Float[np.ndarray, "18 22"]
+    control: Float[np.ndarray, "a j"]
     """As in `ActuatedScene`."""
 
 
@@ -138,13 +138,13 @@ def still_scene(hand: HandModel, shape: Pieces, physics: Physics) -> StillScene:
 
 
 def actuated_scene(hand: HandModel, shape: Pieces, physics: StrictPhysics) -> ActuatedScene:
-    """Compiles the actuated scene: 18 position actuators, four of them on tendons.
+    """Compiles the actuated scene: a position actuator for every joint or tendon.
 
-    A tendon bends the last two joints of a finger. On the real hand a mechanical stop keeps J1 at
-    or below J2; here a limited tendon of length J1 - J2 does.
+    A tendon bends the last two joints of Shadow's fingers. On the real hand a mechanical stop keeps
+    J1 at or below J2; here a limited tendon of length J1 - J2 does.
 
     Args:
-        hand: A hand with Shadow's joints and tendons FFJ0, MFJ0, RFJ0, LFJ0.
+        hand: The hand; coupled joints need tendons, as Shadow's FFJ0.
         shape: The object; its mass is replaced by `physics.mass`.
         physics: The constants; there is no gravity.
 
@@ -156,7 +156,7 @@ def actuated_scene(hand: HandModel, shape: Pieces, physics: StrictPhysics) -> Ac
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.noslip_iterations = physics.noslip_iterations
     spec.option.gravity = [0.0, 0.0, 0.0]
-    control = actuate(spec, physics)
+    control = actuate(spec, physics, hand.joints)
     add_object(spec, shape, contype=1, conaffinity=1)
     set_contact(spec, physics.contact)
     exclude_overlapping(spec, hand)
@@ -165,8 +165,8 @@ def actuated_scene(hand: HandModel, shape: Pieces, physics: StrictPhysics) -> Ac
     free = model.joint(OBJECT)
     return ActuatedScene(
         model=model,
-        joint_qpos=np.array([model.joint(n).qposadr[0] for n in joints.NAMES]),
-        joint_dof=np.array([model.joint(n).dofadr[0] for n in joints.NAMES]),
+        joint_qpos=np.array([model.joint(n).qposadr[0] for n in hand.joints.names]),
+        joint_dof=np.array([model.joint(n).dofadr[0] for n in hand.joints.names]),
         object_qpos=int(free.qposadr[0]),
         object_dof=int(free.dofadr[0]),
         object_body=body,
@@ -207,7 +207,7 @@ def lift_scene(hand: HandModel, shape: Pieces, physics: LiftPhysics) -> LiftScen
     weld.data[:11] = [0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1]  # anchor, offset, turn, torque scale
     weld.solref = [-1.0 / physics.timestep**2, -1.0 / physics.timestep]
     weld.solimp = [_IMPEDANCE, _IMPEDANCE, 0.001, 0.5, 2.0]
-    control = actuate(spec, physics)
+    control = actuate(spec, physics, hand.joints)
     add_object(spec, shape, contype=1, conaffinity=1)
     plane = mujoco.mjtGeom.mjGEOM_PLANE
     spec.worldbody.add_geom(name=TABLE, type=plane, size=[1.0, 1.0, 0.1])
@@ -217,7 +217,7 @@ def lift_scene(hand: HandModel, shape: Pieces, physics: LiftPhysics) -> LiftScen
     return LiftScene(
         model=model,
         palm_qpos=int(model.joint(palm).qposadr[0]),
-        joint_qpos=np.array([model.joint(n).qposadr[0] for n in joints.NAMES]),
+        joint_qpos=np.array([model.joint(n).qposadr[0] for n in hand.joints.names]),
         object_qpos=int(model.joint(OBJECT).qposadr[0]),
         object_body=model.body(OBJECT).id,
         table=model.geom(TABLE).id,
@@ -288,13 +288,17 @@ def add_object(spec: mujoco.MjSpec, shape: Pieces, contype: int, conaffinity: in
 
 
 def actuate(
-    spec: mujoco.MjSpec, physics: StrictPhysics | LiftPhysics, prefix: str = ""
-) -> Float[np.ndarray, "18 22"]:
-    """Adds 18 actuators for positions and the mechanical stops, in the place of those there are.
+    spec: mujoco.MjSpec,
+    physics: StrictPhysics | LiftPhysics,
+    table: JointTable,
+    prefix: str = "",
+) -> Float[np.ndarray, "a j"]:
+    """Adds actuators for positions and the mechanical stops, in the place of those there are.
 
     Args:
         spec: The model, with the hand's joints and tendons.
         physics: Gain and limit of the actuators.
+        table: The hand's joints.
         prefix: Before the hand's names in the model.
 
     Returns:
@@ -302,20 +306,20 @@ def actuate(
     """
     for actuator in list(spec.actuators):
         spec.delete(actuator)
-    coupled = {j for pair in joints.COUPLED for j in pair}
+    coupled = {j for pair in table.coupled for j in pair}
     columns: list[list[int]] = []
-    for j, name in enumerate(joints.NAMES):
+    for j, name in enumerate(table.names):
         if j not in coupled:
             _add_position_actuator(spec, prefix + name, mujoco.mjtTrn.mjTRN_JOINT, physics)
             columns.append([j])
-    for j2, j1 in joints.COUPLED:
-        finger = prefix + joints.NAMES[j1][:2]
+    for j2, j1 in table.coupled:
+        finger = prefix + table.names[j1][:2]
         _add_position_actuator(spec, f"{finger}J0", mujoco.mjtTrn.mjTRN_TENDON, physics)
         columns.append([j2, j1])
         stop = spec.add_tendon(name=f"{finger}stop", limited=True, range=[-np.pi, 0.0])
-        stop.wrap_joint(prefix + joints.NAMES[j1], 1.0)
-        stop.wrap_joint(prefix + joints.NAMES[j2], -1.0)
-    control = np.zeros((len(columns), len(joints.NAMES)))
+        stop.wrap_joint(prefix + table.names[j1], 1.0)
+        stop.wrap_joint(prefix + table.names[j2], -1.0)
+    control = np.zeros((len(columns), len(table.names)))
     for row, column in enumerate(columns):
         control[row, column] = 1.0
     return control

@@ -81,7 +81,7 @@ class Stage:
 
     def place(
         self,
-        phi: Float[np.ndarray, " 28"],
+        phi: Float[np.ndarray, " phi"],
         wxyz_xyz_world_object: Float[np.ndarray, " 7"] | None = None,
         p_world_table: Float[np.ndarray, " 3"] | None = None,
     ) -> None:

@@ -6,7 +6,8 @@ from scipy.spatial.transform import Rotation
 
 from realdex_jax.errors import MeshError
 from realdex_jax.geometry.shape import ObjectShape
-from realdex_jax.hand import joints
+from realdex_jax.hand.joints import JointTable
+from realdex_jax.hand.load import HandModel
 
 MAX_WIDTH = 0.10
 """Metres of object along the opening of the hand that a start may have in front of its palm."""
@@ -14,8 +15,6 @@ REACH = 0.12
 """Metres in front of the palm that a closing hand sweeps."""
 _CANDIDATES = 8
 _OVERSAMPLE = 4
-_GRASP_CENTRE = np.array([0.0, 0.0, 0.085])
-"""Point of the palm frame that is put in front of the aimed surface point."""
 _BACK_OFF = (0.005, 0.025)
 """Metres by which a start around a grasp stands back from it."""
 _SHAKE_METRES = 0.01
@@ -24,13 +23,14 @@ _SHAKE_TURN = 0.15
 
 
 def sample(
+    hand: HandModel,
     shape: ObjectShape,
     count: int,
     seed: int,
     *,
     distance: tuple[float, float],
     on_table: bool = True,
-) -> tuple[Float[np.ndarray, "n 3 3"], Float[np.ndarray, "n 3"], Float[np.ndarray, "n 22"]]:
+) -> tuple[Float[np.ndarray, "n 3 3"], Float[np.ndarray, "n 3"], Float[np.ndarray, "n j"]]:
     """Draws hand poses around an object.
 
     A surface point and its normal give place and approach; of several rolls about the approach the
@@ -38,6 +38,7 @@ def sample(
     taken where a hand fits.
 
     Args:
+        hand: The hand.
         shape: The object, standing on a table at its lowest point if `on_table`.
         count: Number of poses.
         seed: Seed; the same arguments give the same poses.
@@ -81,21 +82,22 @@ def sample(
     keep = np.argsort(np.maximum(best_cost, MAX_WIDTH) + 0.02 * rng.random(len(points)))[:count]
     R, points, approach = R_best[keep], points[keep], approach[keep]
     away = rng.uniform(*distance, size=(count, 1))
-    centre = _GRASP_CENTRE + rng.normal(size=(count, 3)) * [0.01, 0.0, 0.015]
+    centre = hand.facts.grasp_centre + rng.normal(size=(count, 3)) * [0.01, 0.0, 0.015]
     p = points - approach * away - np.einsum("nij,nj->ni", R, centre)
-    q = _possible(joints.REST + rng.normal(size=(count, 22)) * _spread())
+    q = _near(hand.joints, hand.joints.rest, rng, count)
     return R.astype(np.float32), p.astype(np.float32), q
 
 
 def around(
-    phi: Float[np.ndarray, "k 28"], count: int, seed: int, symmetry: str
-) -> tuple[Float[np.ndarray, "n 3 3"], Float[np.ndarray, "n 3"], Float[np.ndarray, "n 22"]]:
+    hand: HandModel, phi: Float[np.ndarray, "k phi"], count: int, seed: int, symmetry: str
+) -> tuple[Float[np.ndarray, "n 3 3"], Float[np.ndarray, "n 3"], Float[np.ndarray, "n j"]]:
     """Draws hand poses around grasps that hold: the way to more of them on a hard object.
 
     Each is backed off along the palm's normal, half opened toward the resting posture, and shaken;
     on a solid of revolution it is turned about the axis first.
 
     Args:
+        hand: The hand.
         phi: At least one grasp in the object frame.
         count: Number of poses.
         seed: Seed; the same arguments give the same poses.
@@ -108,23 +110,24 @@ def around(
     chosen = phi[rng.integers(len(phi), size=count)].astype(np.float64)
     turn = Rotation.from_rotvec(rng.uniform(-np.pi, np.pi, (count, 1)) * [0.0, 0.0, 1.0])
     turn = turn if symmetry == "axial" else Rotation.identity(count)
-    R = turn * Rotation.from_rotvec(chosen[:, 25:28])
+    R = turn * Rotation.from_rotvec(chosen[:, -3:])
     shaken = R * Rotation.from_rotvec(rng.normal(size=(count, 3)) * _SHAKE_TURN)
+    centre = hand.facts.grasp_centre
     # Turned about the grasp's centre, so that the fingers stay where they hold.
-    p = turn.apply(chosen[:, 22:25]) + (R.apply(_GRASP_CENTRE) - shaken.apply(_GRASP_CENTRE))
+    p = turn.apply(chosen[:, -6:-3]) + (R.apply(centre) - shaken.apply(centre))
     back = shaken.apply([0.0, -1.0, 0.0]) * rng.uniform(*_BACK_OFF, size=(count, 1))
     p = p - back + rng.normal(size=(count, 3)) * _SHAKE_METRES
-    q = 0.5 * (chosen[:, :22] + joints.REST) + rng.normal(size=(count, 22)) * _spread()
-    return shaken.as_matrix().astype(np.float32), p.astype(np.float32), _possible(q)
+    q = _near(hand.joints, 0.5 * (chosen[:, :-6] + hand.joints.rest), rng, count)
+    return shaken.as_matrix().astype(np.float32), p.astype(np.float32), q
 
 
-def _spread() -> Float[np.ndarray, " 22"]:
-    return 0.1 * (joints.UPPER - joints.LOWER)
-
-
-def _possible(q: Float[np.ndarray, "n 22"]) -> Float[np.ndarray, "n 22"]:
-    q = np.clip(q, joints.LOWER, joints.UPPER)
-    for j2, j1 in joints.COUPLED:
+def _near(
+    table: JointTable, middle: Float[np.ndarray, "*n j"], rng: np.random.Generator, count: int
+) -> Float[np.ndarray, "b j"]:
+    """Angles (rad) about some, a tenth of the joints' ranges apart, that the hand can take."""
+    q = middle + rng.normal(size=(count, len(table))) * (0.1 * (table.upper - table.lower))
+    q = np.clip(q, table.lower, table.upper)
+    for j2, j1 in table.coupled:
         q[:, j1] = np.minimum(q[:, j1], q[:, j2])
     return q.astype(np.float32)
 

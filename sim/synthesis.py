@@ -20,10 +20,9 @@ from realdex_jax import descent, pytree, touch, wrench
 from realdex_jax.descent import State
 from realdex_jax.geometry.sdf import SdfGrid
 from realdex_jax.geometry.shape import ObjectShape
-from realdex_jax.hand import joints, torque
+from realdex_jax.hand import torque
 from realdex_jax.hand.load import HandModel
 from realdex_jax.hand.spheres import spheres
-from realdex_jax.touch import CONTACT_LINKS, FINGERS
 from sim import starts
 
 
@@ -39,35 +38,60 @@ class Template:
     optional: tuple[str, ...] = ()
 
 
-TEMPLATES: dict[str, Template] = {
-    "tips5": Template(_links({"distal": ("th", *FINGERS)})),
-    "tips4": Template(_links({"distal": ("th", "ff", "mf", "rf")})),
-    "tripod": Template(_links({"distal": ("th", "ff", "mf")})),
-    "mid": Template(
-        _links({"distal": ("th",), "middle": ("ff", "mf", "rf")}),
-        _links({"distal": FINGERS, "middle": ("lf",)}),
-    ),
-    "power": Template(
-        _links({"distal": ("th", *FINGERS)}), _links({"middle": FINGERS}, "palm", "thmiddle")
-    ),
-    "wrap": Template(
-        _links({"distal": ("th",), "middle": ("ff", "mf", "rf")}, "palm"),
-        _links({"distal": FINGERS, "middle": ("lf",), "proximal": FINGERS}, "thmiddle"),
-    ),
-}
-TEMPLATE_NAMES = tuple(TEMPLATES)
+TEMPLATE_NAMES = ("tips5", "tips4", "tripod", "mid", "power", "wrap")
 NEAR_TEMPLATES = ("power", "wrap")
 """Templates with the palm on the object: their starts are closer."""
 
-_REQUIRED = np.array(
-    [[link in t.required for link in CONTACT_LINKS] for t in TEMPLATES.values()], np.float32
-)
-_OPTIONAL = np.array(
-    [[link in t.optional for link in CONTACT_LINKS] for t in TEMPLATES.values()], np.float32
-)
 _OPTIONAL_WEIGHT = 0.2
 _OPTIONAL_REACH = 0.002
 """Metres over which an optional link loses its force as it leaves the object."""
+
+
+@functools.cache
+def templates(hand: HandModel) -> dict[str, Template]:
+    """Those of `TEMPLATE_NAMES` that a hand has fingers for."""
+    thumb, fingers = hand.facts.thumb, hand.facts.fingers
+    three, others = fingers[:3], fingers[3:]
+    least = {"tips5": 4, "tips4": 3, "tripod": 2, "mid": 3, "wrap": 3}
+    found = {
+        "tips5": Template(_links({"distal": (thumb, *fingers)})),
+        "tips4": Template(_links({"distal": (thumb, *three)})),
+        "tripod": Template(_links({"distal": (thumb, *three[:2])})),
+        "mid": Template(
+            _links({"distal": (thumb,), "middle": three}),
+            _links({"distal": fingers, "middle": others}),
+        ),
+        "power": Template(
+            _links({"distal": (thumb, *fingers)}),
+            _links({"middle": fingers}, "palm", f"{thumb}middle"),
+        ),
+        "wrap": Template(
+            _links({"distal": (thumb,), "middle": three}, "palm"),
+            _links({"distal": fingers, "middle": others, "proximal": fingers}, f"{thumb}middle"),
+        ),
+    }
+    return {name: t for name, t in found.items() if len(fingers) >= least.get(name, 1)}
+
+
+@functools.cache
+def _masks(
+    hand: HandModel,
+) -> tuple[Float[np.ndarray, "templates k"], Float[np.ndarray, "templates k"]]:
+    """Which contact links each of `TEMPLATE_NAMES` requires, and which are optional: 1 or 0."""
+    there = templates(hand)
+    wanted = [there.get(name, Template(())) for name in TEMPLATE_NAMES]
+    required, optional = (
+        np.array([[link in t for link in hand.contacts.names] for t in links], np.float32)
+        for links in ([t.required for t in wanted], [t.optional for t in wanted])
+    )
+    return required, optional
+
+
+def _shares(hand: HandModel, config: "SynthesisConfig") -> Float[np.ndarray, " templates"]:
+    """Share of the starts per template, none for those that a hand has no fingers for."""
+    share = np.array(config.template_share)
+    there = np.isin(TEMPLATE_NAMES, list(templates(hand)))
+    return share if there.all() else share * there / (share * there).sum()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +131,7 @@ class SynthesisConfig:
     around: float = 0.5
     """Share of the starts drawn around grasps already known, where some are given."""
     template_share: tuple[float, ...] = (0.25, 0.2, 0.1, 0.15, 0.2, 0.1)
-    """Share of the starts per template, order `TEMPLATES`."""
+    """Share of the starts per template, order `TEMPLATE_NAMES`."""
     far: tuple[float, float] = (0.045, 0.085)
     """Palm distance (m) of the starts of fingertip templates."""
     near: tuple[float, float] = (0.025, 0.06)
@@ -128,9 +152,9 @@ class SynthesisConfig:
 class Optimised:
     """Grasps as optimised, before physics; batch of b starts."""
 
-    phi: Float[Array, "b 28"]
-    q_pregrasp: Float[Array, "b 22"]
-    q_squeeze: Float[Array, "b 22"]
+    phi: Float[Array, "b phi"]
+    q_pregrasp: Float[Array, "b j"]
+    q_squeeze: Float[Array, "b j"]
     template: Int[Array, " b"]
     """Index into `TEMPLATE_NAMES`."""
     terms: Float[Array, "b 5"]
@@ -159,7 +183,7 @@ def optimise(
     seed: int,
     config: SynthesisConfig | None = None,
     *,
-    known: Float[np.ndarray, "k 28"] | None = None,
+    known: Float[np.ndarray, "k phi"] | None = None,
 ) -> Optimised:
     """Optimises `config.batch` starts for one object.
 
@@ -177,11 +201,13 @@ def optimise(
     """
     config = config or SynthesisConfig()
     rng = np.random.default_rng(seed)
-    template = np.sort(rng.choice(len(TEMPLATES), config.batch, p=config.template_share))
+    template = np.sort(rng.choice(len(TEMPLATE_NAMES), config.batch, p=_shares(hand, config)))
     near = np.isin(template, [TEMPLATE_NAMES.index(t) for t in NEAR_TEMPLATES])
     template = np.concatenate([template[near], template[~near]])
     parts = [
-        starts.sample(shape, int(n) * config.choices, int(rng.integers(1 << 30)), distance=distance)
+        starts.sample(
+            hand, shape, int(n) * config.choices, int(rng.integers(1 << 30)), distance=distance
+        )
         for n, distance in ((near.sum(), config.near), ((~near).sum(), config.far))
         if n
     ]
@@ -189,7 +215,7 @@ def optimise(
     if known is not None and len(known):
         again = np.repeat(rng.random(config.batch) < config.around, config.choices)
         seed_around = int(rng.integers(1 << 30))
-        near = starts.around(known, int(again.sum()), seed_around, shape.symmetry)
+        near = starts.around(hand, known, int(again.sum()), seed_around, shape.symmetry)
         R[again], p[again], q[again] = near
     world = _World(
         grid,
@@ -215,7 +241,7 @@ def _optimise(
     world: _World,
     R: Float[Array, "c 3 3"],
     p: Float[Array, "c 3"],
-    q: Float[Array, "c 22"],
+    q: Float[Array, "c j"],
 ) -> Optimised:
     """Picks the best of every `config.choices` candidate starts and runs Adam on it."""
     summed = jax.grad(
@@ -226,17 +252,17 @@ def _optimise(
         gradient, (force, _) = summed(update, state)
         return gradient, force
 
-    state = State(
-        R=jnp.moveaxis(R, 0, -1), p=p.T, q=q.T, force=jnp.zeros((3, len(CONTACT_LINKS), len(q)))
-    )
+    none = jnp.zeros((3, len(hand.contacts.names), len(q)))
+    state = State(R=jnp.moveaxis(R, 0, -1), p=p.T, q=q.T, force=none)
     state = descent.minimise(
         gradient_of,
         _best(hand, config, world, state),
         descent.Steps(
             config.iterations, config.step_translation, config.step_rotation, config.step_joint
         ),
+        hand.joints,
     )
-    zero = jnp.zeros((28, config.batch))
+    zero = jnp.zeros((hand.joints.pose_size, config.batch))
 
     def settle(state: State, _: Array) -> tuple[State, Array]:
         _, (force, terms) = _energy(hand, config, world, state, zero)
@@ -252,7 +278,8 @@ def _best(hand: HandModel, config: SynthesisConfig, world: _World, state: State)
     many = _World(
         world.grid, world.p_centre, world.floor, jnp.repeat(world.template, config.choices)
     )
-    energy, _ = _energy(hand, config, many, state, jnp.zeros((28, state.q.shape[-1])))
+    zero = jnp.zeros((hand.joints.pose_size, state.q.shape[-1]))
+    energy, _ = _energy(hand, config, many, state, zero)
     pick = energy.reshape(config.batch, config.choices).argmin(-1)
     at = jnp.arange(config.batch) * config.choices + pick
     return jax.tree.map(lambda x: x[..., at], state)
@@ -266,12 +293,12 @@ def _finish(hand: HandModel, world: _World, state: State, terms: Array) -> Optim
     )
     p_hand = jnp.einsum("bji,bjk->bki", R, p_object - p[..., None])
     force_hand = jnp.einsum("bji,bjk->bki", R, force)
-    links = [hand.link(name) for name in CONTACT_LINKS]
+    links = [hand.link(name) for name in hand.contacts.names]
     tau = torque.joint_torque(hand, q, links, p_hand, force_hand)
     return Optimised(
         phi=descent.poses(state),
-        q_pregrasp=torque.pregrasp(q, tau),
-        q_squeeze=torque.squeeze(q, tau),
+        q_pregrasp=torque.pregrasp(q, tau, table=hand.joints),
+        q_squeeze=torque.squeeze(q, tau, hand.joints),
         template=world.template,
         terms=terms,
     )
@@ -291,10 +318,9 @@ def _energy(
     state = descent.move(state, update)
     at = touch.posed(hand, state.R, state.p, state.q)
     found = touch.touch(hand, at, world.grid)
-    required = jnp.asarray(_REQUIRED.T)[:, world.template]
-    optional = jnp.asarray(_OPTIONAL.T)[:, world.template]
+    required, optional = (jnp.asarray(mask.T)[:, world.template] for mask in _masks(hand))
     near = jnp.exp(-jnp.maximum(found.gap, 0.0) / _OPTIONAL_REACH)
-    contacts = touch.contacts(found, required, required + optional * near)
+    contacts = touch.contacts(found, required, required + optional * near, hand.contacts)
     wanted = required + _OPTIONAL_WEIGHT * optional
     force = jax.lax.stop_gradient(
         wrench.balance(
@@ -313,14 +339,15 @@ def _energy(
     self_depth = touch.self_depth(hand, at)
     height = jnp.concatenate([c[2] for c in at.centre.values()])
     under = jnp.maximum(world.floor + radius - height, 0.0)
-    span = (joints.UPPER - joints.LOWER)[:, None]
+    table = hand.joints
+    span = (table.upper - table.lower)[:, None]
     total = (
         config.force * net
         + config.gap * (jnp.sqrt(found.gap**2 + 1e-6) * wanted).sum(0)
         + config.penetration * (depth.sum(0) + 30 * (depth**2).sum(0))
         + config.self_penetration * (self_depth.sum(0) + 30 * (self_depth**2).sum(0))
         + config.palmar * (jnp.maximum(0.4 - found.facing, 0.0) ** 2 * wanted).sum(0)
-        + config.posture * (((state.q - joints.REST[:, None]) / span) ** 2).sum(0)
+        + config.posture * (((state.q - table.rest[:, None]) / span) ** 2).sum(0)
         + config.table * under.sum(0)
     )
     terms = jnp.stack(

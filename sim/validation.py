@@ -15,7 +15,8 @@ from realdex_jax.data.schema import GraspSet
 from realdex_jax.geometry import sdf
 from realdex_jax.geometry.sdf import SdfGrid
 from realdex_jax.geometry.shape import ObjectShape
-from realdex_jax.hand import joints, torque
+from realdex_jax.hand import torque
+from realdex_jax.hand.joints import SHADOW, JointTable
 from realdex_jax.hand.load import HandModel
 from sim.displacement import displacement
 from sim.physics import Physics, StrictPhysics
@@ -68,7 +69,7 @@ def synthesise(
     *,
     grid: SdfGrid | None = None,
     config: SynthesisConfig | None = None,
-    known: Float[np.ndarray, "k 28"] | None = None,
+    known: Float[np.ndarray, "k phi"] | None = None,
     masses: Sequence[float] = (),
     threads: int | None = None,
 ) -> tuple[GraspSet, Tally]:
@@ -121,7 +122,8 @@ def validate(
     settled = settle(hand, shape, tried, threads=threads)
     if not len(settled):
         return settled, tally
-    strict = robustness(hand, shape, settled, StrictPhysics(), threads=threads)
+    driven = StrictPhysics.of(hand)
+    strict = robustness(hand, shape, settled, driven, threads=threads)
     columns = {
         "shift_mm": (1e3 * strict.shift_m).astype(np.float16),
         "turn_deg": np.rad2deg(strict.turn_rad).astype(np.float16),
@@ -130,7 +132,7 @@ def validate(
     valid = np.flatnonzero(strict.success)
     settled = dataclasses.replace(settled, columns={**settled.columns, **columns})
     for mass in masses:
-        physics = dataclasses.replace(StrictPhysics(), mass=mass)
+        physics = dataclasses.replace(driven, mass=mass)
         left = schema.take(settled, valid)
         valid = valid[robustness(hand, shape, left, physics, threads=threads).success]
     tally += Tally(settled=len(settled), valid=len(valid))
@@ -170,28 +172,30 @@ def settle(
     fling the object, end deeper than `MAX_DEPTH` or bend the hand beyond what it can do are left
     out; the rest get a column `depth_mm`.
     """
-    physics = dataclasses.replace(StrictPhysics(), contact=Physics().contact, push_duration=0.0)
-    q = np.asarray(grasps.phi)[:, :22]
+    driven = StrictPhysics.of(hand)
+    physics = dataclasses.replace(driven, contact=Physics().contact, push_duration=0.0)
+    q = np.asarray(grasps.phi)[:, :-6]
     gentle = q + SETTLE_SHARE * (np.asarray(grasps.q_squeeze) - q)
     closing = dataclasses.replace(grasps, q_squeeze=gentle)
     rest = robustness(hand, shape, closing, physics, threads=threads)
     phi = rest.phi_settled.astype(np.float32)
-    sound = rest.success & (rest.penetration_m <= MAX_DEPTH) & possible(phi[:, :22])
-    phi[:, :22] = np.asarray(torque.within_limits(jnp.asarray(phi[:, :22])))
+    sound = rest.success & (rest.penetration_m <= MAX_DEPTH) & possible(phi[:, :-6], hand.joints)
+    phi[:, :-6] = np.asarray(torque.within_limits(jnp.asarray(phi[:, :-6]), hand.joints))
     depth = (1e3 * rest.penetration_m).astype(np.float16)
     settled = dataclasses.replace(grasps, phi=phi, columns={**grasps.columns, "depth_mm": depth})
     return schema.take(settled, np.flatnonzero(sound))
 
 
-def possible(q: Float[np.ndarray, "n 22"]) -> Bool[np.ndarray, " n"]:
+def possible(q: Float[np.ndarray, "n j"], table: JointTable = SHADOW) -> Bool[np.ndarray, " n"]:
     """Whether the real hand can take these joint angles (rad), soft stops allowed."""
-    within = (q > joints.LOWER - COUPLING_TOLERANCE) & (q < joints.UPPER + COUPLING_TOLERANCE)
-    coupled = [q[:, j1] <= q[:, j2] + COUPLING_TOLERANCE for j2, j1 in joints.COUPLED]
-    return within.all(-1) & np.all(coupled, axis=0)
+    q = np.asarray(q)
+    within = (q > table.lower - COUPLING_TOLERANCE) & (q < table.upper + COUPLING_TOLERANCE)
+    coupled = [q[:, j1] <= q[:, j2] + COUPLING_TOLERANCE for j2, j1 in table.coupled]
+    return np.all([within.all(-1), *coupled], axis=0)
 
 
 def distinct(
-    phi: Float[np.ndarray, "n 28"], symmetry: str, taken: Sequence[int] = ()
+    phi: Float[np.ndarray, "n phi"], symmetry: str, taken: Sequence[int] = ()
 ) -> Int[np.ndarray, " k"]:
     """Indices of grasps no two of which are the same, in order of first appearance.
 
@@ -203,8 +207,8 @@ def distinct(
         taken: Indices already known to be distinct; they come first.
     """
     phi = np.asarray(phi, np.float64)
-    R = Rotation.from_rotvec(phi[:, 25:28])
-    p = phi[:, 22:25] + R.apply(_PALM_CENTRE)
+    R = Rotation.from_rotvec(phi[:, -3:])
+    p = phi[:, -6:-3] + R.apply(_PALM_CENTRE)
     if symmetry == "axial":
         # Bring the palm to azimuth zero; where it sits on the axis, bring the fingers there.
         radius = np.hypot(p[:, 0], p[:, 1])
@@ -223,7 +227,7 @@ def distinct(
             near = np.linalg.norm(p[k] - p[i], axis=-1) < DISTINCT_METRES
             cosine = np.clip(np.abs(quaternion[k] @ quaternion[i]), 0.0, 1.0)
             near &= 2 * np.arccos(cosine) < DISTINCT_TURN
-            near &= (np.abs(phi[k, :22] - phi[i, :22]) < DISTINCT_JOINT).all(-1)
+            near &= (np.abs(phi[k, :-6] - phi[i, :-6]) < DISTINCT_JOINT).all(-1)
             if near.any():
                 continue
         kept.append(int(i))

@@ -107,7 +107,7 @@ def build(
     spec.option.gravity = [0.0, 0.0, -physics.gravity]
     arm_bodies = _add_arm(spec)
     _add_hand(spec, hand, arm_bodies[-1])
-    of_hand = actuate(spec, physics, PREFIX)
+    of_hand = actuate(spec, physics, joints.SHADOW, PREFIX)
     of_arm = [*arm.JOINTS, *arm.WRIST_JOINTS]
     for i, name in enumerate(of_arm):
         actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)

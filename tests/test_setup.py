@@ -26,7 +26,7 @@ def test_every_target_installs_first(repository: pathlib.Path, tmp_path: pathlib
         "pyproject.toml",
     ):
         shutil.copy(repository / name, tmp_path)
-    for target in ("demo", "test", "check", "bench", "docs", "data"):
+    for target in ("demo", "test", "check", "bench", "docs", "notebooks", "data"):
         plan = subprocess.run(
             ["make", "--no-print-directory", "-n", target],
             cwd=tmp_path,
@@ -43,9 +43,11 @@ def test_every_target_installs_first(repository: pathlib.Path, tmp_path: pathlib
 
 
 def module(target: str) -> str:
-    return {"demo": "experiments.demo", "bench": "benchmarks.run"}.get(
-        target, "experiments.make_dataset"
-    )
+    return {
+        "demo": "experiments.demo",
+        "bench": "benchmarks.run",
+        "notebooks": "experiments.notebooks",
+    }.get(target, "experiments.make_dataset")
 
 
 def test_a_script_run_by_its_path_says_how_to_run_it(repository: pathlib.Path) -> None:

@@ -6,7 +6,6 @@ is touched, it is touched in this file.
 """
 
 import contextlib
-import io
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import rich
 
 from realdex_jax.errors import ConfigError
 from viewer.guard import HEADERS, LOCAL, Asked, Guard
@@ -178,7 +178,7 @@ def start(host: str, port: int, label: str) -> Server:
             pass
     except OSError as error:
         raise ConfigError(f"cannot listen at {host}, port {port}: {error.strerror}") from error
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints a box of addresses
+    with mock.patch.object(rich, "print"):  # a box of addresses, in a notebook an output
         server = Server(host, port, label)
     server.scene.set_up_direction("+z")
     server.scene.configure_default_lights(cast_shadow=True)
@@ -196,7 +196,7 @@ def address(server: Server) -> str:
 
 def stop(server: Server) -> None:
     """Ends a server."""
-    with contextlib.redirect_stdout(io.StringIO()):
+    with mock.patch.object(rich, "print"):
         server.stop()
 
 

@@ -237,7 +237,7 @@ def solid_of(
 def moment(
     hand: HandModel,
     thing: Thing,
-    phi: Float[np.ndarray, " 28"],
+    phi: Float[np.ndarray, " phi"],
     wxyz_xyz_world_object: Float[np.ndarray, " 7"] = AT_ORIGIN,
 ) -> Moment:
     """Where links and object are, and what the hand touches.
@@ -259,7 +259,7 @@ def moment(
     )
 
 
-def link_poses(hand: HandModel, phi: Float[np.ndarray, " 28"]) -> Float[np.ndarray, "l 7"]:
+def link_poses(hand: HandModel, phi: Float[np.ndarray, " phi"]) -> Float[np.ndarray, "l 7"]:
     """Quaternion wxyz and position (m) of each link of a hand whose pose in the world is `phi`."""
     return _as_poses(*_linked(hand, jnp.asarray(phi, jnp.float32)))
 
@@ -270,25 +270,25 @@ def _as_poses(R: Array, p: Array) -> Float[np.ndarray, "l 7"]:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _linked(hand: HandModel, phi: Float[Array, " 28"]) -> tuple[Array, Array]:
+def _linked(hand: HandModel, phi: Float[Array, " phi"]) -> tuple[Array, Array]:
     links = kinematics.posed(hand, phi)
     return links.R, links.p
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _posed(
-    hand: HandModel, phi: Float[Array, " 28"], points: Float[Array, "n 3"]
+    hand: HandModel, phi: Float[Array, " phi"], points: Float[Array, "n 3"]
 ) -> tuple[Array, Array, Array]:
     links = kinematics.posed(hand, phi)
     return links.R, links.p, contact.contact_map(hand, links, points)
 
 
-def pose_of(grasps: GraspSet, index: int, posture: Posture) -> Float[np.ndarray, " 28"]:
+def pose_of(grasps: GraspSet, index: int, posture: Posture) -> Float[np.ndarray, " phi"]:
     """Pose of a grasp with the fingers before, at or after it."""
     phi = np.array(grasps.phi[index], np.float64)
     if posture != "grasp":
         q = grasps.q_pregrasp if posture == "pre-grasp" else grasps.q_squeeze
-        phi[:22] = np.asarray(q[index], np.float64)
+        phi[:-6] = np.asarray(q[index], np.float64)
     return phi
 
 

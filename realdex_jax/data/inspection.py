@@ -16,7 +16,6 @@ from realdex_jax.data.store import Dataset
 from realdex_jax.errors import RealdexError
 from realdex_jax.geometry import obj
 from realdex_jax.geometry.mesh import MAX_COUNT, check_raw
-from realdex_jax.hand import joints
 
 PALM_DISTANCE = 0.25
 """Farthest palm (m) from the surface of what it grasps; a hand is 0.2 m long."""
@@ -79,7 +78,7 @@ def about(dataset: Dataset) -> tuple[tuple[str, str], ...]:
     """What the index says: names and values for people."""
     recipe = dataset.recipe
     source = recipe.get("converted_from", "this project's own" if "command" in recipe else "-")
-    ours = dataset.joint_names == joints.NAMES
+    ours = dataset.joint_names == store.table_of(dataset.hand).names
     parts = ", ".join(f"{part} {len(names)}" for part, names in dataset.splits.items())
     return (
         ("name", dataset.name),
@@ -87,7 +86,7 @@ def about(dataset: Dataset) -> tuple[tuple[str, str], ...]:
         ("layout", str(store.FORMAT)),
         (
             "hand",
-            f"{store.HAND}, joints {'in our order' if ours else ' '.join(dataset.joint_names)}",
+            f"{dataset.hand}, joints {'in our order' if ours else ' '.join(dataset.joint_names)}",
         ),
         ("objects by part", f"{parts} (scheme {dataset.scheme!r})"),
         ("schemes", ", ".join(dataset.schemes)),
@@ -290,7 +289,7 @@ def _mesh_findings(root: Path, file: str, name: str, surface: Surface | None) ->
 
 
 def _distance_findings(grasps: GraspSet, surface: Surface, file: str) -> Iterator[Finding]:
-    distance, _ = KDTree(surface.points).query(np.asarray(grasps.phi)[:, 22:25])
+    distance, _ = KDTree(surface.points).query(np.asarray(grasps.phi)[:, -6:-3])
     far = distance > PALM_DISTANCE
     if far.any():
         yield Finding(

@@ -17,6 +17,7 @@ from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.errors import DatasetError
 from realdex_jax.hand import joints
+from realdex_jax.hand.joints import SHADOW, JointTable
 
 MAX_NAME_BYTES = 200
 """Longest object name; file systems end at 255, with the suffix."""
@@ -37,7 +38,7 @@ NO_GRASPS = GraspSet(
     q_pregrasp=np.zeros((0, 22), np.float32),
     q_squeeze=np.zeros((0, 22), np.float32),
 )
-"""Of an object that has none, but motions or only a shape."""
+"""Of an object that has none, but motions or only a shape; Shadow's."""
 
 
 def encode(
@@ -48,6 +49,7 @@ def encode(
     mesh: bytes | None = None,
     motions: MotionSet | None = None,
     compress: bool = True,
+    table: JointTable = SHADOW,
 ) -> dict[str, bytes]:
     """The files of one object by path inside the folder, checked.
 
@@ -58,6 +60,7 @@ def encode(
         mesh: OBJ text.
         motions: Motions toward it.
         compress: Smaller files that are read instead of mapped.
+        table: The joints of the hand.
 
     Raises:
         DatasetError: Something of it breaks the rules.
@@ -65,7 +68,7 @@ def encode(
     check_file_name(name)
     files: dict[str, bytes] = {}
     if grasps is not None:
-        files[f"grasps/{name}.npz"] = _grasp_bytes(schema.validate(grasps, name), compress)
+        files[f"grasps/{name}.npz"] = _grasp_bytes(schema.validate(grasps, name, table), compress)
     if surface is not None:
         files[f"objects/{name}/points.npz"] = _surface_bytes(surface, compress)
     if mesh is not None:
@@ -128,7 +131,11 @@ def save_grasps(path: str | Path, grasps: GraspSet) -> Path:
 
 
 def load_grasps(
-    path: str | Path, names: tuple[str, ...] = joints.NAMES, *, mapped: bool = False
+    path: str | Path,
+    names: tuple[str, ...] = joints.NAMES,
+    *,
+    mapped: bool = False,
+    table: JointTable = SHADOW,
 ) -> GraspSet:
     """Reads grasps of one object.
 
@@ -136,6 +143,7 @@ def load_grasps(
         path: The file.
         names: The joint order it was written in.
         mapped: Leave poses on the disk where the file allows it.
+        table: The joints of the hand.
 
     Raises:
         DatasetError: The file cannot be read or does not keep the format.
@@ -147,28 +155,31 @@ def load_grasps(
     )
     if phi.ndim != 2 or pre.ndim != 2 or squeeze.ndim != 2:
         raise DatasetError(f"{path}: phi {phi.shape}, q_pregrasp {pre.shape}: must be tables")
-    if names != joints.NAMES:
-        phi = reordered(phi, names)
-        pre, squeeze = joints.reorder(pre, names), joints.reorder(squeeze, names)
+    if names != table.names:
+        phi = reordered(phi, names, table)
+        pre, squeeze = (joints.reorder(q, names, table) for q in (pre, squeeze))
     columns = {k.removeprefix("column."): v for k, v in arrays.items() if k.startswith("column.")}
-    return schema.validate(GraspSet(phi, pre, squeeze, columns), str(path))
+    return schema.validate(GraspSet(phi, pre, squeeze, columns), str(path), table)
 
 
-def load_poses(path: Path, names: tuple[str, ...] = joints.NAMES) -> Float[np.ndarray, "n 28"]:
+def load_poses(
+    path: Path, names: tuple[str, ...] = joints.NAMES, table: JointTable = SHADOW
+) -> Float[np.ndarray, "n phi"]:
     """Reads the poses alone of one object's grasps, from the disk where the file allows it.
 
     Args:
         path: The file.
         names: The joint order it was written in.
+        table: The joints of the hand.
 
     Raises:
         DatasetError: The file cannot be read or its poses do not keep the format.
     """
     wanted = ("phi",)
     phi = np.asarray(_arrays(path, wanted, mapped=True, only=wanted)["phi"], np.float32)
-    if names != joints.NAMES and phi.ndim == 2:
-        phi = reordered(phi, names)
-    return schema.validate_poses(phi, str(path))
+    if names != table.names and phi.ndim == 2:
+        phi = reordered(phi, names, table)
+    return schema.validate_poses(phi, str(path), table)
 
 
 def _arrays(
@@ -186,9 +197,11 @@ def _arrays(
     return arrays
 
 
-def reordered(phi: Float[np.ndarray, "n any"], names: tuple[str, ...]) -> np.ndarray:
-    """Poses whose joints came in another order, in ours."""
-    q = joints.reorder(phi[:, : len(names)], names)
+def reordered(
+    phi: Float[np.ndarray, "n any"], names: tuple[str, ...], table: JointTable = SHADOW
+) -> np.ndarray:
+    """Poses whose joints came in another order, in that of `table`."""
+    q = joints.reorder(phi[:, : len(names)], names, table)
     return np.concatenate([q, phi[:, len(names) :]], axis=1)
 
 

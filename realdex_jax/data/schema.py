@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Array, Float
 
-from realdex_jax import pose, pytree
+from realdex_jax import pytree
 from realdex_jax.errors import DatasetError
-from realdex_jax.hand import joints
+from realdex_jax.hand.joints import SHADOW, JointTable
 
 LIMIT_TOLERANCE = 0.05
 """Radians a joint angle may lie beyond its limit: settled poses sag a little past the stops of the
@@ -28,12 +28,12 @@ MAX_DISTANCE = 2.0
 class GraspSet:
     """Grasps of one object, in its frame."""
 
-    phi: Float[Array | np.ndarray, "n 28"]
+    phi: Float[Array | np.ndarray, "n phi"]
     """Poses: joint angles (rad), palm translation (m), palm axis-angle (rad); see
     `realdex_jax.pose`."""
-    q_pregrasp: Float[Array | np.ndarray, "n 22"]
+    q_pregrasp: Float[Array | np.ndarray, "n j"]
     """Joint angles (rad) to close from."""
-    q_squeeze: Float[Array | np.ndarray, "n 22"]
+    q_squeeze: Float[Array | np.ndarray, "n j"]
     """Commanded joint angles (rad) that press on the object; targets of a position controller, so
     they may pass limits."""
     columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -45,25 +45,26 @@ class GraspSet:
         return len(self.phi)
 
 
-def validate(grasps: GraspSet, where: str = "grasp set") -> GraspSet:
+def validate(grasps: GraspSet, where: str = "grasp set", table: JointTable = SHADOW) -> GraspSet:
     """Checks a grasp set and returns it.
 
     Args:
         grasps: The set.
         where: Named in errors: a file or an object.
+        table: The joints of the hand.
 
     Raises:
         DatasetError: Wrong shapes, values that are not finite, joint angles beyond their limits by
             more than `LIMIT_TOLERANCE`, or a palm more than `MAX_DISTANCE` from the object.
     """
     n = len(grasps.phi)
-    validate_poses(np.asarray(grasps.phi), where)
+    validate_poses(np.asarray(grasps.phi), where, table)
     for name in ("q_pregrasp", "q_squeeze"):
-        _check_table(np.asarray(getattr(grasps, name)), (n, pose.JOINTS), f"{where}: {name}")
+        _check_table(np.asarray(getattr(grasps, name)), (n, len(table)), f"{where}: {name}")
     for name, value in grasps.columns.items():
         if np.shape(value)[:1] != (n,) or np.ndim(value) != 1:
             raise DatasetError(f"{where}: column {name!r} has shape {np.shape(value)}, not ({n},)")
-    check_limits(np.asarray(grasps.q_pregrasp), f"{where}: q_pregrasp")
+    check_limits(np.asarray(grasps.q_pregrasp), f"{where}: q_pregrasp", table=table)
     squeeze = np.abs(np.asarray(grasps.q_squeeze, np.float64)).max(initial=0.0)
     if squeeze > MAX_SQUEEZE:
         raise DatasetError(
@@ -72,24 +73,26 @@ def validate(grasps: GraspSet, where: str = "grasp set") -> GraspSet:
     return grasps
 
 
-def validate_poses(phi: np.ndarray, where: str) -> Float[np.ndarray, "n 28"]:
+def validate_poses(
+    phi: np.ndarray, where: str, table: JointTable = SHADOW
+) -> Float[np.ndarray, "n phi"]:
     """Checks poses and returns them; `where` is named in errors.
 
     Raises:
         DatasetError: As `validate`.
     """
     n = len(phi) if phi.ndim else 0
-    _check_table(phi, (n, pose.SIZE), f"{where}: phi")
-    check_limits(phi[:, :22], f"{where}: phi")
+    _check_table(phi, (n, table.pose_size), f"{where}: phi")
+    check_limits(phi[:, :-6], f"{where}: phi", table=table)
     # Doubles: the square of a damaged number may be more than a float holds.
-    distance = np.linalg.norm(phi[:, 22:25].astype(np.float64), axis=1)
+    distance = np.linalg.norm(phi[:, -6:-3].astype(np.float64), axis=1)
     if n and distance.max() > MAX_DISTANCE:
         raise DatasetError(
             f"{where}: the palm of grasp {distance.argmax()} is {distance.max():.2f} m from the "
             f"object's origin; "
             f"more than {MAX_DISTANCE} m means wrong units or a wrong frame"
         )
-    angle = np.linalg.norm(phi[:, 25:28].astype(np.float64), axis=1)
+    angle = np.linalg.norm(phi[:, -3:].astype(np.float64), axis=1)
     if n and angle.max() > MAX_ANGLE:
         raise DatasetError(
             f"{where}: the orientation of grasp {angle.argmax()} turns by {angle.max():.4g} rad; "
@@ -108,19 +111,21 @@ def _check_table(value: np.ndarray, shape: tuple[int, int], where: str) -> None:
         raise DatasetError(f"{where} of grasp {bad[0]} is not finite ({len(bad)} such)")
 
 
-def check_limits(q: Float[np.ndarray, "n 22"], where: str, each: str = "grasp") -> None:
+def check_limits(
+    q: Float[np.ndarray, "n j"], where: str, each: str = "grasp", table: JointTable = SHADOW
+) -> None:
     """Checks joint angles (rad); `each` names a row in the error.
 
     Raises:
         DatasetError: One lies beyond its limits by more than `LIMIT_TOLERANCE`.
     """
-    beyond = np.maximum(joints.LOWER - q, q - joints.UPPER)
+    beyond = np.maximum(table.lower - q, q - table.upper)
     if q.size and beyond.max() > LIMIT_TOLERANCE:
         grasp, joint = np.unravel_index(beyond.argmax(), beyond.shape)
         raise DatasetError(
-            f"{where} of {each} {grasp}: {joints.NAMES[joint]} = {q[grasp, joint]:.3f} rad; its "
+            f"{where} of {each} {grasp}: {table.names[joint]} = {q[grasp, joint]:.3f} rad; its "
             f"limits are "
-            f"{joints.LOWER[joint]:.3f} to {joints.UPPER[joint]:.3f}"
+            f"{table.lower[joint]:.3f} to {table.upper[joint]:.3f}"
         )
 
 

@@ -5,7 +5,7 @@
     objects/<name>/points.npz    points (n 3) m and outward normals (n 3) of the surface, object
                                  frame
     objects/<name>/mesh.obj      optional
-    grasps/<name>.npz            phi (n 28), q_pregrasp (n 22), q_squeeze (n 22), column.<name> (n)
+    grasps/<name>.npz            phi (n j+6), q_pregrasp (n j), q_squeeze (n j), column.<name> (n)
     motions/<name>.npz           optional; see `motion_set`
 
 `docs/data.md` has the rest. No pickle anywhere. Floats may be stored as float16 or float32; they
@@ -34,7 +34,8 @@ from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.data.object_files import Surface
 from realdex_jax.data.schema import GraspSet
 from realdex_jax.errors import DatasetError, JointError
-from realdex_jax.hand import joints
+from realdex_jax.hand import joints, load
+from realdex_jax.hand.joints import JointTable
 
 FORMAT = 1
 """Version of the folder layout."""
@@ -43,7 +44,7 @@ SCHEME = split_rules.SCHEME
 """The scheme a dataset is opened under if none is named: its own splits."""
 
 HAND = "shadow"
-"""The hand whose joint angles and limits the poses keep."""
+"""The hand whose joint angles and limits poses keep, unless a dataset is another's."""
 
 UNITS = {
     "length": "m",
@@ -86,6 +87,8 @@ class Dataset:
     """Names of all its schemes."""
     moving: frozenset[str] = frozenset()
     """Objects that have motions, of whatever scheme."""
+    hand: str = HAND
+    """The hand whose joints the poses have."""
 
     @functools.cached_property
     def objects(self) -> tuple[str, ...]:
@@ -96,7 +99,9 @@ class Dataset:
     def replay_hand(self) -> str:
         """Name of the hand that the stored grasps were made with, and hold with in physics."""
         source = self.recipe.get("source")
-        return str(source.get("replay_hand", HAND)) if isinstance(source, Mapping) else HAND
+        return (
+            str(source.get("replay_hand", self.hand)) if isinstance(source, Mapping) else self.hand
+        )
 
     def grasps(self, name: str, *, mapped: bool = False) -> GraspSet:
         """Reads the grasps of one object (joint order ours, float32).
@@ -107,15 +112,16 @@ class Dataset:
         """
         self._check_name(name)
         path = self.path / "grasps" / f"{name}.npz"
-        return object_files.load_grasps(path, self.joint_names, mapped=mapped)
+        return object_files.load_grasps(path, self.joint_names, mapped=mapped, table=self._table)
 
-    def poses(self, name: str) -> Float[np.ndarray, "n 28"]:
+    def poses(self, name: str) -> Float[np.ndarray, "n phi"]:
         """The poses alone of the grasps of one object; read-only where they are left on the disk.
 
         Quicker than `grasps` where nothing else is wanted.
         """
         self._check_name(name)
-        return object_files.load_poses(self.path / f"grasps/{name}.npz", self.joint_names)
+        path = self.path / f"grasps/{name}.npz"
+        return object_files.load_poses(path, self.joint_names, self._table)
 
     def motions(self, name: str) -> MotionSet:
         """Reads the motions toward one object.
@@ -156,6 +162,10 @@ class Dataset:
             ) from error
 
     @functools.cached_property
+    def _table(self) -> JointTable:
+        return table_of(self.hand)
+
+    @functools.cached_property
     def _names(self) -> frozenset[str]:
         return frozenset(self.objects)
 
@@ -164,13 +174,14 @@ class Dataset:
             raise DatasetError(f"no object {name!r} in {self.name}; known: {_some(self.objects)}")
 
 
-def open_dataset(source: str | Path, scheme: str = SCHEME) -> Dataset:
+def open_dataset(source: str | Path, scheme: str = SCHEME, hand: str | None = HAND) -> Dataset:
     """Opens a dataset by name ("realdex-sim") or folder.
 
     Args:
         source: Name or folder.
         scheme: Which of its split schemes `splits` is; "object" is the dataset's own, the paper's
             rule.
+        hand: The hand it must be of; None takes any there is.
 
     Raises:
         DatasetError: No such dataset or scheme, an unreadable index, another hand, layout or
@@ -190,7 +201,7 @@ def open_dataset(source: str | Path, scheme: str = SCHEME) -> Dataset:
         splits = {str(k): tuple(map(str, _list(v))) for k, v in meta["splits"].items()}
         names = tuple(meta["joints"])
         name, layout = str(meta["name"]), int(meta["format"])
-        hand, units = meta["hand"], dict(meta["units"])
+        of_hand, units = str(meta["hand"]), dict(meta["units"])
         recipe = dict(meta.get("recipe", {}))
         schemes = {
             str(which): {str(k): tuple(map(str, _list(v))) for k, v in parts.items()}
@@ -210,14 +221,20 @@ def open_dataset(source: str | Path, scheme: str = SCHEME) -> Dataset:
             f"{index} has motions of format {motion_format!r}; this program reads "
             f"{motion_set.FORMAT!r}"
         )
-    if hand != HAND:
-        raise DatasetError(f"{index} is for hand {hand!r}; this program reads hand {HAND!r}")
+    allowed = load.known() if hand is None else (hand,)
+    if of_hand not in allowed:
+        raise DatasetError(
+            f"{index} is for hand {of_hand!r}; this program reads hand "
+            f"{' or '.join(map(repr, allowed))}"
+        )
     for what, unit in UNITS.items():
         if units.get(what) != unit:
             raise DatasetError(f"{index} has {what} in {units.get(what)!r}; it must be {unit!r}")
     listed = [object_name for group in splits.values() for object_name in group]
     try:
-        joints.reorder(np.zeros(len(names)), names)  # names every joint of ours, or says which not
+        joints.reorder(
+            np.zeros(len(names)), names, table_of(of_hand)
+        )  # names every joint of ours, or says which not
         for object_name in listed:
             object_files.check_file_name(object_name)
         split_rules.check(splits)
@@ -243,7 +260,13 @@ def open_dataset(source: str | Path, scheme: str = SCHEME) -> Dataset:
         scheme=scheme,
         schemes=known,
         moving=moving,
+        hand=of_hand,
     )
+
+
+def table_of(hand: str) -> JointTable:
+    """The joints of a hand by name; Shadow's without reading its MJCF."""
+    return joints.SHADOW if hand == HAND else load.load(hand).joints
 
 
 def _list(value: Any) -> list[Any]:
@@ -305,6 +328,7 @@ def write_dataset(
     meshes: Mapping[str, bytes] | None = None,
     motions: Mapping[str, MotionSet] | None = None,
     schemes: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
+    hand: str = HAND,
 ) -> Dataset:
     """Writes a dataset folder; an old one at its place goes only when the new one is on disk.
 
@@ -320,6 +344,7 @@ def write_dataset(
         meshes: OBJ text by object.
         motions: Motions by object.
         schemes: Further splits of the same objects by name; see `splits.check_schemes`.
+        hand: The hand that the grasps are of; motions are Shadow's.
 
     Raises:
         DatasetError: Splits and grasps name different objects, a set or a scheme breaks the rules,
@@ -344,6 +369,7 @@ def write_dataset(
             surface=(surfaces or {}).get(object_name),
             mesh=(meshes or {}).get(object_name),
             motions=(motions or {}).get(object_name),
+            table=table_of(hand),
         )
     files[INDEX] = index_bytes(
         name=name,
@@ -352,6 +378,7 @@ def write_dataset(
         digests={k: digest(v) for k, v in files.items()},
         recipe=recipe,
         schemes=schemes,
+        hand=hand,
     )
     try:
         folder.swap_in(Path(path).resolve(), files)
@@ -359,7 +386,7 @@ def write_dataset(
         raise DatasetError(
             f"could not write {path}: {error}; what was there before is unchanged"
         ) from error
-    return open_dataset(path)
+    return open_dataset(path, hand=hand)
 
 
 def index_bytes(
@@ -370,6 +397,7 @@ def index_bytes(
     digests: Mapping[str, str],
     recipe: Mapping[str, Any],
     schemes: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
+    hand: str = HAND,
 ) -> bytes:
     """The content of `dataset.json`."""
     moving = sorted(Path(k).stem for k in digests if k.startswith("motions/"))
@@ -377,8 +405,8 @@ def index_bytes(
         "format": FORMAT,
         "name": name,
         "version": version,
-        "hand": HAND,
-        "joints": list(joints.NAMES),
+        "hand": hand,
+        "joints": list(table_of(hand).names),
         "units": UNITS,
         "splits": _lists(splits),
         **({"schemes": {k: _lists(v) for k, v in schemes.items()}} if schemes else {}),

@@ -16,7 +16,7 @@ import trimesh
 from jaxtyping import Array, Bool, Float, Int
 from scipy.spatial import ConvexHull, KDTree, QhullError
 
-from realdex_jax import pose, pytree
+from realdex_jax import pytree
 from realdex_jax.evaluation.grasp import MetricError
 from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand import collision, kinematics
@@ -84,7 +84,7 @@ def links(hand: HandModel) -> tuple[int, ...]:
 
 
 def contacts(
-    hand: HandModel, shape: ObjectShape, phi: Float[Array | np.ndarray, "b 28"]
+    hand: HandModel, shape: ObjectShape, phi: Float[Array | np.ndarray, "b phi"]
 ) -> Contacts:
     """One possible contact of each link in `links`.
 
@@ -103,7 +103,7 @@ def contacts(
     if not np.isfinite(np.asarray(phi)).all():
         raise MetricError("poses must be finite")
     count = len(phi)
-    padded = np.zeros((-(-count // _PAD) * _PAD, pose.SIZE), np.float32)
+    padded = np.zeros((-(-count // _PAD) * _PAD, np.shape(phi)[1]), np.float32)
     padded[:count] = phi
     sample = jnp.asarray(shape.surface(_POINTS).points, jnp.float32)
     found = _touching(hand, jnp.asarray(padded), sample)
@@ -273,7 +273,7 @@ def _tree(shape: ObjectShape) -> tuple[KDTree, Int[np.ndarray, " n"]]:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _touching(hand: HandModel, phi: Float[Array, "b 28"], points: Float[Array, "n 3"]) -> _Cores:
+def _touching(hand: HandModel, phi: Float[Array, "b phi"], points: Float[Array, "n 3"]) -> _Cores:
     g = hand.geoms
     segment = np.stack([0 * g.size[:, 1], 0 * g.size[:, 1], g.size[:, 1]], axis=1)
     box = np.maximum(g.size - _CORE, 0.0)
@@ -281,7 +281,7 @@ def _touching(hand: HandModel, phi: Float[Array, "b 28"], points: Float[Array, "
     rounding = jnp.asarray(np.where(g.is_box, _CORE, g.size[:, 0]), jnp.float32)
 
     # One grasp at a time: points x primitives of a batch would not fit the cache.
-    def one(single: Float[Array, " 28"]) -> _Cores:
+    def one(single: Float[Array, " phi"]) -> _Cores:
         R, centre = collision.geom_poses(hand, kinematics.posed(hand, single))
         local = jnp.einsum("gji,ngj->gni", R, points[:, None] - centre)
         over = jnp.abs(local) - half[:, None]

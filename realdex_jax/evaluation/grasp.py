@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from realdex_jax import pose
 from realdex_jax.errors import RealdexError
 from realdex_jax.hand import collision, kinematics
 from realdex_jax.hand.load import HandModel
@@ -32,7 +31,7 @@ class MetricError(RealdexError):
 
 
 def link_distance(
-    hand: HandModel, phi: Float[Array | np.ndarray, "b 28"], points: Float[np.ndarray, "n 3"]
+    hand: HandModel, phi: Float[Array | np.ndarray, "b phi"], points: Float[np.ndarray, "n 3"]
 ) -> Float[np.ndarray, "b l"]:
     """Smallest signed distance (m) from each link to the object's surface points.
 
@@ -49,7 +48,7 @@ def link_distance(
 
 
 def nearest(
-    hand: HandModel, phi: Float[Array | np.ndarray, "b 28"], points: Float[np.ndarray, "n 3"]
+    hand: HandModel, phi: Float[Array | np.ndarray, "b phi"], points: Float[np.ndarray, "n 3"]
 ) -> tuple[Float[np.ndarray, "b l"], Int[np.ndarray, "b l"]]:
     """`link_distance`, and the index of the point that is nearest to each link."""
     return _map(_nearest, hand, phi, points)
@@ -69,7 +68,7 @@ def contact_number(
 def contact_distance_mm(
     hand: HandModel, distance: Float[np.ndarray, "b l"], reach: float = REACH
 ) -> Float[np.ndarray, " b"]:
-    """Mean over the five fingers of the gap to the object, from `link_distance`, millimetres.
+    """Mean over the digits of the gap to the object, from `link_distance`, millimetres.
 
     A finger inside the object has gap zero; a gap is capped at `reach` (m).
     """
@@ -79,7 +78,7 @@ def contact_distance_mm(
 
 def touched(
     hand: HandModel,
-    phi: Float[Array | np.ndarray, "b 28"],
+    phi: Float[Array | np.ndarray, "b phi"],
     points: Float[np.ndarray, "n 3"],
     threshold: float = TOUCHED,
 ) -> Bool[np.ndarray, "b n"]:
@@ -96,7 +95,7 @@ def functional_share(
 
 
 def fingers(hand: HandModel) -> tuple[tuple[int, ...], ...]:
-    """Links with primitives of each finger, order FF MF RF LF TH; palm and metacarpal left out."""
+    """Links with primitives of each digit, in their order; palm and metacarpal left out."""
     carries = set(hand.geoms.link.tolist())
     groups = []
     for tip in hand.tip_link:
@@ -120,7 +119,7 @@ def _map(
     if not (np.isfinite(points).all() and np.isfinite(np.asarray(phi)).all()):
         raise MetricError("poses and points must be finite")
     count = len(phi)
-    padded = np.zeros((-(-count // _PAD) * _PAD, pose.SIZE), np.float32)
+    padded = np.zeros((-(-count // _PAD) * _PAD, np.shape(phi)[1]), np.float32)
     padded[:count] = phi
     found = function(hand, jnp.asarray(padded), jnp.asarray(points, jnp.float32))
     return jax.tree.map(lambda x: np.asarray(x)[:count], found)
@@ -128,10 +127,10 @@ def _map(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _nearest(
-    hand: HandModel, phi: Float[Array, "b 28"], points: Float[Array, "n 3"]
+    hand: HandModel, phi: Float[Array, "b phi"], points: Float[Array, "n 3"]
 ) -> tuple[Float[Array, "b l"], Int[Array, "b l"]]:
     # One grasp at a time: points x links of a batch would not fit the cache.
-    def one(single: Float[Array, " 28"]) -> tuple[Array, Array]:
+    def one(single: Float[Array, " phi"]) -> tuple[Array, Array]:
         links = kinematics.posed(hand, single)
         distance = collision.signed_distance_per_link(hand, links, points)
         return distance.min(axis=0), distance.argmin(axis=0)
@@ -141,9 +140,9 @@ def _nearest(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _distance(
-    hand: HandModel, phi: Float[Array, "b 28"], points: Float[Array, "n 3"]
+    hand: HandModel, phi: Float[Array, "b phi"], points: Float[Array, "n 3"]
 ) -> Float[Array, "b n"]:
-    def one(single: Float[Array, " 28"]) -> Float[Array, " n"]:
+    def one(single: Float[Array, " phi"]) -> Float[Array, " n"]:
         return collision.signed_distance(hand, kinematics.posed(hand, single), points)
 
     return jax.lax.map(one, phi)

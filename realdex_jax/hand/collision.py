@@ -12,10 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from realdex_jax.hand.kinematics import Links
-from realdex_jax.hand.load import HandModel
-
-MIN_HOPS = 3
-"""Self-collision counts link pairs this many joints apart; nearer ones overlap by construction."""
+from realdex_jax.hand.load import MIN_HOPS, HandModel
 
 FAR = 1.0
 """Distance (m) reported for links that carry no primitive."""

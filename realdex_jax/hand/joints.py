@@ -1,15 +1,44 @@
-"""The joint table of the right Shadow Hand without its wrist: names, order, limits, signs.
+"""Joint tables: that of the right Shadow Hand without its wrist, and the record any hand has.
 
-This is the only copy. Names, order and signs are Shadow's own (as in ROS, and in RealDex files):
-index 1 is the joint nearest the tip, positive closes the finger. Facts: Shadow's published URDF.
+Shadow's is here and nowhere else. Names, order and signs are its own (as in ROS, and in RealDex
+files): index 1 is the joint nearest the tip, positive closes the finger. Facts: its published URDF.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
 from realdex_jax.errors import JointError
+from realdex_jax.hand import facts
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class JointTable:
+    """The j joints of a hand, in the order of its pose vectors."""
+
+    hand: str
+    """Name of the hand."""
+    names: tuple[str, ...]
+    lower: Float[np.ndarray, " j"]
+    """Least angles, radians ..."""
+    upper: Float[np.ndarray, " j"]
+    """... and greatest."""
+    rest: Float[np.ndarray, " j"]
+    """The posture of a relaxed hand about to grasp, radians."""
+    coupled: tuple[tuple[int, int], ...] = ()
+    """(index of J2, index of J1) of joints that one tendon bends, as `COUPLED`."""
+
+    def __len__(self) -> int:
+        """Number of joints."""
+        return len(self.names)
+
+    @property
+    def pose_size(self) -> int:
+        """Length of a pose vector: joints, and six numbers for the palm."""
+        return len(self.names) + 6
+
 
 _TABLE: tuple[tuple[str, float, float], ...] = (
     ("FFJ4", -0.349066, 0.349066),
@@ -60,13 +89,13 @@ _DEXGRASPNET_SIGN = np.array(
     [-1.0 if name in ("FFJ4", "MFJ4", "THJ2", "THJ1") else 1.0 for name in NAMES], np.float32
 )
 
-# The rest posture of a relaxed hand about to grasp: half-flexed fingers, opposed thumb.
-_REST = {
-    **{f"{f}J{k}": v for f in FINGERS[:4] for k, v in ((3, 0.6), (2, 0.45), (1, 0.3))},
-    **{"FFJ4": -0.05, "LFJ4": -0.05, "LFJ5": 0.1},
-    **{"THJ5": 0.2, "THJ4": 1.0, "THJ2": 0.15, "THJ1": 0.25},
-}
-REST: Float[np.ndarray, " 22"] = np.array([_REST.get(n, 0.0) for n in NAMES], np.float32)
+REST: Float[np.ndarray, " 22"] = np.array(
+    [facts.SHADOW.rest.get(n, 0.0) for n in NAMES], np.float32
+)
+"""The posture of a relaxed hand about to grasp."""
+
+SHADOW = JointTable("shadow", NAMES, LOWER, UPPER, REST, COUPLED)
+"""All of the above."""
 
 
 def from_dexgraspnet(q: Float[np.ndarray, "*b 22"]) -> Float[np.ndarray, "*b 22"]:
@@ -79,23 +108,27 @@ def to_dexgraspnet(q: Float[np.ndarray, "*b 22"]) -> Float[np.ndarray, "*b 22"]:
     return np.asarray(q) * _DEXGRASPNET_SIGN
 
 
-def reorder(q: Float[np.ndarray, "*b any"], names: Sequence[str]) -> Float[np.ndarray, "*b 22"]:
-    """Puts angles given by name into our order.
+def reorder(
+    q: Float[np.ndarray, "*b any"], names: Sequence[str], table: JointTable = SHADOW
+) -> Float[np.ndarray, "*b j"]:
+    """Puts angles given by name into a hand's order.
 
     Args:
-        q: Angles (rad), last axis in the order of `names`. Joints beyond ours are dropped.
+        q: Angles (rad), last axis in the order of `names`. Joints beyond the hand's are dropped.
         names: Joint names, with or without the `rh_` prefix of ROS.
+        table: The hand's joints.
 
     Raises:
-        JointError: A joint of ours is missing or named twice.
+        JointError: A joint of the hand is missing or named twice.
     """
     plain = [name.removeprefix("rh_") for name in names]
     if len(plain) != np.shape(q)[-1]:
         raise JointError(f"{len(plain)} joint names for {np.shape(q)[-1]} angles; they must match")
-    missing = [name for name in NAMES if name not in plain]
+    missing = [name for name in table.names if name not in plain]
     if missing:
-        raise JointError(f"no angle for {', '.join(missing)}; known joints: {', '.join(NAMES)}")
+        known = ", ".join(table.names)
+        raise JointError(f"no angle for {', '.join(missing)}; known joints: {known}")
     twice = sorted({name for name in plain if plain.count(name) > 1})
     if twice:
         raise JointError(f"joints named twice: {', '.join(twice)}")
-    return np.asarray(q)[..., [plain.index(name) for name in NAMES]]
+    return np.asarray(q)[..., [plain.index(name) for name in table.names]]

@@ -1,8 +1,8 @@
 """Forward kinematics, unrolled over the links of a fixed hand.
 
-The tree has 23 links and never changes, so the loop is unrolled at trace time: XLA fuses it into
-elementwise work over the batch, which measures faster than a scan and than a general engine (`make
-bench`).
+The tree has some twenty links and never changes, so the loop is unrolled at trace time: XLA fuses
+it into elementwise work over the batch, which measures faster than a scan and than a general engine
+(`make bench`).
 """
 
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from realdex_jax import pose, pytree
+from realdex_jax.errors import HandError
 from realdex_jax.hand.load import HandModel
 
 
@@ -26,7 +27,7 @@ class Links:
 
 def chain(
     hand: HandModel,
-    q: Float[Array, " 22 *b"],
+    q: Float[Array, " j *b"],
     R_frame_hand: list[Array],
     p_frame_hand: Float[Array, " 3 *b"],
 ) -> tuple[list[list[Array]], list[Array]]:
@@ -43,7 +44,14 @@ def chain(
     Returns:
         Per link the three columns (3 *b) of its orientation, and per link its origin (3 *b); in
         the wanted frame.
+
+    Raises:
+        HandError: The angles are those of another hand.
     """
+    if len(q) != len(hand.joints):
+        raise HandError(
+            f"{len(q)} joint angles for hand {hand.name!r}, which has {len(hand.joints)} joints"
+        )
     sin, cos = jnp.unstack(jnp.sin(q)), jnp.unstack(jnp.cos(q))
     columns: list[list[Array]] = [R_frame_hand]
     origins: list[Array] = [p_frame_hand]
@@ -59,12 +67,12 @@ def chain(
     return columns, origins
 
 
-def forward(hand: HandModel, q: Float[Array, "*b 22"]) -> Links:
+def forward(hand: HandModel, q: Float[Array, "*b j"]) -> Links:
     """Link poses in the palm frame.
 
     Args:
         hand: The hand; a constant of the trace.
-        q: Joint angles, radians, order `joints.NAMES`. Not clipped to the limits.
+        q: Joint angles, radians, order `hand.joints`. Not clipped to the limits.
 
     Returns:
         Poses of `hand.link_names` in the palm frame.
@@ -77,7 +85,7 @@ def forward(hand: HandModel, q: Float[Array, "*b 22"]) -> Links:
 
 def at(
     hand: HandModel,
-    q: Float[Array, "*b 22"],
+    q: Float[Array, "*b j"],
     R_frame_hand: Float[Array, "*b 3 3"],
     p_frame_hand: Float[Array, "*b 3"],
 ) -> Links:
@@ -87,7 +95,7 @@ def at(
     return _links(posed, q.shape[:-1])
 
 
-def posed(hand: HandModel, phi: Float[Array, "*b 28"]) -> Links:
+def posed(hand: HandModel, phi: Float[Array, "*b phi"]) -> Links:
     """Link poses of pose vectors, in the frame that the pose vectors are in."""
     q, T_frame_hand = pose.split(phi)
     return at(hand, q, T_frame_hand.rotation().as_matrix(), T_frame_hand.translation())
@@ -128,8 +136,8 @@ def _rotate(columns: list[Array], axis: np.ndarray, sin: Array, cos: Array) -> l
     return out
 
 
-def keypoints(hand: HandModel, links: Links) -> Float[Array, "*b 27 3"]:
-    """Joint origins in the order of `joints.NAMES`, then fingertips FF MF RF LF TH (m).
+def keypoints(hand: HandModel, links: Links) -> Float[Array, "*b k 3"]:
+    """Joint origins in the order of `hand.joints`, then fingertips in that of the digits (m).
 
     All are in the frame of `links`.
     """

@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float
 
 from realdex_jax import pose, pytree
 from realdex_jax.hand import human, joints, kinematics, newton
-from realdex_jax.hand.load import HandModel
+from realdex_jax.hand.load import HandModel, require_shadow
 from realdex_jax.hand.newton import Limits
 
 _SIZE = pose.SIZE
@@ -94,7 +94,11 @@ def retarget(
         keypoints: Of right hands, metres, in any frame.
         config: The objective.
         start: Poses to search from; of the keypoints' palm and the rest posture if not given.
+
+    Raises:
+        HandError: A hand with other joints than Shadow's.
     """
+    require_shadow(hand, "retargeting of human hands")
     one = functools.partial(_retarget, hand, config)
     given = (keypoints, start)
     b, chunk = len(keypoints), config.chunk

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from realdex_jax.errors import HandError
-from realdex_jax.hand import collision, joints, kinematics
+from realdex_jax.hand import collision, kinematics
 from realdex_jax.hand.kinematics import Links
 from realdex_jax.hand.load import HandModel
 
@@ -60,7 +60,7 @@ def points(hand: HandModel, count: int = 1024) -> SurfacePoints:
     link, p, normal, geom = (np.concatenate(x) for x in (link, p, normal, geom))
     # Constants even when first asked for inside a traced function.
     with jax.ensure_compile_time_eval():
-        links = kinematics.forward(hand, jnp.asarray(joints.REST))
+        links = kinematics.forward(hand, jnp.asarray(hand.joints.rest))
         p_hand = np.asarray(jnp.einsum("mij,mj->mi", links.R[link], p) + links.p[link])
         others = np.array(collision.signed_distance_per_geom(hand, links, jnp.asarray(p_hand)))
     others[np.arange(len(geom)), geom] = np.inf

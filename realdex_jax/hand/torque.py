@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from realdex_jax.hand import joints, kinematics
+from realdex_jax.hand import kinematics
+from realdex_jax.hand.joints import SHADOW, JointTable
 from realdex_jax.hand.load import HandModel
 
 SQUEEZE_GAIN = 20.0
@@ -22,11 +23,11 @@ _BUSY = 0.2
 
 def joint_torque(
     hand: HandModel,
-    q: Float[Array, "*b 22"],
+    q: Float[Array, "*b j"],
     links: Sequence[int],
     p_hand: Float[Array, "*b k 3"],
     force_hand: Float[Array, "*b k 3"],
-) -> Float[Array, "*b 22"]:
+) -> Float[Array, "*b j"]:
     """Torques with which the hand exerts `force_hand` at points fixed to links: J^T f.
 
     Args:
@@ -37,7 +38,7 @@ def joint_torque(
         force_hand: Forces on the object, in the palm frame, newtons.
 
     Returns:
-        Torques, N m, order `joints.NAMES`.
+        Torques, N m, order `hand.joints`.
     """
     at = list(links)
 
@@ -52,16 +53,19 @@ def joint_torque(
     return jax.grad(power)(q)
 
 
-def squeeze(q: Float[Array, "*b 22"], torque: Float[Array, "*b 22"]) -> Float[Array, "*b 22"]:
+def squeeze(
+    q: Float[Array, "*b j"], torque: Float[Array, "*b j"], table: JointTable = SHADOW
+) -> Float[Array, "*b j"]:
     """Joint targets (rad) that press with `SQUEEZE_GAIN` times the given torques."""
-    return jnp.clip(q + SQUEEZE_GAIN * torque / STIFFNESS, joints.LOWER, joints.UPPER)
+    return jnp.clip(q + SQUEEZE_GAIN * torque / STIFFNESS, table.lower, table.upper)
 
 
 def pregrasp(
-    q: Float[Array, "*b 22"],
-    torque: Float[Array, "*b 22"],
+    q: Float[Array, "*b j"],
+    torque: Float[Array, "*b j"],
     wider: float | Float[Array, ""] = 0.0,
-) -> Float[Array, "*b 22"]:
+    table: JointTable = SHADOW,
+) -> Float[Array, "*b j"]:
     """Joint angles (rad) from which the hand closes: every joint backed off against its torque.
 
     The joint with the largest torque opens by `OPENING`, the others in proportion; J1 stays below
@@ -72,16 +76,17 @@ def pregrasp(
         torque: Torques of its contact forces, N m.
         wider: Radians by which all joints that close the hand open further, about alike: for an
             object whose surface may be nearer than it seems.
+        table: The hand's joints.
     """
     share = torque / jnp.maximum(jnp.abs(torque).max(-1, keepdims=True), 1e-9)
-    return within_limits(q - OPENING * share - wider * jnp.tanh(share / _BUSY))
+    return within_limits(q - OPENING * share - wider * jnp.tanh(share / _BUSY), table)
 
 
-def within_limits(q: Float[Array, "*b 22"]) -> Float[Array, "*b 22"]:
+def within_limits(q: Float[Array, "*b j"], table: JointTable = SHADOW) -> Float[Array, "*b j"]:
     """Joint angles clipped to the limits, with J1 <= J2 on the coupled fingers."""
-    q = jnp.clip(q, joints.LOWER, joints.UPPER)
+    q = jnp.clip(q, table.lower, table.upper)
     # A maximum over a static permutation instead of an indexed update: no scatter in the gradient.
-    bound = np.arange(len(joints.NAMES))
-    for j2, j1 in joints.COUPLED:
+    bound = np.arange(len(table))
+    for j2, j1 in table.coupled:
         bound[j1] = j2
     return jnp.minimum(q, q[..., bound])

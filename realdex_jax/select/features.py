@@ -20,7 +20,7 @@ TOUCHING = 0.003
 """A link touches the object if a surface point is this near, metres."""
 
 FINGERS = "fingers"
-"""Fingers that touch, the thumb among them: 0 to 5."""
+"""Digits that touch, the thumb among them: 0 to 5."""
 LINKS = "links"
 """Links that touch, the palm among them."""
 OPPOSITION = "opposition"
@@ -30,7 +30,8 @@ HOLD = "hold"
 """How far the hand has the object by the part that people take it by: 0.5 is just so, up to 1;
 left out where no part is known."""
 POSTURE = "posture"
-"""How unusual the posture is for people, in standard deviations of theirs; 1 is usual."""
+"""How unusual the posture is for people, in standard deviations of theirs; 1 is usual. Of hands
+with Shadow's joints only."""
 WRIST = "wrist"
 """Elevation of the forearm as seen from the hand, radians: 0 is level, negative from below the
 object; +z must be up."""
@@ -41,7 +42,7 @@ STABILITY = "stability"
 DIGITS = ("index", "middle", "ring", "little", "thumb")
 """The fingers, in the order of `evaluation.grasp.fingers`."""
 TOUCHES = tuple(f"touch_{digit}" for digit in DIGITS)
-"""Whether each of them touches, 0 or 1: told, not scored."""
+"""Whether each of them touches, 0 or 1: told, not scored; as `POSTURE`."""
 
 # People cannot flex neighbouring fingers freely, nor spread them far, whatever they grasp. Means
 # and standard deviations (radians) of the 25 door demonstrations by glove that `data.teleop` reads
@@ -86,7 +87,7 @@ def habits(q: Float[np.ndarray, "*b 22"]) -> Float[np.ndarray, "*b 13"]:
 
 def measure(
     hand: HandModel,
-    phi: Float[np.ndarray, "b 28"],
+    phi: Float[np.ndarray, "b phi"],
     points: Float[np.ndarray, "n 3"],
     normals: Float[np.ndarray, "n 3"],
     held_part: Bool[np.ndarray, " n"] | None = None,
@@ -117,16 +118,17 @@ def measure(
     by_finger = np.stack([touching[:, links].any(axis=1) for links in groups], axis=1)
     q, T_object_hand = pose.split(jnp.asarray(phi, jnp.float32))
     forearm = -np.asarray(T_object_hand.rotation().as_matrix())[:, 2, 2]
-    offs = (habits(np.asarray(q)) - HABIT_MEAN) / HABIT_DEVIATION
     found = {
         FINGERS: by_finger.sum(axis=1).astype(float),
         LINKS: touching.sum(axis=1).astype(float),
         OPPOSITION: _opposition(touching, normals[nearest], groups),
-        POSTURE: np.sqrt((offs**2).mean(axis=1)),
         WRIST: np.arcsin(np.clip(forearm, -1.0, 1.0)),
         DEPTH: np.maximum(-distance.min(axis=1), 0.0),
-        **dict(zip(TOUCHES, by_finger.T.astype(float), strict=True)),
     }
+    if hand.joints is joints.SHADOW:
+        offs = (habits(np.asarray(q)) - HABIT_MEAN) / HABIT_DEVIATION
+        found[POSTURE] = np.sqrt((offs**2).mean(axis=1))
+        found |= dict(zip(TOUCHES, by_finger.T.astype(float), strict=True))
     if held_part is not None:
         near = grasp.touched(hand, phi, points)
         found[HOLD] = np.minimum(0.5 * grasp.functional_share(near, held_part) / enough, 1.0)

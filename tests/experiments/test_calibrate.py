@@ -105,6 +105,7 @@ def test_the_board_is_printed_with_its_description(tmp_path):
         ({"faults": float("nan")}, "--faults nan"),
         ({"rig": "somewhere", "seeds": 2}, "are of the virtual rig"),
         ({"placements": 0}, "0 placements, 36 poses"),
+        ({"poses": 12}, "--poses 12; at least 30 are needed"),
         ({"poses": 3000}, "3000 poses of the robot; the arm reaches"),
     ],
 )

@@ -87,7 +87,6 @@ def test_set_points_alone(keypoints, tmp_path):
     assert timing.faults == ()
     assert timing.reason == ""
     assert len(timing.latency_s) + timing.skipped == 101
-    assert np.median(timing.latency_s) < 0.01
     assert not list(tmp_path.glob("*.npz"))
 
 

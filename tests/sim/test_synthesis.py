@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from realdex_jax import descent, touch
 from realdex_jax.geometry import sdf
-from realdex_jax.hand import collision, joints, kinematics
+from realdex_jax.hand import collision, facts, joints, kinematics
 from realdex_jax.hand.load import load
 from sim import objects, starts, synthesis, validation
 from sim.physics import StrictPhysics
@@ -27,7 +27,7 @@ def optimised():
 
 def test_starts_are_above_the_table_outside_reach_limits_and_repeatable():
     shape = objects.make("frying_pan")
-    R, p, q = starts.sample(shape, 40, 3, distance=(0.045, 0.085))
+    R, p, q = starts.sample(load(), shape, 40, 3, distance=(0.045, 0.085))
     np.testing.assert_allclose(
         np.einsum("nij,nkj->nik", R, R), np.tile(np.eye(3), (40, 1, 1)), atol=1e-5
     )
@@ -37,12 +37,12 @@ def test_starts_are_above_the_table_outside_reach_limits_and_repeatable():
     # Palm centres stay over the table, a little roll of the hand allowed.
     centre = p + R @ np.array([0.0, 0.0, 0.05], np.float32)
     assert (centre[:, 2] > shape.bounds[0, 2] - 0.02).mean() > 0.95
-    again = starts.sample(shape, 40, 3, distance=(0.045, 0.085))
+    again = starts.sample(load(), shape, 40, 3, distance=(0.045, 0.085))
     np.testing.assert_array_equal(p, again[1])
 
 
 def palm_place(R, p):
-    return p + R @ starts._GRASP_CENTRE.astype(np.float32)
+    return p + R @ facts.SHADOW.grasp_centre.astype(np.float32)
 
 
 def test_starts_around_a_grasp_stay_near_it_and_turn_about_the_axis_of_a_round_object():
@@ -50,7 +50,7 @@ def test_starts_around_a_grasp_stay_near_it_and_turn_about_the_axis_of_a_round_o
     phi[0, :22], phi[0, 22:] = joints.REST, (0.1, 0.0, 0.05, 0.3, -0.4, 0.2)
     R_grasp = Rotation.from_rotvec(phi[0, 25:]).as_matrix()
     for symmetry in ("none", "axial"):
-        R, p, q = starts.around(phi, 400, 0, symmetry)
+        R, p, q = starts.around(load(), phi, 400, 0, symmetry)
         np.testing.assert_allclose(np.linalg.det(R), 1.0, atol=1e-5)
         assert (q >= joints.LOWER - 1e-6).all()
         assert (q <= joints.UPPER + 1e-6).all()
@@ -64,7 +64,7 @@ def test_starts_around_a_grasp_stay_near_it_and_turn_about_the_axis_of_a_round_o
         turned = Rotation.from_matrix(R_grasp.T @ R).magnitude()
         assert (np.ptp(azimuth) > 6.0) == (symmetry == "axial")
         assert (turned.max() < 4.5 * 0.15) == (symmetry == "none")
-    np.testing.assert_array_equal(p, starts.around(phi, 400, 0, "axial")[1])
+    np.testing.assert_array_equal(p, starts.around(load(), phi, 400, 0, "axial")[1])
 
 
 @pytest.mark.slow

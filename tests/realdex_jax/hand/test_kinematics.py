@@ -115,6 +115,6 @@ def test_placing_moves_every_link_rigidly():
 
 def test_unknown_hands_and_links_name_the_choices():
     with pytest.raises(HandError, match="known: shadow, dexgraspnet"):
-        load("allegro")
+        load("barrett")
     with pytest.raises(HandError, match="no link 'wrist'"):
         load().link("wrist")
