@@ -28,6 +28,10 @@ _BELIEVED_RAD = 0.06
 """
 _LATE_S = 0.15
 """Seconds since the last command, of which a plan has one every 0.1 s: this program was late."""
+_LATE_BRAKE_S = 0.1
+"""Least seconds of a stop where states are that old: what keeps them may keep the stop as long, and
+an arm that hears of it 0.2 s late is called back. In less it would have to go faster than it may.
+"""
 _SAME_RAD = 0.002
 """Radians between two ends of a brake that are meant to be one."""
 
@@ -177,8 +181,13 @@ class Ros2Robot:
         q, qd = now
         rows = [limits.NAMES.index(name) for name in part.ours]
         d, w = self._doubt(part, q, qd)
-        needed = brake.seconds(qd, part.deceleration, limits.MAX_JERK[rows], d, w)
-        brake_s = max(self.preset.brake_s, float(needed.max()))
+        needed = brake.seconds(qd, part.deceleration, limits.STOP_JERK[rows])
+        # What may be elsewhere goes there no harder than in a plan: how fast nobody looks at.
+        gentle = np.minimum(part.deceleration, limits.MAX_ACCELERATION[rows])
+        longer = brake.seconds(qd, gentle, limits.MAX_JERK[rows], d, w)
+        needed = np.where((d > 0.0) | (w > 0.0), np.maximum(needed, longer), needed)
+        least_s = _LATE_BRAKE_S if self._age_s(part).max() > _FRESH_S else 0.0
+        brake_s = max(self.preset.brake_s, least_s, float(needed.max()))
         rest = brake.rest(q, qd, brake_s, limits.LOWER[rows], limits.UPPER[rows])
         _, before = self._sent.get(part.name, (0.0, None))
         # Asked again it is the same stop: reckoned anew it differs by the age of the states.
@@ -234,11 +243,8 @@ class Ros2Robot:
         By what they were told where they are to be held so, and where what is measured is old, does
         not change, or is far from it.
         """
-        merged, now = self._merged, self._link.monotonic_s()
+        merged, now, age = self._merged, self._link.monotonic_s(), self._age_s(part)
         rows = [merged.names.index(name) for name in part.ours]
-        # What came late is older than it came: by as much as it took longer than others.
-        late = merged.received_s[rows] - merged.stamp_s[rows] - self._least_delay_s
-        age = now - merged.received_s[rows] + late
         q, qd = merged.q[rows] + age * merged.qd[rows], merged.qd[rows]
         told = self._told(part, now)
         if not np.isfinite(age).all():
@@ -253,6 +259,14 @@ class Ros2Robot:
         ):
             return told
         return q, qd
+
+    def _age_s(self, part: Part) -> np.ndarray:
+        """How long ago each of a part's joints was as it is known; NaN before it was heard of."""
+        merged = self._merged
+        rows = [merged.names.index(name) for name in part.ours]
+        # What came late is older than it came: by as much as it took longer than others.
+        late = merged.received_s[rows] - merged.stamp_s[rows] - self._least_delay_s
+        return self._link.monotonic_s() - merged.received_s[rows] + late
 
     def _told(self, part: Part, now_s: float) -> tuple[np.ndarray, np.ndarray] | None:
         """Where a part's joints should be by its last command, and how fast; None before it."""

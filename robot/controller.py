@@ -32,7 +32,7 @@ class ControllerConfig:
     """The same at the end of a trajectory; UR's driver has 0.1 ..."""
     goal_s: float = 0.5
     """... after this many seconds."""
-    brake_s: float = 0.08
+    brake_s: float = 0.075
     """Least seconds in which a hold comes to rest ..."""
     deceleration: float = math.inf
     """... if that asks for no more than this, rad/s^2."""

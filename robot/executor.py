@@ -240,7 +240,7 @@ def _refused(
     if fast[j] > 1.0 + _CUBIC:
         return (
             f"the plan drives {limits.NAMES[j]} at {fast[j] * limits.STOP_RATE[j]:.3f} rad/s, a "
-            f"stop is confirmed in time from {limits.STOP_RATE[j]:.3f}"
+            f"stop is at rest in time from {limits.STOP_RATE[j]:.3f}"
         )
     age = inputs.now_s - verdict.made_s
     if not 0.0 <= age <= config.max_age_s:

@@ -1,6 +1,7 @@
 """Whether a run under a fault was safe: by what was sent, by where the joints were, by its end."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -161,8 +162,8 @@ def _of_stop(
         found.append(curve.extremes(way, from_rest=False))
     for what, most in (
         ("rate", 1.001 * limits.MAX_RATE),
-        ("acceleration", _EXACT * limits.MAX_ACCELERATION),
-        ("jerk", _EXACT * limits.MAX_JERK),
+        ("acceleration", _EXACT * limits.STOP_ACCELERATION),
+        ("jerk", _EXACT * limits.STOP_JERK),
     ):
         share = np.max([getattr(one, what)[0] for one in found], axis=0) / most[rows]
         if share.max() > 1.0:
@@ -177,7 +178,9 @@ def arm_share(sent: Sequence[Sent]) -> float:
     return float(share[:, limits.ARM].max(initial=0.0))
 
 
-def of_course(course: Course, *, steps: bool = False, own: bool = True) -> list[str]:
+def of_course(
+    course: Course, *, steps: bool = False, own: bool = True, braking_s: float = math.inf
+) -> list[str]:
     """What is wrong with where the joints really went, and that they stand in the end.
 
     Args:
@@ -185,6 +188,8 @@ def of_course(course: Course, *, steps: bool = False, own: bool = True) -> list[
         steps: Whether controllers take trajectories that begin elsewhere: then steps of
             what the executor allows are no fault of it.
         own: Whether nothing but the client moves the robot: then its accelerations are judged.
+        braking_s: When it was first asked to stop, or held by itself: from then on by the limits of
+            stops.
     """
     wrong = []
     beyond = np.maximum(limits.LOWER - course.q, course.q - limits.UPPER).max()
@@ -198,10 +203,16 @@ def of_course(course: Course, *, steps: bool = False, own: bool = True) -> list[
     elif fast > 1.001:
         wrong.append(f"a joint of the arm moved at {fast:.2f} of its allowed speed")
     if own and not steps:
-        share = np.abs(np.diff(course.qd, axis=0)) / np.diff(course.t)[:, None]
-        most = (share / limits.MAX_ACCELERATION)[:, limits.ARM].max(initial=0.0)
-        if most > _EXACT:
-            wrong.append(f"a joint of the arm had {most:.2f} times its allowed acceleration")
+        found = np.abs(np.diff(course.qd, axis=0)) / np.diff(course.t)[:, None]
+        # Followed from the beginning of the cycle in which it comes.
+        brakes = (course.t[1:] > braking_s - _TICK_S)[:, None]
+        allowed = np.where(brakes, limits.STOP_ACCELERATION, limits.MAX_ACCELERATION)
+        share = (found / allowed)[:, limits.ARM].max(axis=1, initial=0.0)
+        if share.max(initial=0.0) > _EXACT:
+            what = "a stop's" if brakes[share.argmax(), 0] else "its"
+            wrong.append(
+                f"a joint of the arm had {share.max():.2f} times {what} allowed acceleration"
+            )
     if np.abs(course.qd[-1]).max() >= _STANDS:
         wrong.append("the robot did not stand in the end")
     return wrong

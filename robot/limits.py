@@ -33,16 +33,22 @@ MAX_ACCELERATION: Float[np.ndarray, " 30"] = np.where(_IS_ARM, 2.5, 10.0)
 """Greatest accelerations, rad/s^2; UR's own planner is set to 5 for the arm."""
 MAX_JERK: Float[np.ndarray, " 30"] = np.where(_IS_ARM, 25.0, 150.0)
 """Greatest jerks, rad/s^3: the greatest acceleration is reached in no less than 0.07 s."""
+STOP_ACCELERATION: Float[np.ndarray, " 30"] = np.where(_IS_ARM, 8.1, 32.4)
+"""Greatest accelerations of a stop, rad/s^2: no plan has them, and no command to move. UR's own
+program for ROS (`external_control.urscript`) counts on 15 at the end of a motion, and ends
+itself with 4."""
+STOP_JERK: Float[np.ndarray, " 30"] = np.where(_IS_ARM, 108.0, 432.0)
+"""Greatest jerks of a stop, rad/s^3: no brake is shorter than `BRAKE_S`."""
 REACTION_S = 0.01
 """Seconds from a request to stop until it is followed, as a stop is reckoned, give or take as much:
 up to two cycles of 100 Hz."""
-BRAKE_S = 0.18
-"""Most seconds that a stop brakes. With those until it is followed and seen, and 0.2 s of standing,
-it is confirmed within half a second, though the arm's brake shakes the fingers."""
+BRAKE_S = 0.075
+"""Seconds that a stop brakes: with those until it is followed, it is at rest within 0.1 s of the
+request."""
 STOP_RATE: Float[np.ndarray, " 30"] = np.minimum(
-    MAX_RATE, MAX_ACCELERATION * BRAKE_S**2 / (BRAKE_S + 6.0 * REACTION_S)
+    MAX_RATE, STOP_ACCELERATION * BRAKE_S**2 / (BRAKE_S + 6.0 * REACTION_S)
 )
-"""Speeds (rad/s) from which a stop takes `BRAKE_S` at the greatest accelerations, by `brake.py`: no
+"""Speeds (rad/s) from which a stop takes `BRAKE_S` at its greatest accelerations, by `brake.py`: no
 plan that is driven is faster."""
 GUARDED_SPEED = 0.25
 """Most that any part may move in guarded mode, m/s: the reduced speed of ISO 10218-1."""

@@ -110,6 +110,8 @@ class Machine:
         self._stuck: dict[str, float] = {}
         self._done: set[Fault] = set()
         self._orphan = False
+        self.held_s = math.inf
+        """When a controller first held by itself, by the robot's clock."""
 
     @property
     def dead(self) -> frozenset[str]:
@@ -149,6 +151,7 @@ class Machine:
         q, _ = self.plant.joint_state()
         for servo in self._servos.values():
             servo.state, servo.dead = controller.init(q[servo.columns], servo.clock_s), False
+        self.held_s = math.inf
         self._given.clear()
         self._coming.clear()
         self._going.clear()
@@ -192,6 +195,7 @@ class Machine:
                 servo.config, servo.state, servo.clock_s, q[servo.columns]
             )
             if broken:
+                self.held_s = min(self.held_s, self.time_s)
                 self._report(servo, f"aborted: {broken}")
         return Tick(self._states(q, qd), self._reported(), self.plant.object_pose())
 
@@ -236,7 +240,7 @@ class Machine:
                 continue
             if fault.kind in ("abort", "death") and fault.part in self._servos:
                 servo = self._servos[fault.part]
-                servo.state = controller.hold(servo.config, servo.state, servo.clock_s)
+                self._hold(servo)
                 servo.dead |= fault.kind == "death"
                 if fault.kind == "abort":
                     self._report(servo, "aborted: told to")
@@ -250,9 +254,13 @@ class Machine:
     def _hold_all(self, why: str) -> None:
         for servo in self._servos.values():
             moving = servo.state.has_goal
-            servo.state = controller.hold(servo.config, servo.state, servo.clock_s)
+            self._hold(servo)
             if moving:
                 self._report(servo, f"aborted: {why}")
+
+    def _hold(self, servo: _Servo) -> None:
+        self.held_s = min(self.held_s, self.time_s)
+        servo.state = controller.hold(servo.config, servo.state, servo.clock_s)
 
     def _report(self, servo: _Servo, text: str) -> None:
         self._reports.append(f"{servo.part.controller} {text}")

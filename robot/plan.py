@@ -34,7 +34,7 @@ class PlanConfig:
 
     share: float = 0.75
     """Of the limits of `limits.py`; the rest is for what a stop on the path needs. No joint is
-    faster than `limits.STOP_RATE`, from which a stop is confirmed in half a second."""
+    faster than `limits.STOP_RATE`, from which a stop is at rest within 0.1 s."""
     speed: float = 1.0
     """Share of the planned speed: 0.5 takes twice as long."""
     guarded: bool = False

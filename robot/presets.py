@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from realdex_jax import arm
 from realdex_jax.errors import RealdexError
 from realdex_jax.hand import joints
+from robot import limits
 
 FILE = Path(__file__).with_name("presets.toml")
 """The presets that come with the project."""
@@ -91,7 +92,7 @@ class Preset:
     """Messages that are kept for a slow reader."""
     lost_s: float = 0.25
     """Seconds without joint states after which the connection is reported lost."""
-    brake_s: float = 0.08
+    brake_s: float = limits.BRAKE_S
     """Least seconds in which a stop brings joints to rest."""
 
     def part(self, name: str) -> Part:

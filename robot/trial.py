@@ -201,6 +201,7 @@ def judge(
     end_s: float,
     *,
     exact: bool,
+    held_s: float = math.inf,
 ) -> Judged:
     """One run.
 
@@ -212,10 +213,16 @@ def judge(
         end_s: When the run ended.
         exact: Whether the course has the times of the client, so that accelerations and stops can
             be judged.
+        held_s: When the robot held by itself.
     """
     case, struck, asked, stood = client.case, client.struck, client.asked, client.stood
     wrong = judging.of_sent(client.sent)
-    wrong += judging.of_course(course, steps=case.any_start, own=exact and case.own)
+    wrong += judging.of_course(
+        course,
+        steps=case.any_start,
+        own=exact and case.own,
+        braking_s=min(held_s, math.inf if asked is None else asked),
+    )
     if exact:
         wrong += judging.of_stops(client.stops, course, follows=case.follows)
     if outcome is not None:
@@ -285,7 +292,7 @@ def in_virtual_time(case: Case, seed: int, plan: Plan) -> Judged:
     network.sleep(_AFTER_S)
     t, q, qd = zip(*network.course, strict=True)
     course = Course(np.array(t), np.array(q), np.array(qd))
-    return judge(client, seed, outcome, course, end_s, exact=True)
+    return judge(client, seed, outcome, course, end_s, exact=True, held_s=network.held_s)
 
 
 def over_ros(

@@ -61,6 +61,11 @@ class VirtualNetwork:
         """The time, seconds."""
         return self._now
 
+    @property
+    def held_s(self) -> float:
+        """When the robot first held by itself."""
+        return _BEGIN_S + self.machine.held_s
+
     def sleep(self, seconds: float) -> None:
         """Lets time pass; at least a tenth of a millisecond, so that it always goes on."""
         end = self._now + max(seconds, 1e-4)

@@ -192,7 +192,7 @@ class FakeRobot:
         if self.followed is None:
             return ()
         # As a real arm: no faster than accelerations allow.
-        least = float(brake.seconds(self.qd, limits.MAX_ACCELERATION, limits.MAX_JERK).max())
+        least = float(brake.seconds(self.qd, limits.STOP_ACCELERATION, limits.STOP_JERK).max())
         ends = np.stack([self.q, self.q + 0.5 * least * self.qd])
         rates = np.stack([self.qd, np.zeros(30)])
         stop = Trajectory(limits.NAMES, np.array([0.0, least]), ends, rates)

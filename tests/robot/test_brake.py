@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from robot import brake, curve, limits
+from robot import brake, curve, limits, presets
 from robot.executor import ExecutorConfig
 from robot.interface import Trajectory
 
-A, J = limits.MAX_ACCELERATION, limits.MAX_JERK
+A, J = limits.STOP_ACCELERATION, limits.STOP_JERK
 SLACK = 1.0 + 1e-9
 CYCLE_S = 0.01
 
@@ -38,7 +38,7 @@ def test_it_is_no_longer_than_it_must_be():
     brake_s = limits.BRAKE_S * 0.9
     found = [followed(limits.STOP_RATE, brake_s, x) for x in (0.0, 2.0 * limits.REACTION_S)]
     arm = [one.acceleration[0][limits.ARM] for one in found]
-    assert np.max(arm, axis=0) == pytest.approx(2.5 * 1.15, abs=0.1)
+    assert np.max(arm, axis=0) == pytest.approx(1.166 * A[limits.ARM], rel=0.01)
 
 
 def test_where_the_robot_may_be_elsewhere_it_takes_longer(rng):
@@ -48,6 +48,23 @@ def test_where_the_robot_may_be_elsewhere_it_takes_longer(rng):
         for sign in (-1.0, 1.0):
             found = followed(qd, brake_s, 0.0, sign * d, sign * w)
             assert (found.acceleration[0] <= A * SLACK).all()
+
+
+def test_a_stop_is_at_rest_a_tenth_of_a_second_after_the_request():
+    """Until it is followed at the latest, and the brake from the greatest speed of a plan."""
+    assert 2.0 * limits.REACTION_S + brake.seconds(limits.STOP_RATE, A, J).max() <= 0.1
+    assert (J * limits.BRAKE_S >= A / SLACK).all()  # jerk alone asks for no longer one
+
+
+def test_only_stops_are_harder_than_plans():
+    assert (limits.MAX_ACCELERATION < A).all()
+    assert (limits.MAX_JERK < J).all()
+    for name in ("shadow_ur10e", "plain_ur", "simulated"):
+        preset = presets.read(name)
+        assert preset.brake_s <= limits.BRAKE_S
+        for part in preset.parts:
+            rows = [limits.NAMES.index(joint) for joint in part.ours]
+            assert (part.deceleration == A[rows]).all()
 
 
 def test_half_a_second_is_enough_for_a_stop_from_the_greatest_speed():

@@ -370,7 +370,7 @@ def test_a_stop_from_the_greatest_speed_is_confirmed_in_half_a_second(leave, lat
     way, at_s = plan.trajectory, 1.1
     _, qd = (x[0] for x in curve.sample(way, np.array([at_s])))
     assert np.abs(qd)[limits.ARM] == pytest.approx(limits.STOP_RATE[limits.ARM], rel=1e-3)
-    brake_s = float(brake.seconds(qd, limits.MAX_ACCELERATION, limits.MAX_JERK).max())
+    brake_s = float(brake.seconds(qd, limits.STOP_ACCELERATION, limits.STOP_JERK).max())
     state, now, took = State(), 100.0, None
     order = Order(plan, leave(plan, now))
     for i in range(300):
@@ -393,13 +393,13 @@ def test_a_stop_from_the_greatest_speed_is_confirmed_in_half_a_second(leave, lat
     assert state.confirmed
 
 
-def test_a_plan_from_whose_speed_no_stop_is_confirmed_in_time_is_not_started(leave):
+def test_a_plan_from_whose_speed_no_stop_is_at_rest_in_time_is_not_started(leave):
     plan = trial.motion()
     plan = dataclasses.replace(plan, trajectory=curve.scaled(plan.trajectory, 1.02))
     inputs = Inputs(100.0, joint_at(limits.HOME, 100.0), start=Order(plan, leave(plan, 100.0)))
     state, commands = executor.step(State(), inputs)
     assert not commands
-    assert "rad/s, a stop is confirmed in time from 0.33" in state.refusal
+    assert "rad/s, a stop is at rest in time from 0.33" in state.refusal
 
 
 @pytest.mark.parametrize("when", ["at rest", "in motion"])

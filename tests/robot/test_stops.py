@@ -34,11 +34,22 @@ class Stage:
             self.net.sleep(0.01)
             self.robot.state()
 
+    def wait(self, seconds):
+        """With signs of life: without, the robot holds by itself."""
+        for _ in range(round(seconds / 0.01)):
+            self.net.sleep(0.01)
+            self.robot.state()
+
     def acceleration(self, since_s, joints=limits.ARM):
-        """The greatest share of what is allowed from a time on, by the true course."""
+        """The greatest share of what a stop may have from a time on, by the true course."""
         t, _, qd = (np.array(x) for x in zip(*self.net.course, strict=True))
-        share = np.abs(np.diff(qd, axis=0)) / np.diff(t)[:, None] / limits.MAX_ACCELERATION
+        share = np.abs(np.diff(qd, axis=0)) / np.diff(t)[:, None] / limits.STOP_ACCELERATION
         return share[t[1:] > since_s][:, joints].max()
+
+    def speed(self, since_s, joints):
+        """The same of speeds, of what any command may have."""
+        t, _, qd = (np.array(x) for x in zip(*self.net.course, strict=True))
+        return (np.abs(qd) / limits.MAX_RATE)[t > since_s][:, joints].max()
 
     def reports(self):
         return " ".join(self.robot.faults())
@@ -67,6 +78,23 @@ def test_a_part_that_cannot_be_reached_keeps_nothing_from_the_other(lost, other)
     assert f"{PRESET.part(lost).controller}: OSError" in stage.reports()
     with pytest.raises(RobotError, match=f"{PRESET.part(lost).controller}: OSError"):
         stage.robot.send(WAY)
+
+
+@pytest.mark.parametrize(("late_s", "cycles"), [(0.009, 0), (0.003, 1)])
+def test_a_stop_that_is_obeyed_is_at_rest_a_tenth_of_a_second_later(late_s, cycles):
+    """From the greatest speed of a plan, wherever in the robot's cycle it comes, or later."""
+    stage = Stage()
+    if cycles:
+        stage.machine.order(f"delay by={0.01 * cycles}")
+    stage.drive(1.1)
+    stage.net.sleep(late_s)
+    began, (_, qd) = stage.net(), stage.machine.plant.joint_state()
+    assert np.abs(qd)[limits.ARM] == pytest.approx(limits.STOP_RATE[limits.ARM], rel=0.01)
+    stage.robot.stop()
+    stage.wait(0.2)
+    t, _, qd = (np.array(x) for x in zip(*stage.net.course, strict=True))
+    assert t[(np.abs(qd) >= 0.01).any(1)][-1] - began <= 0.1
+    assert stage.acceleration(began) < 1.05
 
 
 def test_a_stop_of_frozen_states_does_not_call_the_arm_back():
@@ -124,6 +152,20 @@ def test_asked_again_fingers_that_are_still_on_their_way_are_not_hurried():
     stage.robot.stop()
     stage.net.sleep(1.0)
     assert stage.acceleration(began, limits.HAND) < 1.05
+    assert stage.speed(began, limits.HAND) < 1.001
+
+
+def test_an_arm_that_hears_late_is_called_back_no_faster_than_it_may():
+    """Its states stay away first: what keeps them keeps the stop, too, for 0.25 s."""
+    stage = Stage()
+    stage.drive(1.11)  # a command was just sent
+    stage.machine.order("delay by=0.25")
+    stage.wait(0.06)
+    began = stage.net()
+    stage.robot.stop()
+    stage.wait(0.5)
+    assert stage.speed(began, limits.ARM) < 1.001
+    assert not stage.machine.plant.joint_state()[1].any()
 
 
 def test_asked_again_an_arm_that_never_heard_is_not_called_back():

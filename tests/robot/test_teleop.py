@@ -101,7 +101,7 @@ def limits_kept(qs, qds, config=CONFIG):
     assert (qs >= teleop._LOWER - 1e-6).all()
     assert (qs <= teleop._UPPER + 1e-6).all()
     assert (np.abs(qds) <= config.share * teleop._MAX_RATE * (1 + 1e-4)).all()
-    # From these a stop is confirmed in half a second.
+    # From these a stop is at rest in a tenth of a second.
     assert (np.abs(qds) <= limits.STOP_RATE * (1 + 1e-4)).all()
     # Positions of single precision: 2e-7 rad over two steps of 0.01 s are 4e-3 rad/s^2.
     limit = np.where(np.arange(30) < 6, config.arm_acceleration, config.hand_acceleration)
