@@ -47,6 +47,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "experiments.make_dataset": ("--objects", NOWHERE),
     "experiments.make_frames": ("--objects", NOWHERE),
     "experiments.motion_data": ("--data", NOWHERE),
+    "experiments.notebooks": (NOWHERE,),
     "experiments.record": ("out", "--rig", "replay", "--source", NOWHERE),
     "experiments.report_table": (NOWHERE,),
     "experiments.select": ("--data", NOWHERE),
