@@ -6,12 +6,23 @@ import jaxtyping
 import pytest
 
 from realdex_jax import pose
+from realdex_jax.errors import HandError
+from realdex_jax.hand import kinematics
+from realdex_jax.hand.load import load
 
 
-@pytest.mark.parametrize("run", [pose.split, jax.jit(lambda phi: pose.split(phi)[0])])
+@pytest.mark.parametrize(
+    "run", [pose.rotation_from_columns, jax.jit(lambda x: pose.rotation_from_columns(x))]
+)
 def test_a_wrong_shape_is_caught(run) -> None:
-    with pytest.raises(jaxtyping.TypeCheckError, match=r"\*b 28"):
-        run(jnp.zeros((4, 27)))
+    with pytest.raises(jaxtyping.TypeCheckError, match=r"\*b 6"):
+        run(jnp.zeros((4, 5)))
+
+
+def test_a_pose_of_another_hand_is_caught() -> None:
+    """The length of a pose is the hand's: 22 joints for Shadow."""
+    with pytest.raises(HandError, match="21 joint angles for hand .shadow., which has 22"):
+        kinematics.posed(load(), jnp.zeros((4, 27)))
 
 
 def test_axes_must_agree_between_arguments_under_jit() -> None:

@@ -168,7 +168,7 @@ def test_several_grasps_are_one_file(
     words = ["realdex-sim", "--object", "mug", "--first", "3", "--save", str(tmp_path / "a.viser")]
     monkeypatch.setattr(sys, "argv", ["experiments/view.py", *words])
     view.main()
-    assert "a.viser (" in capsys.readouterr().out.replace("\n", " ")
+    assert "a.viser (" in " ".join(capsys.readouterr().out.split())
     content = (tmp_path / "a.viser").read_bytes()
     inner = zstandard.ZstdDecompressor().decompressobj().decompress(content[8:])
     found = msgspec.msgpack.decode(inner[8 : 8 + int.from_bytes(inner[:8], "little")])
