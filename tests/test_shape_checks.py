@@ -11,9 +11,7 @@ from realdex_jax.hand import kinematics
 from realdex_jax.hand.load import load
 
 
-@pytest.mark.parametrize(
-    "run", [pose.rotation_from_columns, jax.jit(lambda x: pose.rotation_from_columns(x))]
-)
+@pytest.mark.parametrize("run", [pose.rotation_from_columns, jax.jit(pose.rotation_from_columns)])
 def test_a_wrong_shape_is_caught(run) -> None:
     with pytest.raises(jaxtyping.TypeCheckError, match=r"\*b 6"):
         run(jnp.zeros((4, 5)))
@@ -21,7 +19,7 @@ def test_a_wrong_shape_is_caught(run) -> None:
 
 def test_a_pose_of_another_hand_is_caught() -> None:
     """The length of a pose is the hand's: 22 joints for Shadow."""
-    with pytest.raises(HandError, match="21 joint angles for hand .shadow., which has 22"):
+    with pytest.raises(HandError, match=r"21 joint angles for hand .shadow., which has 22"):
         kinematics.posed(load(), jnp.zeros((4, 27)))
 
 
