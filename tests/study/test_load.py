@@ -17,7 +17,7 @@ from raters import Rater, make_items, serving
 
 from study import ballots
 
-RATERS, VOTES = 50, 200
+RATERS = 50
 
 
 def hurry(
@@ -48,28 +48,29 @@ def hurry(
 
 @pytest.mark.slow
 @pytest.mark.alone
-def test_fifty_raters_with_two_hundred_votes_each(tmp_path: pathlib.Path, capsys) -> None:
+@pytest.mark.parametrize("votes", [40, pytest.param(200, marks=pytest.mark.long)])
+def test_votes_of_fifty_raters_are_all_kept(tmp_path: pathlib.Path, capsys, votes: int) -> None:
     """No vote is lost or double; how long a vote and a page take is printed."""
-    items = make_items(tmp_path / "items", tuple(f"o{i}" for i in range(VOTES // 4)), samples=4)
+    items = make_items(tmp_path / "items", tuple(f"o{i}" for i in range(votes // 4)), samples=4)
     seconds: dict[str, list[float]] = {"vote": [], "page": []}
     gate = threading.Barrier(RATERS)
     with serving(items, tmp_path / "out") as (address, _):
         begin = time.perf_counter()
         with concurrent.futures.ThreadPoolExecutor(RATERS) as pool:
-            each = [pool.submit(hurry, address, gate, VOTES, seconds) for _ in range(RATERS)]
+            each = [pool.submit(hurry, address, gate, votes, seconds) for _ in range(RATERS)]
             confirmed = [one.result() for one in each]
         took = time.perf_counter() - begin
-    assert confirmed == [VOTES] * RATERS
+    assert confirmed == [votes] * RATERS
     with contextlib.closing(ballots.resume(tmp_path / "out")) as store:
         found = store.everybody()
     assert [person.number for person, _ in found] == list(range(1, RATERS + 1))
     for person, answers in found:
-        assert len(answers) == VOTES
+        assert len(answers) == votes
         for trial, methods in person.shown:
             assert answers[trial].revision == 0
             assert [answers[trial].points[m] for m in methods] == [3, 2, 1]
     with capsys.disabled():
-        told = f"\n{RATERS} raters x {VOTES} votes in {took:.1f} s, none lost, none double\n"
+        told = f"\n{RATERS} raters x {votes} votes in {took:.1f} s, none lost, none double\n"
         for name, values in seconds.items():
             p50, p95, p99 = 1e3 * np.quantile(values, [0.5, 0.95, 0.99])
             told += f"  {name}: p50 {p50:.0f} ms, p95 {p95:.0f} ms, p99 {p99:.0f} ms\n"
