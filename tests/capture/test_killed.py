@@ -113,6 +113,7 @@ def test_killed_as_often_as_asked(nursery, small_loop, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_killed_twenty_times_more(nursery, small_loop, tmp_path):
     moments, frames = random.Random(1), 0
     for i in range(20):

@@ -254,6 +254,7 @@ def test_the_table_in_the_document_is_the_shipped_recipe(repository):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_writes_a_dataset_and_resumes_without_repeating_work(tmp_path):
     config = Settings(
         out=tmp_path / "data",

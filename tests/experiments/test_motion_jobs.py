@@ -107,6 +107,7 @@ def test_models_train_and_are_judged_on_recordings(door, shared, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_interrupted_training_goes_on_exactly(door, tmp_path, monkeypatch):
     recipe = dataclasses.replace(TrainMotion(steps=8).recipe(), batch=8, log_every=2)
     whole = train_motion.train(recipe, door, tmp_path / "whole")

@@ -231,6 +231,7 @@ def test_motions_of_a_converted_release_go_to_training_and_export(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_training_runs_on_a_release(
     tmp_path: pathlib.Path, written: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

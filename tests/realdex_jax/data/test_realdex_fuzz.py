@@ -139,6 +139,7 @@ def test_damaged_releases(kinds, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(TIMEOUT)
+@pytest.mark.long
 def test_thousands_of_damaged_releases(kinds, tmp_path):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rounds = 16 * MANY

@@ -297,6 +297,7 @@ def test_a_run_under_a_scheme_trains_on_its_part_and_says_so(data, tmp_path, cap
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_damaged_object_is_left_out_and_named_or_ends_a_strict_run(data, tmp_path, capsys):
     folder = tmp_path / "data"
     shutil.copytree(data, folder)
@@ -309,6 +310,7 @@ def test_a_damaged_object_is_left_out_and_named_or_ends_a_strict_run(data, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_short_run_under_a_scheme_ends_with_a_model_that_names_it(data, tmp_path):
     recipe = dataclasses.replace(
         RECIPE, scheme="category", optimisation=Optimisation(steps=2, warmup=1)
