@@ -114,7 +114,7 @@ def _peer_chamfers(a: np.ndarray, b: np.ndarray) -> dict[str, Run]:
 
 def _peer_maps(hand: HandModel, links: Links, points: np.ndarray) -> dict[str, Run]:
     torch = peers.torch()
-    R, centre = (peers.tensor(x) for x in collision.geom_poses(hand, links))
+    R, centre = collision.geom_poses(hand, links)
     boxes = np.flatnonzero(hand.geoms.is_box).tolist()
     capsules = np.flatnonzero(~hand.geoms.is_box).tolist()
     size = peers.tensor(np.array(hand.geoms.size, np.float32))
@@ -138,7 +138,7 @@ def _peer_maps(hand: HandModel, links: Links, points: np.ndarray) -> dict[str, R
 
 def _torch_runs(torch: Any, total: Callable[..., Any], first: np.ndarray, *rest: Any) -> dict:
     x = peers.tensor(first).requires_grad_()
-    others = [peers.tensor(r) if isinstance(r, np.ndarray) else r for r in rest]
+    others = [peers.tensor(r) for r in rest]
 
     def run(function: Callable[..., Any]) -> Run:
         def call() -> tuple[Any, Any]:

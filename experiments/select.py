@@ -338,7 +338,7 @@ def _pictures(hand: HandModel, pool: Pool, config: Select) -> list[bytes]:
     name = pool.shape.name
     if config.replay is None:
         phi = np.asarray(pool.grasps.phi, np.float32)
-        pngs = [selection.png(image) for image in render.render_grasps(hand, pool.shape, phi, SEEN)]
+        pngs = [render.png(image) for image in render.render_grasps(hand, pool.shape, phi, SEEN)]
     else:
         try:
             pngs = [

@@ -1,13 +1,11 @@
 """Choosing the grasps a person would make among those that hold: features, pictures, scores."""
 
 import dataclasses
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from PIL import Image
 
 from realdex_jax.data import object_files, schema
 from realdex_jax.data.schema import GraspSet
@@ -155,10 +153,3 @@ def choose(
     again = np.setdiff1d(np.arange(len(ranked)), new)
     order = ranked[np.concatenate([new, again]).astype(int)][:count]
     return Chosen(tuple(scores), tuple(order.tolist()))
-
-
-def png(image: np.ndarray) -> bytes:
-    """A picture as a PNG file."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return buffer.getvalue()

@@ -139,7 +139,7 @@ def _covered(
     hand: HandModel, phi: Float[Array, "*b phi"], wxyz_xyz_world_object: Float[Array, "*b 7"]
 ) -> tuple[Float[Array, "3 s n"], Float[Array, "s n"]]:
     """Centres of the spheres in the object frame, and their heights above the table, metres."""
-    q, T_world_hand = pose.split(phi.reshape(-1, pose.SIZE))
+    q, T_world_hand = pose.split(phi.reshape(-1, phi.shape[-1]))
     T_world_object = jaxlie.SE3(wxyz_xyz_world_object.reshape(-1, 7))
     T_object_hand = T_world_object.inverse() @ T_world_hand
     R = jnp.moveaxis(T_object_hand.rotation().as_matrix(), 0, -1)

@@ -12,6 +12,7 @@ import math
 import numpy as np
 from jaxtyping import Float
 
+from robot import limits
 from robot.interface import Trajectory
 
 _CLOSE = 0.01
@@ -32,7 +33,7 @@ class ControllerConfig:
     """The same at the end of a trajectory; UR's driver has 0.1 ..."""
     goal_s: float = 0.5
     """... after this many seconds."""
-    brake_s: float = 0.075
+    brake_s: float = limits.BRAKE_S
     """Least seconds in which a hold comes to rest ..."""
     deceleration: float = math.inf
     """... if that asks for no more than this, rad/s^2."""

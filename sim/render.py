@@ -5,11 +5,13 @@ Object pixels near the hand's surface are tinted, so a picture shows where the h
 
 import concurrent.futures
 import dataclasses
+import io
 import queue
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
+from PIL import Image
 
 from realdex_jax.errors import RealdexError
 from realdex_jax.geometry.shape import ObjectShape
@@ -390,3 +392,10 @@ def _edges(hits: Hits, size: tuple[int, int]) -> Bool[np.ndarray, " r"]:
         edge[a] |= differs
         edge[b] |= differs
     return edge.ravel()
+
+
+def png(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """A picture as a PNG file."""
+    into = io.BytesIO()
+    Image.fromarray(picture).save(into, "PNG")
+    return into.getvalue()

@@ -6,12 +6,9 @@ diffs, in print. The scene carries all it needs and asks no server.
 
 import dataclasses
 import html
-import io
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image
 
 from realdex_jax.data.motion import Motion
 from realdex_jax.data.object_files import Surface
@@ -82,7 +79,7 @@ def grasps(
     pictures = render.render_grasps(hand, shape, np.asarray(shown.phi)[chosen], size)
     exhibit = Exhibit(_thing(shape, cloud), grasps=shown)
     page = export.page(hand, exhibit, chosen)
-    return Scene(png(render.contact_sheet(pictures, _COLUMNS)), page)
+    return Scene(render.png(render.contact_sheet(pictures, _COLUMNS)), page)
 
 
 def motion(
@@ -108,14 +105,7 @@ def motion(
     pictures = video.draw(hand, shape, shown, size, every)
     exhibit = Exhibit(_thing(shape), motions=(shown,))
     page = export.page(hand, exhibit, (0,))
-    return Scene(png(video.strip(pictures, count, _COLUMNS)), page)
-
-
-def png(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    """A picture as PNG."""
-    into = io.BytesIO()
-    Image.fromarray(picture).save(into, "PNG")
-    return into.getvalue()
+    return Scene(render.png(video.strip(pictures, count, _COLUMNS)), page)
 
 
 def _thing(shape: ObjectShape, cloud: Surface | None = None) -> tableau.Thing:
