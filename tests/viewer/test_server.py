@@ -65,11 +65,14 @@ def test_so_is_the_connection_behind_it(server: servers.Server) -> None:
 
     async def ask(headers: dict[str, str], origin: str | None) -> None:
         given = {"additional_headers": headers, "origin": origin, "subprotocols": [version]}
-        async with connect(address, **given, max_size=None) as link:
-            assert len(await link.recv()) > 0
-            await link.send(b"0" * (servers.MAX_MESSAGE_BYTES + 1))
-            with pytest.raises(ConnectionClosed, match="message too big"):
-                await drain(link)
+        # Not left by `async with`: the server closes it, and where it does so before the last bytes
+        # have left, asyncio's transport of Python 3.11 cannot be aborted once more.
+        link = await connect(address, **given, max_size=None)
+        assert len(await link.recv()) > 0
+        await link.send(b"0" * (servers.MAX_MESSAGE_BYTES + 1))
+        with pytest.raises(ConnectionClosed, match="message too big"):
+            await drain(link)
+        await link.wait_closed()
 
     asyncio.run(ask(known, own))
     for headers, origin in (({}, own), (known, "http://evil.example"), ({}, None)):
