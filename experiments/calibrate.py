@@ -388,6 +388,8 @@ SUMMARY = {
     "board_deg": "(deg)   ",
 }
 """True errors of many rigs, as they are shown."""
+AIMS = {"camera_mm": 1.5, "camera_deg": 0.15, "base_mm": 2.0, "base_deg": 0.3}
+"""Most that the worst of ten rigs may be off."""
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float]]:
@@ -410,16 +412,19 @@ def _write_seeds(
         digits = 2 if name.endswith("mm") else 3
         rows.append((label, *(f"{totals[name][x]:.{digits}f}" for x in ("median", "worst"))))
     shown = page.Table(title, ("true error", "median", "worst"), rows)
+    seeds = range(config.seed, config.seed + config.seeds)
+    by_seed = {seed: o.errors for seed, o in zip(seeds, found, strict=True)}
     page.leave(
         config.out / "seeds",
         "Calibration of many rigs",
-        page.origin(command, config, range(config.seed, config.seed + config.seeds)),
+        page.origin(command, config, seeds),
         {
             "true_errors": totals,
             "by_seed": [o.errors for o in found],
             "seconds": [round(o.seconds, 2) for o in found],
         },
         tables=[shown],
+        pictures=[calibration_page.rigs(by_seed, AIMS)],
     )
     table = Table(*shown.names, title=title)
     for row in rows:

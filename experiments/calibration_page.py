@@ -1,10 +1,11 @@
-"""What a calibration looks like: residuals on the pictures, and the rig from above."""
+"""What a calibration looks like: residuals on the pictures, the rig from above, errors of many."""
 
 import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, UInt8
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -13,6 +14,8 @@ from capture.board import Corners
 from capture.extrinsics import Extrinsics
 from capture.handeye import HandEye
 from realdex_jax.data import rigid
+from realdex_jax.evaluation import figures
+from realdex_jax.evaluation.page import Chart
 from realdex_jax.geometry.lens import Lens
 
 _COLOURS = ("#3b6fd4", "#0b8f6a", "#d9822b", "#a05ab4")
@@ -23,6 +26,14 @@ _MARGIN = 60.0
 """Pixels shown around the corners, in pictures 1920 wide."""
 _SIGHT = 0.25
 """Length of a camera's line of sight, metres."""
+_OF_RIGS = {
+    "camera": "camera to camera 0,\nworst of the rig",
+    "base0": "hand-eye:\ncamera 0 in the base",
+    "base": "any camera in the base,\nworst of the rig",
+    "board": "board in the hand",
+}
+"""True errors of many rigs, as they are called."""
+_WITHIN, _BEYOND = "#3b6fd4", "#d9822b"
 
 
 def figure(
@@ -50,6 +61,89 @@ def figure(
     out = io.BytesIO()
     plot.savefig(out, format="png", dpi=110)
     return out.getvalue()
+
+
+def rigs(errors: Mapping[int, Mapping[str, float]], aims: Mapping[str, float]) -> Chart:
+    """True errors of many rigs, one point a rig, with the median and what is aimed at.
+
+    Args:
+        errors: By seed: millimetres and degrees by name.
+        aims: Most that an error should be, for some of the names.
+    """
+    plot = Figure(figsize=(12.0, 4.4), layout="constrained")
+    axes = plot.subplots(1, 2, sharey=True)
+    for axis, unit, word in zip(axes, ("mm", "deg"), ("mm", "degrees"), strict=True):
+        for y, name in enumerate(_OF_RIGS):
+            _row(axis, y, name, unit, errors, aims.get(f"{name}_{unit}"))
+        axis.set_xlim(0.0, None)
+        axis.grid(visible=True, axis="x", alpha=0.3)
+        axis.set_xlabel(f"true error, {word}")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_yticks(range(len(_OF_RIGS)), _OF_RIGS.values())
+    axes[0].set_ylim(len(_OF_RIGS) - 0.4, -0.6)
+    axes[1].tick_params(left=False)
+    axes[0].set_title("Position", fontsize="medium")
+    axes[1].set_title("Direction", fontsize="medium")
+    plot.suptitle(f"{len(errors)} virtual rigs; the number is the seed of the worst")
+    shown: dict[str, Artist] = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        shown |= dict(zip(labels, handles, strict=True))
+    plot.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4, frameon=False)
+    return Chart(
+        figures.as_svg(plot), f"true errors of {len(errors)} rigs, millimetres and degrees"
+    )
+
+
+def _row(
+    axis: Axes,
+    y: int,
+    name: str,
+    unit: str,
+    errors: Mapping[int, Mapping[str, float]],
+    aim: float | None,
+) -> None:
+    """One kind of error of all rigs; those beyond the aim have their own shape and colour."""
+    seeds = list(errors)
+    values = np.array([errors[seed][f"{name}_{unit}"] for seed in seeds])
+    heights = y + 0.5 * ((np.arange(len(seeds)) + 0.5) / len(seeds) - 0.5)
+    beyond = values > (np.inf if aim is None else aim)
+    for kind, of, marker, colour, label in (
+        ("rigs", ~beyond, "o", _WITHIN, "a rig"),
+        ("beyond", beyond, "D", _BEYOND, "a rig beyond the aim"),
+    ):
+        if of.any():
+            axis.plot(
+                values[of],
+                heights[of],
+                marker,
+                color=colour,
+                ms=6,
+                alpha=0.8,
+                label=label,
+                gid=f"{kind}-{name}_{unit}",
+            )
+    middle = float(np.median(values))
+    axis.plot([middle, middle], [y - 0.34, y + 0.34], color="black", lw=2, label="median")
+    if aim is not None:
+        axis.plot(
+            [aim, aim],
+            [y - 0.42, y + 0.42],
+            color="#c0182f",
+            ls="--",
+            lw=2,
+            label="aim",
+            gid=f"aim-{name}_{unit}",
+        )
+    worst = int(values.argmax())
+    axis.annotate(
+        f"{seeds[worst]}",
+        (values[worst], heights[worst]),
+        (6, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize="small",
+    )
 
 
 def _residuals(

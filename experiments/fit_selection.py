@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.optimize import minimize
 
-from experiments import chain, commands, protocol, selection
+from experiments import chain, commands, fit_page, protocol, selection
+from experiments.fit_page import Fit
 from experiments.protocol import Entry
 from realdex_jax.errors import ConfigError
 from realdex_jax.evaluation import page, results
@@ -84,13 +85,15 @@ def run(config: FitSelection, console: Console) -> None:
     if not answers:
         raise ConfigError("no object has a part to take it by; nothing to fit to")
     x, y = np.concatenate(answers), np.concatenate(good)
-    weights, ordered = fit(x, y)
+    fitted = fit(x, y)
+    weights, ordered = fitted.weights, fitted.ordered
     title = f"{len(y)} grasps of {len(answers)} objects, {y.mean():.2f} of them good"
     names = ("question", "weight", "mean answer, good", "mean answer, others")
     table, rows = Table(*names, title=title), []
-    for i, name in enumerate(prompt.ASPECTS):
-        means = (np.nanmean(x[y, i]), np.nanmean(x[~y, i]))
-        rows.append((name, f"{weights[name]:.3f}", *(f"{m:.2f}" for m in means)))
+    means = zip(fit_page.mean_answers(x[y]), fit_page.mean_answers(x[~y]), strict=True)
+    for name, pair in zip(prompt.ASPECTS, means, strict=True):
+        said = (f"{m:.2f}" if np.isfinite(m) else "-" for m in pair)
+        rows.append((name, f"{weights[name]:.3f}", *said))
         table.add_row(*rows[-1])
     console.print(table)
     console.print(f"area under the curve: {ordered:.3f}", highlight=False)
@@ -102,6 +105,7 @@ def run(config: FitSelection, console: Console) -> None:
         page.origin(commands.line(), config, [config.seed]),
         {"weights": weights, "auc": ordered, "grasps": len(y), "good": int(y.sum())},
         tables=[page.Table(title, names, rows)],
+        pictures=[fit_page.chart(fitted, x, y)],
         notes=[f"area under the curve: {ordered:.3f}"],
     )
     console.print(f"weights: {path}\nreport:  {shown}", highlight=False)
@@ -124,8 +128,8 @@ def _graded(
     return local.table(selection.each(found)), good
 
 
-def fit(x: Float[np.ndarray, "b 6"], y: Bool[np.ndarray, " b"]) -> tuple[dict[str, float], float]:
-    """Weights by question, and the share of pairs (good, other) that they put in order.
+def fit(x: Float[np.ndarray, "b 6"], y: Bool[np.ndarray, " b"]) -> Fit:
+    """Weights by question, and what they make of these grasps.
 
     Maximises the likelihood of a logistic curve over the weighted mean of the answers, under a
     prior around equal weights.
@@ -157,7 +161,8 @@ def fit(x: Float[np.ndarray, "b 6"], y: Bool[np.ndarray, " b"]) -> tuple[dict[st
     m = mean(best.x[:6])
     above = (m[y][:, None] > m[~y]).mean() + 0.5 * (m[y][:, None] == m[~y]).mean()
     shares = (w / w.sum()).round(3).tolist()
-    return dict(zip(prompt.ASPECTS, shares, strict=True)), float(above)
+    weights = dict(zip(prompt.ASPECTS, shares, strict=True))
+    return Fit(weights, float(above), m, float(np.exp(best.x[6])), float(best.x[7]))
 
 
 if __name__ == "__main__":

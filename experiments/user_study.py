@@ -31,7 +31,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from experiments import commands, protocol
+from experiments import commands, protocol, study_page
 from realdex_jax.data import object_files
 from realdex_jax.errors import ConfigError
 from realdex_jax.evaluation import page, results
@@ -323,6 +323,7 @@ def count(config: Count, command: str, console: Console) -> tally.Tally:
         page.origin(command, config, [config.seed]),
         tally.described(found),
         tables=[page.Table("Methods", head, body)],
+        pictures=[study_page.chart(found)],
         notes=remarks,
     )
     table = Table(title="User study")

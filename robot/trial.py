@@ -31,7 +31,7 @@ from rich.table import Table
 from experiments import commands
 from realdex_jax.errors import ConfigError
 from realdex_jax.evaluation import page
-from robot import cases, curve, drive, judging, limits, presets, simulated
+from robot import cases, curve, drive, judging, limits, presets, simulated, trial_page
 from robot.cases import Case
 from robot.client import Ros2Robot
 from robot.drive import Outcome
@@ -433,6 +433,7 @@ def run(config: Trial, console: Console) -> list[Judged]:
         page.origin(commands.line(), config, seeds),
         {"summary": rows, "runs": judged},
         tables=[page.Table("Median and worst times, s", names, [_cells(row) for row in rows])],
+        pictures=[trial_page.chart(judged)],
         notes=unsafe,
     )
     return judged

@@ -37,6 +37,11 @@ class Design:
     digest: str
     """Of the items."""
 
+    @property
+    def values(self) -> range:
+        """What one vote can give a method, the least first."""
+        return range(1, len(self.methods) + 1) if self.mode == "rank" else range(HIGHEST + 1)
+
 
 def check_points(design: Design, points: Sequence[int]) -> None:
     """Checks one answer.
@@ -47,9 +52,9 @@ def check_points(design: Design, points: Sequence[int]) -> None:
     count = len(design.methods)
     if len(points) != count:
         raise AnswerError(f"{len(points)} values for {count} pictures; each needs one")
-    low, high = (1, count) if design.mode == "rank" else (0, HIGHEST)
+    allowed = design.values
     for value in points:
-        if not low <= value <= high:
-            raise AnswerError(f"the value {value} is not between {low} and {high}")
+        if not allowed[0] <= value <= allowed[-1]:
+            raise AnswerError(f"the value {value} is not between {allowed[0]} and {allowed[-1]}")
     if design.mode == "rank" and len(set(points)) < count:
         raise AnswerError("two pictures have the same place; give each a place of its own")

@@ -70,6 +70,8 @@ class Row:
     high: float | None
     raters: int
     votes: int
+    given: tuple[int, ...]
+    """Of the votes, those that gave it each of `Design.values`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +142,7 @@ def count(
             None if high is None else float(high[i]),
             raters=len(lists),
             votes=len(points),
+            given=tuple(int((points[:, i] == value).sum()) for value in design.values),
         )
         for i, method in enumerate(design.methods)
     )

@@ -1,6 +1,7 @@
 """Results as plots: one small chart a metric, bars by method and stage, as SVG for the report."""
 
 import io
+import warnings
 from collections.abc import Sequence
 
 import matplotlib as mpl
@@ -63,7 +64,12 @@ def as_svg(figure: Figure) -> str:
     """A figure as SVG, the same for the same figure, to stand inside HTML."""
     out = io.StringIO()
     # Text stays text: the page's fonts, selectable, a third of the size.
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "realdex_jax"}):
+    with (
+        mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "realdex_jax"}),
+        warnings.catch_warnings(),
+    ):
+        # Letters that the font of the layout lacks are drawn all the same.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)
         figure.savefig(out, format="svg", metadata={"Date": None}, facecolor="white")
     svg = out.getvalue()
     return svg[svg.index("<svg") :]

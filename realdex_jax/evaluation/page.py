@@ -34,6 +34,16 @@ class Picture:
     """What is to be seen, for those who do not see it."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """A plot of the page, sharp at any size."""
+
+    svg: str
+    """Of `figures.as_svg`."""
+    shows: str
+    """What is to be seen, for those who do not see it."""
+
+
 def origin(command: str, config: object, seeds: Sequence[int] = ()) -> dict[str, Any]:
     """Where results are from; JSON.
 
@@ -57,7 +67,7 @@ def page(
     about: Mapping[str, Any],
     *,
     tables: Sequence[Table] = (),
-    pictures: Sequence[Picture] = (),
+    pictures: Sequence[Picture | Chart] = (),
     notes: Sequence[str] = (),
     more: str = "",
 ) -> str:
@@ -116,9 +126,11 @@ def leave(
     return out / "report.html"
 
 
-def _image(picture: Picture) -> str:
-    data = base64.b64encode(picture.png).decode()
+def _image(picture: Picture | Chart) -> str:
     shows = html.escape(picture.shows)
+    if isinstance(picture, Chart):
+        return f'<figure role="img" aria-label="{shows}">{picture.svg}</figure>'
+    data = base64.b64encode(picture.png).decode()
     return f'<figure><img src="data:image/png;base64,{data}" alt="{shows}"></figure>'
 
 

@@ -39,7 +39,8 @@ th.text, td.text { text-align: left; } td small { color: var(--dim); }
 tr:last-child td { border-bottom: 0; } td.best { color: var(--good); font-weight: 600; }
 .grid { display: grid; gap: .6rem; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }
 figure { margin: 0; border: 1px solid var(--line); border-radius: 6px; overflow: hidden;
-  background: var(--card); } figure img, figure video { display: block; width: 100%; height: auto; }
+  background: var(--card); } figure img, figure video, figure svg { display: block; width: 100%;
+  height: auto; }
 figcaption { padding: .3rem .6rem; } code { font-size: .87em; overflow-wrap: anywhere; }
 .bar { display: inline-block; height: .7em; background: #5b8def; border-radius: 2px; }
 """

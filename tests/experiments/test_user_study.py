@@ -10,6 +10,7 @@ import socket
 import sys
 from typing import Any
 
+import charts
 import pytest
 import raters
 from raters import Rater, make_items
@@ -70,9 +71,41 @@ def test_a_study_is_served_stopped_and_counted(
     assert found["commit"] == results.commit()
     with (out / "votes.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 6
+    shown = (out / "report.html").read_text()
+    marks, words = charts.marks(shown), charts.words(shown)
+    assert sum(name.startswith("score-") for name in marks) == 3
+    assert not any(name.startswith("interval-") for name in marks)  # with one rater
+    assert sum(name.startswith("votes-") for name in marks) == 3 * 6  # points from 0 to 5
+    assert [name for name in words if name in raters.COLOURS] == ["alpha", "beta", "gamma"]
     for path in out.iterdir():
         if path.name != ballots.FILE:
             assert token not in path.read_text(errors="replace")
+
+
+def test_the_page_draws_scores_votes_and_agreement(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of methods whose names are no formulas, best first."""
+    names = ("costs $a_1$ or $", "抓取", "m" * 60 + "-the-last")
+    trials = tuple(("mug", str(sample)) for sample in range(4))
+    design = Design("rank", names, trials, 0, "Which?", "digest")
+    with contextlib.closing(ballots.begin(tmp_path, design)) as opened:
+        for rater in range(3):
+            number = opened.start(f"person {rater}").number
+            for trial in range(4):
+                opened.vote(number, trial, 0, (2, 1, 3) if trial else (1, 2, 3))
+    run(monkeypatch, "tally", "--out", tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    marks, words = charts.marks(page), charts.words(page)
+    for kind, count in (("score", 3), ("interval", 3), ("votes", 9), ("agreement", 2)):
+        assert sum(name.startswith(f"{kind}-") for name in marks) == count, kind
+    rows = [name for name in words if name in names or "…" in name]
+    assert rows == ["mmmmmmmmmmmmmm…-the-last", "costs $a_1$ or $", "抓取"]
+    assert [words.count(score) for score in ("3.00", "1.75", "1.25")] == [1, 1, 1]
+    assert "Share of 12 votes by place" in words
+    shares = [word for word in words if word in ("100", "75", "25")]
+    assert len(shares) == 1 + 2 + 2 + 3  # those of the best, the second and the last; the axis
+    assert json.loads((tmp_path / "table.json").read_text())["rows"][0]["given"] == [3, 9, 0]
 
 
 def test_mistakes_end_in_one_line(

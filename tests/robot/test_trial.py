@@ -8,16 +8,17 @@ import json
 import subprocess
 import sys
 
+import charts
 import numpy as np
 import pytest
 from rich.console import Console
 
 from realdex_jax.errors import ConfigError
-from robot import brake, cases, curve, judging, limits, trial
+from robot import brake, cases, curve, judging, limits, trial, trial_page
 from robot.drive import Outcome
 from robot.executor import Phase
 from robot.interface import Trajectory
-from robot.judging import Course, Sent, Stopped
+from robot.judging import Course, Judged, Sent, Stopped
 
 PLAN = trial.motion()
 
@@ -38,6 +39,40 @@ def test_no_fault_is_unsafe(tmp_path, repository):
             assert one["confirmed"], one
     assert by_name["nothing"]["phase"] == "holding"
     assert "NOT CONFIRMED" in by_name["network partition"]["reason"]
+    page = (tmp_path / "report.html").read_text()
+    marks, words = charts.marks(page), charts.words(page)
+    asked = [one for one in runs if one["asked_s"] is not None]
+    assert marks["asked"] == len(asked)
+    assert marks["rest"] + marks["late"] == sum(one["stood_s"] is not None for one in asked)
+    assert marks["limit"] == 1
+    assert "unsafe" not in marks
+    assert {case.name for case in cases.CASES} <= set(words)
+
+
+def test_every_run_is_drawn():
+    """Those in time, later ones, those that stood by themselves, and what was unsafe."""
+
+    def run(fault, asked_s, stood_s, unsafe=()):
+        return Judged(fault, 0, "fault", "why", True, unsafe, 0.1, asked_s, stood_s, None, 1.0)
+
+    runs = [
+        *(run("quick", 0.0, stood_s) for stood_s in (0.0, 0.07, 0.1, 0.11)),
+        run("slow", 0.3, 1.8),
+        run("slow", 0.3, 0.9, ("it hit",)),
+        run("slow", None, None, ("it never stood",)),
+        run("killed", None, 0.11),
+        run("nothing", None, None),
+    ]
+    page = trial_page.chart(runs).svg
+    marks, words = charts.marks(page), charts.words(page)
+    kinds = ("asked", "rest", "late", "unasked", "unsafe")
+    assert [marks[kind] for kind in kinds] == [6, 3, 2, 1, 2]
+    assert "One point a run: 9 runs, 2 of them unsafe" in words
+    rows = [name for name in words if name in ("quick", "slow", "killed", "nothing")]
+    assert rows == ["slow", "quick", "killed", "nothing"]
+    assert [words.count(said) for said in ("3 of 4", "0 of 2", "–")] == [1, 1, 2]
+    none = charts.marks(trial_page.chart(runs[-1:]).svg)
+    assert not none.keys() & {*kinds}
 
 
 def test_the_same_seed_is_the_same_run(unchecked):

@@ -63,6 +63,8 @@ def test_means_by_hand(opened: Ballots) -> None:
     # alpha (4·3 + 4·2 + 2·2) / 10, beta (4·2 + 4·3 + 2·1) / 10, gamma (4 + 4 + 2·3) / 10
     assert [row.mean for row in found.rows] == [2.4, 2.2, 1.4]
     assert [(row.raters, row.votes) for row in found.rows] == [(3, 10)] * 3
+    # Votes that gave 1, 2 and 3 points.
+    assert [row.given for row in found.rows] == [(0, 6, 4), (2, 4, 4), (8, 0, 2)]
     assert (found.raters, found.complete, found.only_opened) == (3, 2, 1)
     # Trials 0 and 1: totals 7, 6, 5 of three raters: 12·2 / (9·24) = 1/9.
     # Trials 2 and 3: totals 5, 5, 2 of two raters: 12·6 / (4·24) = 3/4.

@@ -5,11 +5,13 @@ import json
 import pathlib
 from html.parser import HTMLParser
 
+import charts
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from realdex_jax.evaluation import page, results
-from realdex_jax.evaluation.page import Picture, Table
+from realdex_jax.evaluation import figures, page, results
+from realdex_jax.evaluation.page import Chart, Picture, Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +82,26 @@ def test_both_files_say_where_they_are_from_and_need_nothing_else(tmp_path) -> N
     for text in ("inner.mass", "one < two", "more", raw["versions"]["jax"]):
         assert text in said
     assert seen.sources == ["data:image/png;base64,iVBORw=="]
+
+
+def test_a_chart_stands_above_the_tables_and_is_told(tmp_path) -> None:
+    """Also with letters that no font of the layout has."""
+    plot = Figure()
+    plot.subplots().plot([1, 2], gid="line")
+    plot.suptitle("抓取")
+    where = page.leave(
+        tmp_path,
+        "A",
+        page.origin("x", Config()),
+        {},
+        tables=[Table("Errors", ("", "mm"), [("way", "1")])],
+        pictures=[Chart(figures.as_svg(plot), "a <line>")],
+    )
+    text = where.read_text()
+    assert charts.marks(text)["line"] == 1
+    assert charts.words(text)[-1] == "抓取"
+    assert 'aria-label="a &lt;line&gt;"' in text
+    assert text.index("<svg") < text.index("<table>")
 
 
 def test_an_older_results_file_has_no_settings_and_a_new_one_all(tmp_path) -> None:
