@@ -282,6 +282,7 @@ def test_the_table_in_all_its_forms(opened: Ballots) -> None:
     raw = json.loads(json.dumps(tally.described(found), allow_nan=False))
     assert raw["rows"][0] == {
         "method": "alpha", "mean": 2.5, "low": 2.0, "high": 3.0, "raters": 2, "votes": 8,
+            "given": [0, 4, 4],
     }  # fmt: skip
     assert raw["agreement"]["measure"] == "kendall_w"
 
