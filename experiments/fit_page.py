@@ -176,7 +176,7 @@ def _calibration(axis: Axes, found: Fit, y: Bool[np.ndarray, " b"]) -> None:
     axis.set_ylabel("good, % (ticks: every grasp)")
     axis.set_title(
         f"Held by its part and stands the strict test, by score\n"
-        f"(the fit's own grasps; {100 * found.ordered:.0f} % of pairs in order)",
+        f"(the fit's own grasps; {100 * found.ordered:.1f} % of pairs in order)",
         fontsize="medium",
     )
     axis.legend(fontsize="small", loc="upper left", bbox_to_anchor=(0.0, 0.91))
