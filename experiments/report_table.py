@@ -1,6 +1,6 @@
 """Copies a results file into a document, between two marks, so that no number is typed.
 
-    python -m experiments.report_table runs/demo/results.json --into README.md
+    python -m experiments.report_table runs/eval_sim/results.json --into docs/results.md
 
 The marks are `<!-- results:begin -->` and `<!-- results:end -->`; without `--into` the table is
 printed.

@@ -1,5 +1,6 @@
 """What README and docs say: every command can be typed as it stands, every link leads somewhere."""
 
+import ast
 import dataclasses
 import importlib.util
 import pathlib
@@ -239,6 +240,74 @@ def test_every_page_is_in_the_index() -> None:
     index = (REPOSITORY / "docs" / "index.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^(?:\w+ <)?(\w+)>?$", index, re.MULTILINE))
     assert {page.stem for page in PAGES[1:]} - {"index"} <= listed
+
+
+FIGURE = r"\d[\d,]*(?:\.\d+)?(?: ± \d[\d,]*\.\d+)?"
+"""A number with its spread, as tables write it."""
+GAP = "\0"
+"""Stands for what is filled in."""
+
+
+def marked(name: str, page: str) -> list[list[str]]:
+    """Rows of the table between two marks of a page, cell by cell."""
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    _, _, rest = text.partition(f"<!-- {name}:begin -->")
+    inside, _, _ = rest.partition(f"<!-- {name}:end -->")
+    lines = [line for line in inside.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_excerpt_of_the_readme_is_out_of_the_page_of_results() -> None:
+    head, _, *rows = marked("excerpt", "README.md")
+    marks = {"test objects": "results", "YCB": "ycb"}
+    assert len(rows) >= 5
+    for column, heading in enumerate(head[1:], 1):
+        where, _, stage = heading.partition(": ")
+        whole = marked(marks[where], "docs/results.md")
+        stage = {"stored": "dataset"}.get(stage, stage)
+        (at,) = [k for k, cell in enumerate(whole[0]) if cell.split()[-1:] == [stage]]
+        cells = {row[0]: row[at] for row in whole}
+        for row in rows:
+            assert row[column] == cells[row[0]], (heading, row[0])
+
+
+def test_figures_of_the_readme_are_on_the_pages_that_it_names() -> None:
+    _, _, *rows = marked("figures", "README.md")
+    assert len(rows) >= 8
+    for measured, *cells, page in rows:
+        (link,) = links(page)
+        text = (REPOSITORY / link.partition("#")[0]).read_text(encoding="utf-8")
+        on_page = set(re.findall(FIGURE, text)) | set(re.findall(r"\d[\d,]*(?:\.\d+)?", text))
+        found = [figure for cell in cells for figure in re.findall(FIGURE, cell)]
+        assert found, measured
+        assert not [figure for figure in found if figure not in on_page], measured
+
+
+def said(source: str) -> list[str]:
+    """The strings of a source file, each as one line."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.append(node.value)
+        elif isinstance(node, ast.JoinedStr):
+            parts = (part.value if isinstance(part, ast.Constant) else GAP for part in node.values)
+            found.append("".join(map(str, parts)))
+    return [" ".join(text.split()) for text in found]
+
+
+def test_messages_that_are_explained_are_those_of_the_code() -> None:
+    """For a message `a ... b` some string of the code has a and, after it, b."""
+    sources = [path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py")]
+    known = {text for path in sources for text in said(path.read_text(encoding="utf-8"))}
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    known.add(" ".join(makefile.replace("\\\n", " ").split()))
+    page = (REPOSITORY / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    messages = [line for block in blocks for line in block.splitlines()]
+    assert len(messages) > 15
+    for message in messages:
+        pattern = re.compile(".*".join(map(re.escape, message.split("..."))))
+        assert any(pattern.search(text) for text in known), message
 
 
 def test_the_lock_of_the_documentation_names_what_is_declared() -> None:

@@ -49,6 +49,16 @@ def test_a_module_that_breaks_on_import_is_reported_not_raised(
     assert "libGL.so.1" in finding.detail
 
 
+def test_a_machine_whose_opengl_is_named_but_not_there_hears_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "no-such-library")
+    finding = doctor.CHECKS["MuJoCo"]("MuJoCo")
+    assert not finding.there
+    assert "MUJOCO_GL" in finding.detail
+    assert "unset MUJOCO_GL" in finding.without
+
+
 def test_a_check_that_fails_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(part: str) -> doctor.Finding:
         raise RuntimeError("unforeseen")

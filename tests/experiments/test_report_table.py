@@ -30,5 +30,7 @@ def test_a_document_without_marks_is_refused() -> None:
         report_table.insert("nothing here", "| a |")
 
 
-def test_the_readme_has_the_marks(repository: pathlib.Path) -> None:
-    assert "| a |" in report_table.insert((repository / "README.md").read_text(), "| a |")
+@pytest.mark.parametrize("mark", ["results", "ycb"])
+def test_the_page_of_results_has_the_marks(mark: str, repository: pathlib.Path) -> None:
+    page = (repository / "docs" / "results.md").read_text(encoding="utf-8")
+    assert "| a |" in report_table.insert(page, "| a |", mark)
