@@ -26,7 +26,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from experiments import docstring
+from experiments import compiled, docstring
 from realdex_jax.errors import ConfigError, RealdexError
 
 _Config = TypeVar("_Config")
@@ -55,6 +55,8 @@ def read(
 ) -> _Config:
     """Reads a command line; one that is wrong ends with status 2, `--help` with 0.
 
+    What the job then compiles is kept on disk (`experiments/compiled.py`).
+
     Args:
         kind: The settings, or a union of those of subcommands.
         text: Docstring of the job's module, for `--help`.
@@ -63,9 +65,11 @@ def read(
         plan: Gives the job `--dry-run`: says in lines how much there is to do, and writes nothing.
     """
     try:
-        return _read(kind, text, words, prog, plan)
+        config = _read(kind, text, words, prog, plan)
     except BrokenPipeError:
         _reader_gone()
+    compiled.keep()
+    return config
 
 
 def _read(

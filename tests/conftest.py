@@ -1,5 +1,6 @@
 """Settings and fixtures that every test runs under."""
 
+import os
 import pathlib
 from collections.abc import Iterator
 
@@ -8,12 +9,15 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from experiments import compiled
+
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
 
 def pytest_configure() -> None:
-    """Switches on the check that a random key is consumed once."""
+    """Switches on the check that a random key is consumed once; a user's cache is left alone."""
     jax.config.update("jax_debug_key_reuse", True)
+    os.environ.setdefault(compiled.FOLDER, "")
 
 
 SLOW_SECONDS = 1500

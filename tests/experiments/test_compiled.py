@@ -1,0 +1,60 @@
+"""What jobs compile is kept, for the next process, in a folder that the user may choose."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from experiments import compiled
+
+JOB = """
+import jax, sys
+{before}
+from experiments import commands, compiled, doctor
+commands.read(doctor.Doctor, "A job.", words=[])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+print(jax.jit(lambda x: x + 1)(1))
+"""
+
+
+def run(home, before="", **environment):
+    names = {compiled.FOLDER, "XDG_CACHE_HOME"}
+    inherited = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run(
+        [sys.executable, "-c", JOB.format(before=before)],
+        env={**inherited, "XDG_CACHE_HOME": str(home), **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "2\n"
+
+
+def files(folder):
+    return sorted(path.name for path in folder.rglob("*-cache"))
+
+
+def test_what_a_job_compiles_is_there_for_the_next(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    run(tmp_path)
+    kept = files(compiled.folder())
+    assert kept
+    run(tmp_path, before="jax.numpy.zeros(1)")  # JAX at work before the command line is read
+    assert set(kept) <= set(files(compiled.folder()))
+
+
+@pytest.mark.parametrize("chosen", ["", "mine"])
+def test_who_names_a_folder_decides(chosen, tmp_path):
+    place = str(tmp_path / chosen) if chosen else ""
+    run(tmp_path / "home", **{compiled.FOLDER: place})
+    assert not (tmp_path / "home").exists()
+    assert bool(files(tmp_path)) == bool(chosen)
+
+
+def test_a_processor_has_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    here = compiled.folder()
+    assert here == compiled.folder()
+    monkeypatch.setattr(compiled.platform, "machine", lambda: "another")
+    assert compiled.folder() != here
