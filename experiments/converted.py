@@ -45,18 +45,10 @@ def place(
     Raises:
         RealdexError: Several layouts fit, or nothing of it can be converted.
     """
-    path = Path(data)
-    if data in store.EMBEDDED or not path.exists() or (path / store.INDEX).is_file():
+    layout = foreign(data)
+    if layout is None:
         return data
-    found = formats.recognise(path)
-    if not found:
-        return data  # whoever opens it says what is missing
-    if len(found) != 1:
-        raise DatasetError(
-            f"{path} looks like {' and '.join(found)}; choose with python -m experiments.convert "
-            f"{path} DEST --format {found[0]}"
-        )
-    (layout,) = found
+    path = Path(data)
     units = tuple(formats.open_source(path, layout).units)
     whole = path.resolve()
     name = whole.stem if whole.is_file() else whole.name
@@ -74,6 +66,34 @@ def place(
             convert.print_report(report, folder, console)
             checkpoint.write_json(note, {**made, "digest": report.dataset.digest})
     return str(folder)
+
+
+def foreign(data: str) -> str | None:
+    """The layout that a `--data` is to be converted from; None if it is no other project's.
+
+    Raises:
+        DatasetError: Several layouts fit.
+    """
+    path = Path(data)
+    if data in store.EMBEDDED or not path.exists() or (path / store.INDEX).is_file():
+        return None
+    found = formats.recognise(path)
+    if len(found) > 1:
+        raise DatasetError(
+            f"{path} looks like {' and '.join(found)}; choose with python -m experiments.convert "
+            f"{path} DEST --format {found[0]}"
+        )
+    return found[0] if found else None  # whoever opens it says what is missing
+
+
+def check(data: str, scheme: str = store.SCHEME, hand: str | None = store.HAND) -> None:
+    """Whether a `--data` can be opened, before anything is converted.
+
+    Raises:
+        DatasetError: It cannot; see `store.open_dataset`.
+    """
+    if foreign(data) is None:
+        store.open_dataset(data, scheme, hand)
 
 
 def _cache() -> Path:

@@ -31,11 +31,11 @@ from rich.progress import (
     TaskID,
 )
 
-from experiments import chain, commands, protocol, workers
+from experiments import chain, commands, converted, protocol, workers
 from experiments.protocol import Entry, Measured, Taken
 from experiments.workers import Done
 from realdex_jax.data import schema, store
-from realdex_jax.errors import ConfigError, RealdexError
+from realdex_jax.errors import ConfigError, MeshError, RealdexError
 from realdex_jax.evaluation import report, results
 from realdex_jax.evaluation.report import Clip, Picture
 from realdex_jax.generate import GenerateConfig
@@ -178,8 +178,18 @@ def main() -> None:
 
 
 def plan(config: EvalSim) -> Iterator[str]:
-    """What a dry run says."""
+    """What a dry run says.
+
+    Raises:
+        RealdexError: Settings, objects, data or a model that the job would refuse at once.
+    """
     protocol_ = _checked(config)
+    if config.objects is None:
+        converted.check(config.data, config.scheme, config.hand)
+    elif not config.objects.exists():
+        raise MeshError(f"{config.objects}: no such folder or file")
+    if set(config.stages) != {"dataset"}:
+        grasp_model.load_model(config.model)
     objects = (
         "all objects" if protocol_.objects is None else f"the first {protocol_.objects} objects"
     )

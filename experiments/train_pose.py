@@ -301,8 +301,13 @@ def update_of(
 
 
 def plan(args: TrainPose) -> Iterator[str]:
-    """What a dry run says."""
+    """What a dry run says.
+
+    Raises:
+        RealdexError: Settings or data that the job would refuse at once.
+    """
     recipe = args.recipe()
+    converted.check(args.data, recipe.scheme)
     sampling = recipe.sampling
     each = f"{sampling.objects * sampling.grasps} grasps of {sampling.objects} objects"
     done = checkpoint.latest(args.run) or 0

@@ -17,6 +17,7 @@ import tyro
 from packages import PACKAGES
 
 from experiments import __main__ as listing
+from experiments import commands
 from experiments.report_table import insert
 from realdex_jax.evaluation import results
 
@@ -54,6 +55,12 @@ def commands_of(where: str, text: str) -> Iterator[Command]:
         _, _, rest = line.partition("python -m ")
         module, *words = shlex.split(rest, comments=True)
         yield Command(where, module, tuple(words))
+
+
+def rehearses(module: str) -> bool:
+    """Whether a job has --dry-run."""
+    origin = getattr(importlib.util.find_spec(module), "origin", None)
+    return origin is not None and "plan=" in pathlib.Path(origin).read_text(encoding="utf-8")
 
 
 def shown() -> list[Command]:
@@ -130,6 +137,42 @@ def test_every_command_of_the_documentation_is_one(
             if complaint:
                 wrong[str(command)] = complaint
     assert not wrong, "\n".join(f"{name}\n{text}" for name, text in wrong.items())
+
+
+REHEARSED = sorted(job.module for job in JOBS if rehearses(job.module))
+
+
+def rehearsed(module: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> int | str | None:
+    """Runs a job with --dry-run; its exit status."""
+    monkeypatch.setattr(sys, "argv", [module, *words, commands.DRY])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module(module, run_name="__main__")
+    return ended.value.code
+
+
+@pytest.mark.parametrize("module", REHEARSED)
+def test_every_command_of_the_documentation_can_be_rehearsed(
+    module: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    tmp_path: pathlib.Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    wrong = {}
+    for command in SHOWN:
+        apart = {"...", "--help", "--table3", "--tyro-print-completion"}
+        if command.module != module or apart.intersection(command.words):
+            continue
+        code = rehearsed(module, filled(command.words), monkeypatch)
+        said = "".join(capsys.readouterr())
+        # What the command needs of the reader, or of a run before it, is not here: told by name.
+        needed = any(word in said for word in filled(command.words) if not word.startswith("-"))
+        if code not in (0, None) and not (code == 2 and (needed or "leave it out once" in said)):
+            wrong[str(command)] = f"{code}: {said}"
+    assert not wrong, "\n".join(f"{name}\n{text}" for name, text in wrong.items())
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_option_that_does_not_exist_is_noticed(
