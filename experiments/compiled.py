@@ -16,6 +16,7 @@ FOLDER = "JAX_COMPILATION_CACHE_DIR"
 _SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 _WORTH_KEEPING_S = 0.3
 """What compiles faster is not worth a file."""
+_MAPPINGS = 20_000
 
 
 def keep() -> None:
@@ -36,6 +37,19 @@ def folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     version = importlib.metadata.version("jaxlib")
     return Path(base) / "realdex_jax" / "compiled" / f"jaxlib-{version}-{_processor()}"
+
+
+def make_room() -> None:
+    """Lets go of what is compiled, if it takes so much of the process that it may soon be ended.
+
+    For loops whose rounds compile programs of their own. Each program has a few memory mappings;
+    Linux allows a process 65,530 by default, and LLVM cannot compile when there are no more.
+    """
+    maps = Path("/proc/self/maps")
+    if "jax" in sys.modules and maps.exists() and maps.read_bytes().count(b"\n") > _MAPPINGS:
+        import jax
+
+        jax.clear_caches()
 
 
 def _processor() -> str:

@@ -99,7 +99,12 @@ def made(
     seen = grids if motion_model.needs_grids(model.config) else None
     phi = np.asarray(
         _generate(
-            hand, model.config, what.frames, model.params, seen, *(jnp.asarray(x) for x in given)
+            hand,
+            model.config,
+            what.padded_frames,
+            model.params,
+            seen,
+            *(jnp.asarray(x) for x in given),
         )
     )
     frames = np.minimum(np.arange(what.frames), what.lengths[:, None] - 1)

@@ -22,6 +22,7 @@ from realdex_jax.trajectory import TrajectoryConfig
 from sim.lift import lift
 
 _CHUNK = 16  # motions mended together, so that memory stays bounded
+_FRAMES_TOGETHER = 15  # lengths are rounded up to a second
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,6 +46,11 @@ class Asked:
     def frames(self) -> int:
         """The common length."""
         return self.true.shape[1]
+
+    @property
+    def padded_frames(self) -> int:
+        """The common length, or a little more, so that few lengths are ever compiled."""
+        return -(-self.frames // _FRAMES_TOGETHER) * _FRAMES_TOGETHER
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -151,6 +157,8 @@ def mend(
     """The motions after the trajectory optimisation."""
     mended = np.array(phi)
     motions = what.motions
+    longer = what.padded_frames - what.frames
+    phi = np.pad(phi, ((0, 0), (0, longer), (0, 0)), mode="edge")
     for name, mine in _by_object(motions):
         for start in range(0, len(mine), _CHUNK):
             part = mine[start : start + _CHUNK]
@@ -165,7 +173,8 @@ def mend(
                 jnp.asarray(motions.wxyz_xyz_world_object[full]),
                 config,
             )
-            mended[part] = np.asarray(jax.block_until_ready(found))[: len(part)]
+            found = np.asarray(jax.block_until_ready(found))
+            mended[part] = found[: len(part), : what.frames]
     return mended
 
 

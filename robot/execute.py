@@ -32,7 +32,7 @@ from typing import Literal
 import numpy as np
 from rich.console import Console
 
-from experiments import chain, commands, motion_chain, selection
+from experiments import chain, commands, compiled, motion_chain, selection
 from realdex_jax.data import schema
 from realdex_jax.errors import ConfigError, RealdexError
 from realdex_jax.evaluation import page, report
@@ -82,7 +82,7 @@ class Execute:
     """Of the first run: where the object stands, clouds, grasps."""
     count: int = 64
     """Grasps generated."""
-    top: int = 5
+    top: int = 8
     """Grasps that are tried, the most human-like first."""
     model: str = "realdex-sim-small"
     """Grasp model."""
@@ -136,6 +136,7 @@ def run(config: Execute, console: Console) -> list[Run]:
     about = page.origin(commands.line(), config, seeds)
     for shape in shapes:
         for seed in seeds:
+            compiled.make_room()
             console.rule(f"{shape.name}, seed {seed}")
             one, shown = _one(config, hand, model, mover, shape, seed, console)
             found.append(one)

@@ -31,19 +31,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
 
 
-MAPPINGS = 20_000
-"""Memory mappings of this process beyond which what JAX has compiled is let go: each compiled
-function has a few, Linux allows a process 65530 by default, and LLVM ends it when there are no
-more."""
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _room_to_compile() -> Iterator[None]:
     """Keeps a long session from running out of memory mappings."""
     yield
-    maps = pathlib.Path("/proc/self/maps")
-    if maps.exists() and maps.read_bytes().count(b"\n") > MAPPINGS:
-        jax.clear_caches()
+    compiled.make_room()
 
 
 @pytest.fixture

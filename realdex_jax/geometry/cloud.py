@@ -21,6 +21,8 @@ MIN_EXTENT, MAX_EXTENT = 0.01, 1.0
 """Allowed range of the longest side of an object's bounding box, metres; for meshes too."""
 
 _NEIGHBOURS = 16
+_TOGETHER = 512
+"""Sizes of clouds are rounded up to a multiple of it before points are chosen."""
 _VIEW_RADIUS = 100.0
 """Radius of the flipping sphere over the cloud's extent; larger keeps more points near the rim."""
 
@@ -107,6 +109,10 @@ def farthest_points(
         start = jnp.argmax(jnp.sum((points - points.mean(axis=0)) ** 2, axis=-1))
     else:
         start = jax.random.randint(key, (), 0, len(points))
+    # Clouds of many sizes share a program. Copies of the first point are never chosen before it is,
+    # nor after: they are as near to what is chosen as it is, and come later.
+    more = -len(points) % _TOGETHER
+    points = jnp.concatenate([points, jnp.broadcast_to(points[:1], (more, 3))])
     return _farthest(points, start.astype(jnp.int32), count)
 
 

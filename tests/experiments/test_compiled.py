@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from experiments import compiled
@@ -58,3 +59,16 @@ def test_a_processor_has_a_folder_of_its_own(tmp_path, monkeypatch):
     assert here == compiled.folder()
     monkeypatch.setattr(compiled.platform, "machine", lambda: "another")
     assert compiled.folder() != here
+
+
+def test_room_is_made_when_little_is_left(monkeypatch):
+    traced = []
+    double = jax.jit(lambda x: traced.append(x) or 2 * x)
+    double(1.0)
+    compiled.make_room()
+    double(1.0)
+    assert len(traced) == 1
+    monkeypatch.setattr(compiled, "_MAPPINGS", 0)
+    compiled.make_room()
+    assert double(2.0) == 4.0
+    assert len(traced) == 2
