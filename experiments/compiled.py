@@ -23,13 +23,13 @@ def keep() -> None:
     """Has this process, and those that it starts, use the folder."""
     if FOLDER in os.environ:
         return
-    settings = {FOLDER: str(folder()), _SECONDS: str(_WORTH_KEEPING_S)}
-    os.environ |= settings
+    os.environ[FOLDER] = str(folder())
+    least = os.environ.setdefault(_SECONDS, str(_WORTH_KEEPING_S))
     if "jax" in sys.modules:  # it has read the environment already
         import jax
 
-        jax.config.update("jax_compilation_cache_dir", settings[FOLDER])
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING_S)
+        jax.config.update("jax_compilation_cache_dir", os.environ[FOLDER])
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", float(least))
 
 
 def folder() -> Path:

@@ -27,7 +27,7 @@ from realdex_jax.data import motion_set, object_files
 from realdex_jax.data.motion import Motion
 from realdex_jax.data.motion_set import MotionSet
 from realdex_jax.errors import ConfigError, PhysicsError
-from realdex_jax.evaluation import report, results
+from realdex_jax.evaluation import report, results, tables
 from realdex_jax.evaluation.report import Clip, Picture
 from realdex_jax.geometry.shape import ObjectShape
 from realdex_jax.hand.load import HandModel, load
@@ -171,7 +171,7 @@ def run(config: EvalMotion, command: str, console: Console) -> results.Results:
     seeds = sorted({j.seed for j in judged if j.stage != "dataset"})
     physics = LiftPhysics().describe() if world.shapes else {"test": "none"}
     found = results.collect(command, seeds, physics, rows, notes, config=config)
-    where = results.save(found, config.json or config.out / "results.json")
+    where = tables.save(found, config.json or config.out / "results.json")
     # Saved before what may still fail.
     clips, pictures = _shown(hand, what, world, judged, config, console)
     page = report.html_report(

@@ -36,7 +36,7 @@ from experiments.protocol import Entry, Measured, Taken
 from experiments.workers import Done
 from realdex_jax.data import schema, store
 from realdex_jax.errors import ConfigError, MeshError, RealdexError
-from realdex_jax.evaluation import report, results
+from realdex_jax.evaluation import report, results, tables
 from realdex_jax.evaluation.report import Clip, Picture
 from realdex_jax.generate import GenerateConfig
 from realdex_jax.hand import load as load_hand
@@ -422,7 +422,7 @@ def publish(
     console.print(report.terminal_table(evaluation.found))
     for note in evaluation.found.notes:
         console.print(note, style="yellow", highlight=False, markup=False)
-    where = results.save(evaluation.found, json or out / "results.json")
+    where = tables.save(evaluation.found, json or out / "results.json")
     page = report.html_report(
         evaluation.found,
         title=title,

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import expit
 
-from realdex_jax.evaluation import figures
+from realdex_jax.evaluation import figures, tables
 from realdex_jax.evaluation.page import Chart
 from realdex_jax.select.scorer import HIGHEST, LOWEST
 
@@ -17,8 +17,6 @@ _GOOD, _OTHER, _WEIGHT, _DIM = "#0b8f6a", "#d9822b", "#3b6fd4", "#66717f"
 """Read apart by people who see no red or green, too; marks differ in shape as well."""
 _BINS, _LEAST = 10, 15
 """Most parts that grasps are divided into by score, and the fewest grasps of one."""
-_Z = 1.96
-"""Of 95 % intervals."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,14 +75,6 @@ def spans(score: Float[np.ndarray, " b"], y: Bool[np.ndarray, " b"]) -> Float[np
     count = min(max(len(score) // _LEAST, 1), _BINS)
     parts = np.array_split(np.argsort(score, kind="stable"), count)
     return np.array([(score[i].mean(), y[i].sum(), len(i)) for i in parts])
-
-
-def interval(good: float, all_: float) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share; inside 0 to 1 for few as well."""
-    share, n = good / all_, all_
-    middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
-    return float(middle - half), float(middle + half)
 
 
 def _weights(axis: Axes, weights: Mapping[str, float]) -> None:
@@ -155,7 +145,7 @@ def _calibration(axis: Axes, found: Fit, y: Bool[np.ndarray, " b"]) -> None:
     middles, counts = parts[:, 0], parts[:, 2]
     shares = parts[:, 1] / counts
     each = " or ".join(f"{n:.0f}" for n in np.unique(counts))
-    ends = np.array([interval(good, all_) for _, good, all_ in parts])
+    ends = np.array([tables.share_interval(good, all_) for _, good, all_ in parts])
     axis.errorbar(
         middles,
         shares,

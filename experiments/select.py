@@ -47,7 +47,7 @@ from experiments.protocol import Entry, Measured, Taken
 from experiments.selection import Chosen, Pool
 from realdex_jax.data import object_files, schema
 from realdex_jax.errors import ConfigError, RealdexError
-from realdex_jax.evaluation import report, results
+from realdex_jax.evaluation import report, results, tables
 from realdex_jax.evaluation.report import Picture
 from realdex_jax.hand.load import HandModel, load
 from realdex_jax.models import generator as generators
@@ -437,7 +437,7 @@ def _publish(
         seconds=seconds,
     )
     path = report.save_html(page, config.out / "report.html")
-    results.save(found, config.out / "results.json")
+    tables.save(found, config.out / "results.json")
     scores = config.out / "selection.json"
     results.write_whole(scores, json.dumps(_scores(config, done), indent=1))
     console.print(f"scores: {scores}\nreport: {path}", highlight=False)

@@ -28,7 +28,7 @@ from experiments import chain, commands, protocol, train_pose
 from experiments.protocol import Entry, Measured
 from realdex_jax.data import dexgraspnet
 from realdex_jax.errors import ConfigError
-from realdex_jax.evaluation import figures, report, results
+from realdex_jax.evaluation import figures, report, results, tables
 from realdex_jax.evaluation.results import METRICS, Results, Row
 from realdex_jax.hand.load import HandModel, load
 from realdex_jax.models import generator as generators
@@ -349,7 +349,7 @@ def _publish(found: Results, seconds: Mapping[str, float], out: Path, console: C
     console.print(report.brief_table(found, BRIEF, "Table 3"))
     for note in found.notes:
         console.print(note, style="yellow", highlight=False, markup=False)
-    where = results.save(found, out / "results.json")
+    where = tables.save(found, out / "results.json")
     plots = [name for name in PLOTS if any(name in row.metrics for row in found.rows)]
     page = report.html_report(
         found, title="Three generators", plots=figures.bars(found.rows, plots), seconds=seconds

@@ -86,7 +86,7 @@ def cell(name: str, value: Stat | None, over: Spread = "grasps") -> tuple[str, s
 def terminal_table(found: Results, title: str = "Grasps") -> Table:
     """A rich table, metrics down and rows across, with the physics constants as its caption."""
     table = Table(title=title, caption=physics_line(found), caption_justify="left")
-    for index, line in enumerate(_grid(found.rows, found.spread)):
+    for index, line in enumerate(grid(found.rows, found.spread)):
         if index == 0:
             for position, text in enumerate(line):
                 table.add_column(text, justify="right" if position else "left")
@@ -117,8 +117,13 @@ def _brief(found: Results, metrics: Sequence[str]) -> list[list[str]]:
     return lines
 
 
-def _grid(rows: Sequence[Row], over: Spread = "grasps") -> list[list[str]]:
-    """Headings, counts and metrics, metrics down and rows across, as text."""
+def grid(rows: Sequence[Row], over: Spread = "grasps") -> list[list[str]]:
+    """Headings, counts and metrics, metrics down and rows across, as text.
+
+    Args:
+        rows: At least one.
+        over: What spreads are over.
+    """
     same = {(row.data, row.split, row.method) for row in rows}
     heads = [row.stage if len(same) == 1 else _long_name(row) for row in rows]
     corner = f"{rows[0].data} {rows[0].split}" if len(same) == 1 else ""
@@ -156,7 +161,7 @@ def markdown_table(found: Results, metrics: Sequence[str] = ()) -> str:
         found: The results.
         metrics: If given, only these, and rows down.
     """
-    head, *body = _brief(found, metrics) if metrics else _grid(found.rows, found.spread)
+    head, *body = _brief(found, metrics) if metrics else grid(found.rows, found.spread)
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     lines += ["| " + " | ".join(line) + " |" for line in body]
     packages = ", ".join(f"{k} {v}" for k, v in found.versions.items())
@@ -254,7 +259,7 @@ def save_html(text: str, path: str | Path) -> Path:
 def _html_rows(rows: Sequence[Row], over: Spread) -> str:
     e = html.escape
     names = columns(rows)
-    head, *counts = _grid(rows)[:3]
+    head, *counts = grid(rows)[:3]
     top = f'<th class="text">{e(head[0])}</th>' + "".join(
         f"<th>{e(text)}</th>" for text in head[1:]
     )

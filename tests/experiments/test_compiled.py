@@ -14,7 +14,6 @@ import jax, sys
 {before}
 from experiments import commands, compiled, doctor
 commands.read(doctor.Doctor, "A job.", words=[])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 print(jax.jit(lambda x: x + 1)(1))
 """
 
@@ -24,7 +23,12 @@ def run(home, before="", **environment):
     inherited = {name: value for name, value in os.environ.items() if name not in names}
     done = subprocess.run(
         [sys.executable, "-c", JOB.format(before=before)],
-        env={**inherited, "XDG_CACHE_HOME": str(home), **environment},
+        env={
+            **inherited,
+            "XDG_CACHE_HOME": str(home),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            **environment,
+        },
         capture_output=True,
         text=True,
         check=True,
@@ -41,8 +45,14 @@ def test_what_a_job_compiles_is_there_for_the_next(tmp_path, monkeypatch):
     run(tmp_path)
     kept = files(compiled.folder())
     assert kept
-    run(tmp_path, before="jax.numpy.zeros(1)")  # JAX at work before the command line is read
-    assert set(kept) <= set(files(compiled.folder()))
+    run(tmp_path, before='jax.config.update("jax_raise_persistent_cache_errors", True)')
+    assert files(compiled.folder()) == kept  # found, so nothing else was written
+
+
+def test_jax_may_have_worked_before_the_command_line_is_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    run(tmp_path, before="jax.numpy.zeros(1)")
+    assert files(compiled.folder())
 
 
 @pytest.mark.parametrize("chosen", ["", "mine"])

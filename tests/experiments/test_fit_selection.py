@@ -10,6 +10,7 @@ from rich.console import Console
 from experiments import fit_page, fit_selection
 from experiments.fit_selection import FitSelection
 from realdex_jax.errors import ConfigError
+from realdex_jax.evaluation import tables
 from realdex_jax.select import prompt
 
 
@@ -70,4 +71,4 @@ def test_parts_by_score_have_all_grasps_and_intervals_hold_their_share():
         (15, 148, 0.0624, 0.1605),
         (0, 20, 0, 0.1611),
     ):
-        assert fit_page.interval(good, of) == pytest.approx((low, high), abs=1e-4)
+        assert tables.share_interval(good, of) == pytest.approx((low, high), abs=1e-4)
