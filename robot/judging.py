@@ -13,6 +13,10 @@ from robot.drive import Outcome
 from robot.executor import ExecutorConfig, Phase
 from robot.interface import Trajectory
 
+REST_S = 0.1
+"""Within which of the request a stop that is obeyed has all joints at rest."""
+SHOWN_S = 0.5
+"""Within which of the request joint states have shown a stop, or it is told loudly."""
 _STEP_RAD = 0.01
 """Most that a command may begin from where the one before it is by then."""
 _ROUGH_RAD = 1e-4
@@ -79,11 +83,22 @@ class Judged:
     asked_s: float | None
     """From then until a stop was first asked for; None where it was not, or before."""
     stood_s: float | None
-    """From then until the joints stood in truth; None where that is not known."""
+    """From the request, or without one from the strike, until the joints stood in truth; None where
+    that is not known."""
     confirmed_s: float | None
-    """From then until joint states had shown it."""
+    """From the request until joint states had shown it."""
     arm_share: float
     """Greatest share of the arm's allowed speed that was sent."""
+
+
+def at_rest_in_time(one: Judged) -> bool:
+    """Whether a stop was asked for and all joints were at rest within `REST_S` of that."""
+    return one.asked_s is not None and one.stood_s is not None and one.stood_s <= REST_S + 1e-9
+
+
+def shown_in_time(one: Judged) -> bool:
+    """Whether joint states had shown the stop within `SHOWN_S` of the request."""
+    return one.confirmed_s is not None and one.confirmed_s <= SHOWN_S + 1e-9
 
 
 def of_sent(sent: Sequence[Sent]) -> list[str]:

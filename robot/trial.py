@@ -233,7 +233,8 @@ def judge(
     if asked is not None and outcome is not None and outcome.confirmed:
         confirmed_s = (stood[0] if stood and stood[1] else end_s) - asked
         loud = "NOT CONFIRMED" in outcome.reason
-        if confirmed_s > 0.52 and not loud:
+        # The loop sees it up to two of its steps later.
+        if confirmed_s > judging.SHOWN_S + 0.02 and not loud:
             wrong.append(f"a stop took {confirmed_s:.2f} s and nobody was told")
     since = struck if asked is None else asked
     if outcome is not None and outcome.completed:
@@ -356,14 +357,18 @@ def _at_home(robot: Ros2Robot) -> float:
 
 
 def summary(judged: Sequence[Judged]) -> list[dict[str, object]]:
-    """One row for each fault: runs, unsafe ones, ends, and medians and worst of its times (s)."""
+    """One row for each fault: runs, unsafe ones, ends, and medians and worst of its times (s).
+
+    `at_rest` and `confirmed` count stops whose joints stood, or were seen to stand, in time.
+    """
     rows = []
     for name in dict.fromkeys(one.fault for one in judged):
         of = [one for one in judged if one.fault == name]
         row: dict[str, object] = {"fault": name, "runs": len(of)}
         row["unsafe"] = sum(bool(one.unsafe) for one in of)
         row["stopped"] = sum(one.asked_s is not None for one in of)
-        row["confirmed"] = sum(one.confirmed_s is not None for one in of)
+        row["at_rest"] = sum(judging.at_rest_in_time(one) for one in of)
+        row["confirmed"] = sum(judging.shown_in_time(one) for one in of)
         for key in ("asked_s", "stood_s", "confirmed_s"):
             found = [x for one in of if (x := getattr(one, key)) is not None]
             row[key] = (round(float(np.median(found)), 3), round(max(found), 3)) if found else None
@@ -374,14 +379,16 @@ def summary(judged: Sequence[Judged]) -> list[dict[str, object]]:
 def show(rows: Sequence[dict[str, object]], console: Console) -> None:
     """Prints the rows of `summary` as a table; times are medians and the worst, milliseconds."""
     table = Table(
-        title="Faults on trial: ms from strike to stop, from there to rest, and until shown",
+        title="Faults on trial: stops at rest within 100 ms and shown within 500; ms from strike "
+        "to stop, from there to rest, and until shown",
         box=None,
     )
     table.add_column("fault", no_wrap=True)
-    for name in ("runs", "unsafe", "stops", "shown", "asked", "stands", "shown"):
+    for name in ("runs", "unsafe", "stops", "in 100", "in 500", "asked", "stands", "shown"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        counts = [str(row[k]) for k in ("fault", "runs", "unsafe", "stopped", "confirmed")]
+        names = ("fault", "runs", "unsafe", "stopped", "at_rest", "confirmed")
+        counts = [str(row[name]) for name in names]
         pairs = [row[key] for key in ("asked_s", "stood_s", "confirmed_s")]
         times = [
             "/".join(f"{1000 * x:.0f}" for x in pair) if isinstance(pair, tuple) else "-"

@@ -7,14 +7,14 @@ from matplotlib.figure import Figure
 
 from realdex_jax.evaluation import figures
 from realdex_jax.evaluation.page import Chart
-from robot.judging import Judged
+from robot import judging
+from robot.judging import REST_S, Judged
 
-REST_S = 0.1
-"""Within which a stop that is obeyed has all joints at rest."""
 _ASKED, _SOON, _LATE, _UNSAFE, _DIM = "#3b6fd4", "#0b8f6a", "#d9822b", "#c0182f", "#66717f"
 """Read apart by people who see no red or green, too; what is unsafe has a shape of its own."""
 _LINEAR_MS = 10.0
 """Below it the scale is linear: a stop may be asked for at once."""
+_FAR_S = 10.0
 _ROW = 0.23
 """Height of a fault, inches."""
 
@@ -33,9 +33,9 @@ def chart(judged: Sequence[Judged]) -> Chart:
     points: dict[str, list[Point]] = {name: [] for name in _MARKS}
     for y, runs in enumerate(faults.values()):
         _add(points, y, runs)
-        stops = [one.stood_s for one in runs if one.asked_s is not None and one.stood_s is not None]
-        soon = sum(stood_s <= REST_S + 1e-9 for stood_s in stops)
-        said = f"{soon} of {len(stops)}" if stops else "–"
+        stops = sum(one.asked_s is not None for one in runs)
+        soon = sum(map(judging.at_rest_in_time, runs))
+        said = f"{soon} of {stops}" if stops else "–"
         rest.text(
             1.01,
             y,
@@ -49,9 +49,9 @@ def chart(judged: Sequence[Judged]) -> Chart:
     _draw(asked, points, ("asked",))
     _draw(rest, points, ("rest", "late", "unasked", "unsafe"))
     rest.axvline(1000 * REST_S, color="black", ls="--", lw=1.2, gid="limit")
-    for at, said in ((1000 * REST_S, f"{1000 * REST_S:.0f} ms"), (None, "in time")):
+    for at, word in ((1000 * REST_S, f"{1000 * REST_S:.0f} ms"), (None, "in time")):
         rest.annotate(
-            said,
+            word,
             (1.01 if at is None else at, 1.0),
             (0, 3),
             xycoords=rest.transAxes if at is None else rest.get_xaxis_transform(),
@@ -112,10 +112,11 @@ def _add(points: dict[str, list[Point]], y: int, runs: Sequence[Judged]) -> None
         elif one.asked_s is None:
             kind = "unasked"
         else:
-            kind = "rest" if one.stood_s <= REST_S + 1e-9 else "late"
+            kind = "rest" if judging.at_rest_in_time(one) else "late"
         if one.unsafe:
-            # Seen also where nothing is known of its rest.
-            points["unsafe"].append((1000 * (one.stood_s or 0.0), height))
+            # Where nothing is known of its rest, it stands at the far end.
+            rest_s = _FAR_S if one.stood_s is None else one.stood_s
+            points["unsafe"].append((1000 * rest_s, height))
         elif kind:
             points[kind].append((1000 * (one.stood_s or 0.0), height))
 
