@@ -342,7 +342,8 @@ def _rate(timings: list[Timing]) -> float:
 
 def _table(title: str, timings: list[Timing], against: Timing | None = None) -> Table:
     table = Table(title=title, title_justify="left")
-    for heading in ("what", "median ms", "10-90 % ms", "per second", "time / ours"):
+    headings = ("what", "median ms", "10-90 % ms", "per second", "time / ours", "10-90 %")
+    for heading in headings:
         table.add_column(heading, justify="left" if heading == "what" else "right")
     for t in timings:
         table.add_row(
@@ -350,9 +351,17 @@ def _table(title: str, timings: list[Timing], against: Timing | None = None) -> 
             f"{1e3 * t.median_s:.2f}",
             f"{1e3 * t.low_s:.2f}-{1e3 * t.high_s:.2f}",
             f"{t.per_second:,.0f}",
-            f"{t.median_s / against.median_s:.2f}" if against else "",
+            *(_times(t) if against else ("", "")),
         )
     return table
+
+
+def _times(timing: Timing) -> tuple[str, str]:
+    """How many times as long as ours, turn by turn: median and spread."""
+    if timing.ratio is None:
+        return "", ""
+    low, median, high = timing.ratio
+    return f"{median:.2f}", f"{low:.2f}-{high:.2f}"
 
 
 def _gains(gains: list[Gain]) -> Table:
@@ -368,7 +377,7 @@ def _gains(gains: list[Gain]) -> Table:
 def _compared(console: Console, name: str, title: str, timings: list[Timing]) -> Numbers:
     """Prints timings, the first of them ours, and says how many times longer the others take."""
     console.print(_table(title, timings, timings[0]))
-    ratios = {timing.name: timing.median_s / timings[0].median_s for timing in timings[1:]}
+    ratios = {timing.name: timing.ratio for timing in timings[1:]}
     return {name: _plain(timings), f"{name}_ratio": ratios}
 
 

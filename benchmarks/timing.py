@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -20,6 +20,8 @@ class Timing:
     items: int
     """Hands or grasps that one call computes."""
     repeats: int
+    ratio: tuple[float, float, float] | None = None
+    """How many times as long as the first call of the same turn: 10th, 50th, 90th percentile."""
 
     @property
     def per_second(self) -> float:
@@ -44,7 +46,14 @@ def time_calls(
             call()
             seconds[name].append(time.perf_counter() - start)
     timings = []
+    first = np.array(next(iter(seconds.values())))
     for name, taken in seconds.items():
-        low, median, high = (float(x) for x in np.quantile(taken, [0.1, 0.5, 0.9]))
-        timings.append(Timing(name, median, low, high, items, repeats))
+        low, median, high = _spread(taken)
+        ratio = _spread(np.array(taken) / first)
+        timings.append(Timing(name, median, low, high, items, repeats, ratio))
     return timings
+
+
+def _spread(values: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
+    low, median, high = np.quantile(values, [0.1, 0.5, 0.9])
+    return float(low), float(median), float(high)
