@@ -44,9 +44,17 @@ class Bar(Progress):
         super().advance(task_id, advance)
         self._tell(task_id)
 
-    def add_task(self, description: str, **options: Any) -> TaskID:
+    def add_task(
+        self,
+        description: str,
+        start: bool = True,
+        total: float | None = 100.0,
+        completed: int = 0,
+        visible: bool = True,
+        **fields: Any,
+    ) -> TaskID:
         """As rich's."""
-        task_id = super().add_task(description, **options)
+        task_id = super().add_task(description, start, total, completed, visible, **fields)
         self._begin(task_id)
         return task_id
 
