@@ -24,7 +24,7 @@ def written(
     start: int = 0,
     total: int | None = 600,
     terminal: bool = False,
-    **fields: str,
+    rate: str | None = None,
 ) -> list[str]:
     """What is written while `steps` steps are done, `seconds` each."""
     clock, out = Clock(), io.StringIO()
@@ -39,7 +39,8 @@ def written(
         auto_refresh=False,
     )
     with bar:
-        task = bar.add_task("label", total=total, completed=start, **fields)
+        fields = {} if rate is None else {"rate": rate}
+        task = bar.add_task("label", True, total, start, True, **fields)
         for _ in range(steps):
             clock.now += seconds
             bar.advance(task)
