@@ -42,8 +42,8 @@ LIMIT_S = 600.0
 RULE = (
     f"Lines are cut off at {WIDTH} characters, blank ends of lines are taken away, and of more "
     f"than {HEAD + TAIL} lines the first {HEAD} and the last {TAIL} are shown; colours are left "
-    "out, and so are the folders of the machine. A progress bar shows its last state, as into a "
-    "file."
+    "out, and so are the folders of the machine. A progress bar is as into a file: its last state, "
+    "and before it, where work takes long, a line now and then."
 )
 
 

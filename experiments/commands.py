@@ -20,7 +20,6 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -28,6 +27,7 @@ from rich.progress import (
 
 from experiments import compiled, docstring
 from realdex_jax.errors import ConfigError, RealdexError
+from realdex_jax.training.bar import Bar
 
 _Config = TypeVar("_Config")
 DRY = "--dry-run"
@@ -213,9 +213,9 @@ def make_folder(out: Path) -> None:
         raise ConfigError(f"--out {out}: {error.strerror}; choose a folder") from error
 
 
-def progress(console: Console) -> Progress:
-    """The bar of long work."""
-    return Progress(
+def progress(console: Console) -> Bar:
+    """The bar of long work; into a file, lines now and then."""
+    return Bar(
         TextColumn("{task.description:<34}"),
         BarColumn(),
         MofNCompleteColumn(),

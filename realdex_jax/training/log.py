@@ -11,7 +11,6 @@ from typing import Any, TextIO
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -21,6 +20,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[repo
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from realdex_jax.training import checkpoint, devices
+from realdex_jax.training.bar import Bar
 from realdex_jax.training.loop import Hooks
 
 FAILED = "not_finite.json"
@@ -66,9 +66,9 @@ class Log:
         self._events.close()
 
 
-def progress() -> Progress:
+def progress() -> Bar:
     """A progress bar with rate and time left."""
-    return Progress(
+    return Bar(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
