@@ -100,12 +100,28 @@ COMMANDS = (
 )
 """In the order in which they need each other."""
 APART: Mapping[str, str] = {
+    "experiments.demo": "all six objects, five minutes: above is the smallest preset",
     "experiments.train_motion": "makes demonstrations first, many minutes",
-    "experiments.eval_motion": "needs trained motion models",
+    "experiments.motion_data": "the demonstrations, many minutes the first time",
+    "experiments.eval_motion": "makes demonstrations first, many minutes",
+    "experiments.eval_clouds": "renders ten rigs; its table is in clouds.md",
+    "experiments.eval_icp": "renders five rigs; its table is in calibration.md",
+    "experiments.eval_sync": "renders ten rigs; its table is in timesync.md",
+    "experiments.eval_tracking": "an hour; its table is in tracking.md",
+    "experiments.fit_selection": "minutes of physics; what it found is in selection.md",
+    "experiments.make_frames": "renders for an hour; a recording is among the above",
+    "experiments.export": "one line; see export.md",
+    "experiments.export_lerobot": "makes demonstrations first; see view.md",
+    "experiments.notebooks": "runs the notebooks, whose pictures are in notebooks.md",
+    "experiments.report_table": "changes a page of this site",
+    "experiments.soak": "records for an hour",
     "experiments.user_study serve": "waits for people; pictures are in user_study.md",
     "experiments.view": "opens a browser; see view.md",
-    "robot.execute --robot ros2": "needs ROS 2 and a robot",
+    "experiments.view_pictures": "takes the pictures of view.md, with a browser",
     "experiments.record --rig kinect": "needs cameras",
+    "benchmarks.run": "needs PyTorch beside; its tables are in benchmarks.md",
+    "robot.execute --robot ros2": "needs ROS 2 and a robot",
+    "robot.simulated": "waits for a client, such as robot.execute above",
 }
 """What is not run, and why."""
 
@@ -121,20 +137,31 @@ def main() -> None:
     if unknown:
         parser.error(f"{', '.join(unknown)}: no such transcript; see --help")
     folder = DOCS / "transcripts"
+    commit, wrong = results.commit(), []
     for command in COMMANDS:
         page = folder / f"{command.name}.md"
         if command.name in asked.names or (not asked.names and not page.exists()):
             Console().print(command.words, highlight=False, markup=False)
-            made = run(command, asked.work.resolve(), asked.limit)
-            results.write_whole(page, made)
+            try:
+                made = run(command, commit, asked.work.resolve(), asked.limit)
+            except RuntimeError as error:
+                wrong.append(str(error))
+            else:
+                results.write_whole(page, made)
     index = DOCS / "transcripts.md"
     results.write_whole(
         index, insert(index.read_text(encoding="utf-8"), overview(folder), "transcripts")
     )
+    if wrong:
+        sys.exit("\n".join(wrong))
 
 
-def run(command: Command, work: Path, limit_s: float) -> str:
-    """Runs a command; its page."""
+def run(command: Command, commit: str, work: Path, limit_s: float) -> str:
+    """Runs a command; its page.
+
+    Raises:
+        RuntimeError: It ended otherwise than is expected.
+    """
     (work / "runs").mkdir(parents=True, exist_ok=True)
     if command.name == "teleop":
         _keypoints(work / "runs" / "keypoints.npz")
@@ -164,12 +191,13 @@ def run(command: Command, work: Path, limit_s: float) -> str:
         said, _ = process.communicate()
         ended = f"ended after {limit_s:.0f} s, before it was done"
     seconds = time.monotonic() - began
-    wrong = process.returncode != command.status
+    if process.returncode != command.status:
+        raise RuntimeError(f"{said}\npython -m {command.words}: {ended}; no page was written")
     about = {
-        "commit": results.commit(),
+        "commit": commit,
         "machine": machine(),
         "seconds": round(seconds, 1),
-        "ended": ended + (", which was not expected" if wrong and "exit" in ended else ""),
+        "ended": ended,
     }
     return (
         f"# {command.name}\n\n"

@@ -212,8 +212,9 @@ def _module(part: str, name: str, without: str) -> Finding:
 
 
 def _version(name: str) -> str:
+    owners = importlib.metadata.packages_distributions().get(name) or [name]
     try:
-        return importlib.metadata.version(name)
+        return importlib.metadata.version(owners[0])
     except importlib.metadata.PackageNotFoundError:
         return "version unknown"
 

@@ -280,6 +280,20 @@ def test_files_that_a_page_names_are_there(page: pathlib.Path) -> None:
     assert not [name for name in named if not (REPOSITORY / name).is_file()]
 
 
+def test_every_job_has_a_transcript_or_a_reason_why_not() -> None:
+    path = REPOSITORY / "docs" / "transcripts.py"
+    spec = importlib.util.spec_from_file_location("transcripts", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    said = [command.words for command in module.COMMANDS] + list(module.APART)
+    assert {words.split()[0] for words in said} == {job.module for job in JOBS}
+    for page in sorted((REPOSITORY / "docs" / "transcripts").glob("*.md")):
+        assert "not expected" not in page.read_text(encoding="utf-8"), page.name
+
+
 def test_every_page_is_in_the_index() -> None:
     index = (REPOSITORY / "docs" / "index.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^(?:\w+ <)?(\w+)>?$", index, re.MULTILINE))
