@@ -11,7 +11,7 @@
 Writes `results.json`, `report.html` and `grasps/<object>.npz` (the last stage's grasps, in the
 mesh's own frame), and prints a table; tables come with every physics constant. Ctrl-C ends after
 the object at hand and reports those that are done.
-Takes 3 minutes on 2 cores; with --table3 an hour.
+Takes 3 minutes on 2 cores; with --table3 one to two hours.
 """
 
 import collections
