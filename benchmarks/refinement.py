@@ -11,6 +11,7 @@ import dataclasses
 import jax
 import numpy as np
 
+from benchmarks import timing
 from benchmarks.timing import Timing
 from experiments import chain, protocol
 from realdex_jax import generate
@@ -96,6 +97,6 @@ def whole(grasps: int = WHOLE, limit: int | None = None) -> list[Timing]:
     out = []
     for part in rows[0]:
         times = [row[part] for row in rows[1:]]  # the first one compiles
-        low, median, high = (float(x) for x in np.quantile(times, [0.1, 0.5, 0.9]))
+        low, median, high = timing.spread(times)
         out.append(Timing(part, median, low, high, grasps, len(times)))
     return out

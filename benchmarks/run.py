@@ -118,7 +118,7 @@ def _rollout(console: Console, bench: "Bench", cores: int) -> Numbers:
     del bench
     timings = rollout.compare()
     title = f"{rollout.MOTIONS} motions of {rollout.FRAMES} frames, {cores} cores"
-    console.print(_table(title, timings, timings[0]))
+    console.print(_table(title, timings, compared=True))
     ours = ", ".join(f"{t.name} {t.median_s:.2f} s" for t in timings[:2])
     console.print(f"{ours}; the target is {rollout.TARGET:.0f} s on 4 cores")
     return {"rollout": _plain(timings)}
@@ -340,7 +340,7 @@ def _rate(timings: list[Timing]) -> float:
     return sum(t.items for t in timings) / sum(t.median_s for t in timings)
 
 
-def _table(title: str, timings: list[Timing], against: Timing | None = None) -> Table:
+def _table(title: str, timings: list[Timing], compared: bool = False) -> Table:
     table = Table(title=title, title_justify="left")
     headings = ("what", "median ms", "10-90 % ms", "per second", "time / ours", "10-90 %")
     for heading in headings:
@@ -351,7 +351,7 @@ def _table(title: str, timings: list[Timing], against: Timing | None = None) -> 
             f"{1e3 * t.median_s:.2f}",
             f"{1e3 * t.low_s:.2f}-{1e3 * t.high_s:.2f}",
             f"{t.per_second:,.0f}",
-            *(_times(t) if against else ("", "")),
+            *(_times(t) if compared else ("", "")),
         )
     return table
 
@@ -376,7 +376,7 @@ def _gains(gains: list[Gain]) -> Table:
 
 def _compared(console: Console, name: str, title: str, timings: list[Timing]) -> Numbers:
     """Prints timings, the first of them ours, and says how many times longer the others take."""
-    console.print(_table(title, timings, timings[0]))
+    console.print(_table(title, timings, compared=True))
     ratios = {timing.name: timing.ratio for timing in timings[1:]}
     return {name: _plain(timings), f"{name}_ratio": ratios}
 

@@ -48,12 +48,13 @@ def time_calls(
     timings = []
     first = np.array(next(iter(seconds.values())))
     for name, taken in seconds.items():
-        low, median, high = _spread(taken)
-        ratio = _spread(np.array(taken) / first)
+        low, median, high = spread(taken)
+        ratio = spread(np.array(taken) / first)
         timings.append(Timing(name, median, low, high, items, repeats, ratio))
     return timings
 
 
-def _spread(values: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
+def spread(values: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
+    """10th, 50th and 90th percentile."""
     low, median, high = np.quantile(values, [0.1, 0.5, 0.9])
     return float(low), float(median), float(high)

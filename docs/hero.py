@@ -71,7 +71,7 @@ def lifted(
     """The motion to the best grasp that lifts an object, and the lift.
 
     Raises:
-        SystemExit: None does.
+        SystemExit: None of the grasps lifts it.
     """
     shape = objects.make(name)
     (taken,), _ = chain.propose(

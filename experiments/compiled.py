@@ -12,6 +12,8 @@ import platform
 import sys
 from pathlib import Path
 
+from realdex_jax import cache
+
 FOLDER = "JAX_COMPILATION_CACHE_DIR"
 _SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 _WORTH_KEEPING_S = 0.3
@@ -34,9 +36,8 @@ def keep() -> None:
 
 def folder() -> Path:
     """Where compiled programs of this machine are kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     version = importlib.metadata.version("jaxlib")
-    return Path(base) / "realdex_jax" / "compiled" / f"jaxlib-{version}-{_processor()}"
+    return cache.folder("compiled") / f"jaxlib-{version}-{_processor()}"
 
 
 def make_room() -> None:

@@ -8,7 +8,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from rich.console import Console
 
 from experiments import convert
 from experiments.convert import Convert
+from realdex_jax import cache as user_cache
 from realdex_jax.data import formats, source_files, store
 from realdex_jax.errors import DatasetError
 from realdex_jax.training import checkpoint
@@ -53,7 +53,7 @@ def place(
     whole = path.resolve()
     name = whole.stem if whole.is_file() else whole.name
     key = hashlib.sha256(f"{_VERSION}\0{layout}\0{whole}".encode()).hexdigest()[:16]
-    folder = (cache or _cache()) / f"{name}-{key}"
+    folder = (cache or user_cache.folder("converted")) / f"{name}-{key}"
     with _alone(folder):
         files = source_files.state([path], units)
         made = {"units": list(units), "files": files}
@@ -94,11 +94,6 @@ def check(data: str, scheme: str = store.SCHEME, hand: str | None = store.HAND) 
     """
     if foreign(data) is None:
         store.open_dataset(data, scheme, hand)
-
-
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "realdex_jax" / "converted"
 
 
 def _current(folder: Path, note: Path, made: dict[str, object]) -> bool:

@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from rich.console import Console
 from rich.progress import track
 
 from experiments import commands, converted, protocol
+from realdex_jax import cache as user_cache
 from realdex_jax.data import motion as single
 from realdex_jax.data import motion_set, store, teleop
 from realdex_jax.data.motion import Motion
@@ -126,11 +126,6 @@ def open_motions(
     return _recorded(place)
 
 
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "realdex_jax" / "motions"
-
-
 def _simulated(data: str, cache: Path | None, tell: Callable[[str], object]) -> MotionData:
     dataset = store.open_dataset("realdex-sim")
     hand, folder = load("shadow"), folder_of(dataset, cache)
@@ -168,7 +163,7 @@ def folder_of(dataset: Dataset, cache: Path | None = None) -> Path:
         "lift": LiftPhysics().describe(),
     }
     key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
-    return (cache or _cache()) / key
+    return (cache or user_cache.folder("motions")) / key
 
 
 def demonstrations(

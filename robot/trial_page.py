@@ -15,6 +15,7 @@ _ASKED, _SOON, _LATE, _UNSAFE, _DIM = "#3b6fd4", "#0b8f6a", "#d9822b", "#c0182f"
 _LINEAR_MS = 10.0
 """Below it the scale is linear: a stop may be asked for at once."""
 _FAR_S = 10.0
+"""Where an unsafe run of unknown rest is drawn."""
 _ROW = 0.23
 """Height of a fault, inches."""
 

@@ -18,6 +18,7 @@ import trimesh
 from jaxtyping import Float
 from scipy.spatial import ConvexHull, QhullError
 
+from realdex_jax import cache as user_cache
 from realdex_jax.errors import DecompositionError, MeshError
 from realdex_jax.geometry import mesh as meshes
 from realdex_jax.geometry import obj
@@ -377,12 +378,10 @@ def _cache_entry(
     settings: Decomposition,
 ) -> Path:
     """File of the cache that holds this content under these settings."""
-    if cache is None:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        cache = Path(base) / "realdex_jax" / "shapes"
+    place = user_cache.folder("shapes") if cache is None else Path(cache)
     task = {**asdict(settings), "scale": scale, "recentre": recentre, "format": _CACHE_FORMAT}
     digest = hashlib.sha256(content + json.dumps(task, sort_keys=True).encode()).hexdigest()
-    return Path(cache) / f"{digest[:32]}.npz"
+    return place / f"{digest[:32]}.npz"
 
 
 def _save(entry: Path, imported: Imported) -> None:
